@@ -1,0 +1,3 @@
+//! `weir.toml` → typed model with no invalid state. Pure but for `load_io`.
+
+pub mod model;

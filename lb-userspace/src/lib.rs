@@ -1,0 +1,12 @@
+//! Weir's daemon and command line, as a library: everything but the process's entry.
+//!
+//! | folder | what | may use |
+//! |---|---|---|
+//! | `config` | TOML to a typed model | – |
+//! | `balance` | shares of slots | – |
+//! | `control` | desired state, plan, operations | `config`, `balance` |
+//! | `dataplane` | the only user of aya | `control` |
+//! | `runtime` | wiring of the daemon | all of these |
+//! | `cli` | the operator's commands | all |
+
+pub mod config;
