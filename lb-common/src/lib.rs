@@ -5,7 +5,16 @@
 #![no_std]
 
 pub mod address;
+pub mod choose;
+pub mod decide;
+pub mod flows;
+pub mod fragments;
 pub mod hash;
 pub mod maps;
+pub mod nat;
+pub mod packet;
+pub mod place;
+pub mod rate;
 pub mod reason;
+pub mod tables;
 pub mod words;

@@ -10,7 +10,8 @@
 //! | `MEMBERS` | mmap-able array | [`MemberWord`](crate::words::MemberWord) | daemon |
 //! | `MEMBER_INFO` | mmap-able array | [`MemberInfo`] | daemon |
 //! | `HEADERS` | mmap-able array | [`Header`] | daemon |
-//! | `PORTS` | devmap | interface index | daemon |
+//! | `INTERFACES` | devmap hash, by interface index | interface index | daemon |
+//! | `LINKS` | hash, by interface index | [`LinkInfo`] | daemon |
 //! | `FLOWS` | mmap-able array | [`Line`] of [`FlowWord`](crate::words::FlowWord) | kernel |
 //! | `FRAGMENTS` | mmap-able array | [`Line`] of fragment words | kernel |
 //! | `RATES` | mmap-able array | [`Line`] of rate words | kernel |
@@ -235,9 +236,9 @@ pub const HEADER_WORDS: usize = 12;
 /// | offset | size | field | order |
 /// |---|---|---|---|
 /// | 0 | 4 | interface index | native |
-/// | 4 | 2 | index in `PORTS` | native |
+/// | 4 | 2 | reserved | – |
 /// | 6 | 1 | [`ForwardKind`] | – |
-/// | 7 | 1 | reserved | – |
+/// | 7 | 1 | bytes of the link-layer header: 14, or 18 with a VLAN tag | – |
 /// | 8 | 4 | partial checksum of the outer header | as summed |
 /// | 12 | 2 | largest IP packet after encapsulation | native |
 /// | 14 | 2 | first NAT plane | native |
@@ -245,19 +246,19 @@ pub const HEADER_WORDS: usize = 12;
 /// | 18 | 14 | reserved | – |
 /// | 32 | 96 | bytes | network |
 ///
-/// `bytes` holds, from its start, the Ethernet header (14 bytes) and for tunnels the outer IP header, and for GUE the UDP and GUE headers, with
+/// `bytes` holds, from its start, the Ethernet header (`link_bytes`) and for tunnels the outer IP header, and for GUE the UDP and GUE headers, with
 /// length, checksum and identification fields zero. For NAT see [`Header::nat`].
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 pub struct Header {
     /// The interface to send from.
     pub ifindex: u32,
-    /// The same interface's place in the devmap.
-    pub port_index: u16,
+    /// Zero.
+    pub reserved0: u16,
     /// A [`ForwardKind`] number.
     pub kind: u8,
-    /// Zero.
-    pub reserved0: u8,
+    /// Length of the link-layer header at the start of `bytes`: 14, or 18 with a VLAN tag.
+    pub link_bytes: u8,
     /// Ones' complement sum (not folded below 32 bits) of the outer IPv4 header with length, identification and checksum zero; for
     /// [`ForwardKind::Gue6`] of the constant part of the UDP pseudo-header.
     pub partial_sum: u32,
@@ -276,6 +277,23 @@ pub struct Header {
 const _: () = assert!(size_of::<Header>() == 128);
 
 impl Header {
+    /// NAT: the server's address, words 4 and 5 of `bytes`.
+    #[inline(always)]
+    pub const fn nat_server(&self) -> Address {
+        let (a, b) = (self.bytes[4], self.bytes[5]);
+        Address::from_words(if cfg!(target_endian = "little") {
+            [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]
+        } else {
+            [(a >> 32) as u32, a as u32, (b >> 32) as u32, b as u32]
+        })
+    }
+
+    /// NAT: the server's port as wire bytes, the low 16 bits of word 6; 0 keeps the packet's.
+    #[inline(always)]
+    pub const fn nat_server_port(&self) -> u16 {
+        self.bytes[6] as u16
+    }
+
     /// The kind of forwarding, if the record is in use.
     #[inline(always)]
     pub const fn forward(&self) -> Option<ForwardKind> {
@@ -324,11 +342,11 @@ pub const SOURCE_DENY: SourceRule = 2;
 /// | 40 | 2 | service | native |
 /// | 42 | 2 | member | native |
 /// | 44 | 2 | plane | native |
-/// | 46 | 2 | ingress interface, index in `PORTS` | native |
+/// | 46 | 2 | VLAN tag control information, 0 none | network |
 /// | 48 | 6 | MAC address the client's packets come from | network |
-/// | 54 | 2 | VLAN tag control information, 0 none | network |
-/// | 56 | 4 | generation, as in its port word | native |
-/// | 60 | 4 | reserved | – |
+/// | 54 | 2 | reserved | – |
+/// | 56 | 4 | ingress interface | native |
+/// | 60 | 4 | generation, as in its port word | native |
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 pub struct NatFlow {
@@ -350,16 +368,16 @@ pub struct NatFlow {
     pub member: u16,
     /// The plane its SNAT port is from.
     pub plane: u16,
-    /// Where replies leave: the index in `PORTS` of the interface the client's packet came in by.
-    pub port_index: u16,
-    /// The link-layer address replies go to.
-    pub mac: [u16; 3],
     /// The VLAN tag replies carry; 0 for none.
     pub vlan: u16,
-    /// Which use of the port this is.
-    pub generation: u32,
+    /// The link-layer address replies go to.
+    pub mac: [u16; 3],
     /// Zero.
-    pub reserved: u32,
+    pub reserved: u16,
+    /// Where replies leave: the interface that the client's first packet came in by.
+    pub ifindex: u32,
+    /// Which use of the port this is, 24 bits.
+    pub generation: u32,
 }
 
 const _: () = assert!(size_of::<NatFlow>() == 64);
@@ -413,6 +431,21 @@ const _: () = assert!(size_of::<NatPlane>() == 64 + 8 * CHUNKS_PER_PLANE);
 
 /// In [`NatPlane::chunks`]: somebody is fetching a chunk for this position.
 pub const CHUNK_PENDING: u64 = u32::MAX as u64;
+
+/// What is known of an interface that packets leave by.
+///
+/// | offset | size | field | order |
+/// |---|---|---|---|
+/// | 0 | 6 | MAC address | network |
+/// | 6 | 2 | MTU | native |
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct LinkInfo {
+    /// Its own link-layer address.
+    pub mac: [u16; 3],
+    /// Its largest IP packet.
+    pub mtu: u16,
+}
 
 /// Packets and bytes of one member on one CPU; bytes are those of the IP packets as they came.
 #[repr(C)]

@@ -63,6 +63,9 @@ impl VipWord {
     /// One of the services takes every port.
     pub const ANY_PORT: u16 = 4;
 
+    /// The address is an IPv6 one, so that the tag is only a hash of it.
+    pub const IPV6: u16 = 8;
+
     /// Packs an entry; `index` is the address's record in the map of VIPs, from 1.
     pub const fn new(tag: u32, index: u16, flags: u16) -> Self {
         Self((tag as u64) << 32 | (index as u64) << 16 | flags as u64)
@@ -80,7 +83,7 @@ impl VipWord {
         (self.0 >> 16) as u16
     }
 
-    /// A union of [`Self::VIP`], [`Self::SNAT`] and [`Self::ANY_PORT`].
+    /// A union of [`Self::VIP`], [`Self::SNAT`], [`Self::ANY_PORT`] and [`Self::IPV6`].
     #[inline(always)]
     pub const fn flags(self) -> u16 {
         self.0 as u16

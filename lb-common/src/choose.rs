@@ -1,0 +1,178 @@
+//! Which member a packet of a service goes to: slot, then what the slot's state asks of the flow cache.
+
+use crate::{
+    address::Address,
+    flows::{self, Hit},
+    hash::{self, Hash},
+    maps::{SLOTS_PER_PAGE, Service},
+    packet::tcp,
+    place,
+    reason::{Drop, Note},
+    tables::{Cell, Step, Tables},
+    words::{FlowState, MemberId, MemberWord, ServiceId, SlotState, SlotWord, Tick},
+};
+
+/// What of a packet matters to the choice of its member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asking {
+    /// The client.
+    pub source: Address,
+    /// Its port and the service's, see [`crate::packet::ports_word`].
+    pub ports: u32,
+    /// The packet's TCP flags; 0 for UDP.
+    pub tcp_flags: u8,
+    /// Whether state may be written and refreshed for it. Not for ICMP errors, which anybody can send.
+    pub writes: bool,
+}
+
+impl Asking {
+    #[inline(always)]
+    const fn is_syn(&self) -> bool {
+        self.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
+    }
+}
+
+/// A member that was chosen, and its word as it was then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Chosen {
+    /// The member.
+    pub id: MemberId,
+    /// Its word.
+    pub word: MemberWord,
+}
+
+/// The hash that chooses a service's slot: the same on every node.
+#[inline(always)]
+pub fn slot_hash(service: &Service, source: &Address, ports: u32) -> u32 {
+    if service.is(Service::BY_SOURCE) {
+        return hash::address(source, service.slot_key).index;
+    }
+    hash::endpoint(source, ports, service.slot_key).index
+}
+
+/// The member that a packet of `service` goes to.
+///
+/// # Errors
+/// The reason to drop the packet: [`Drop::NoServer`], [`Drop::ServerDown`], [`Drop::FlowTableFull`] or, while the tables are being changed,
+/// [`Drop::Inconsistent`].
+#[inline(always)]
+pub fn member<T: Tables>(tables: &T, service: &Service, asking: &Asking) -> Result<Chosen, Drop> {
+    let index = slot_hash(service, &asking.source, asking.ports) & service.slot_mask;
+    let page = service.slot_page + index / SLOTS_PER_PAGE;
+    let cell = tables.slot(page, index % SLOTS_PER_PAGE).ok_or(Drop::Inconsistent)?;
+    let slot = SlotWord(cell.load());
+    tables.trace(Step::Slot { index, word: slot });
+    if slot.default().is_none() {
+        return admit(tables, service, slot.current().ok_or(Drop::NoServer)?);
+    }
+    let now = tables.tick();
+    let id = remembered(tables, service, asking, slot, now)?;
+    if asking.writes && slot.current() != Some(id) && slot.stamp() != now {
+        cell.replace(slot.0, slot.with_stamp(now).0);
+    }
+    admit(tables, service, id)
+}
+
+#[inline(always)]
+fn admit<T: Tables>(tables: &T, service: &Service, id: MemberId) -> Result<Chosen, Drop> {
+    let word = MemberWord(tables.member(id).ok_or(Drop::Inconsistent)?.load());
+    tables.trace(Step::Member(id, word));
+    if word.service() != ServiceId(service.id) {
+        return Err(Drop::Inconsistent);
+    }
+    if word.is(MemberWord::CLOSING) {
+        return Err(Drop::ServerDown);
+    }
+    Ok(Chosen { id, word })
+}
+
+/// The choice within a slot that is learning or settled.
+#[inline(always)]
+fn remembered<T: Tables>(tables: &T, service: &Service, asking: &Asking, slot: SlotWord, now: Tick) -> Result<MemberId, Drop> {
+    if service.is(Service::STATELESS) {
+        return slot.current().ok_or(Drop::NoServer);
+    }
+    let hash = place::flow(&asking.source, asking.ports, service, tables.table_key());
+    let hit = flows::find(tables, hash);
+    tables.trace(Step::Cache(hit.as_ref().map(|hit| hit.word)));
+    if let Some(hit) = &hit {
+        if let Some(id) = honoured(tables, service, asking, hit, now) {
+            if asking.writes {
+                hit.refresh(id, asking.tcp_flags, now);
+            }
+            return Ok(id);
+        }
+    }
+    match slot.state() {
+        SlotState::Clean | SlotState::Settled => slot.current().ok_or(Drop::NoServer),
+        SlotState::Learning { default } => learn(tables, service, asking, Missed { slot, default, hash, stale: hit, now }),
+    }
+}
+
+/// The member of a cached flow if the entry holds for this packet: its member is of this service, it has not outlived the idle timeout, and
+/// the packet does not open a connection where the entry's is closed or its member takes none.
+#[inline(always)]
+fn honoured<T: Tables>(tables: &T, service: &Service, asking: &Asking, hit: &Hit<'_, T::Cell>, now: Tick) -> Option<MemberId> {
+    let id = hit.word.member()?;
+    let word = MemberWord(tables.member(id)?.load());
+    if word.service() != ServiceId(service.id) || hit.word.idle(now) > service.idle_s {
+        return None;
+    }
+    if asking.is_syn() && (hit.word.state() == FlowState::Closed || word.is(MemberWord::NO_NEW)) {
+        return None;
+    }
+    Some(id)
+}
+
+/// A flow that a learning slot knows nothing of.
+struct Missed<'t, C> {
+    slot: SlotWord,
+    default: MemberId,
+    hash: Hash,
+    /// An entry of the same flow that does not hold.
+    stale: Option<Hit<'t, C>>,
+    now: Tick,
+}
+
+#[inline(always)]
+fn learn<T: Tables>(tables: &T, service: &Service, asking: &Asking, missed: Missed<'_, T::Cell>) -> Result<MemberId, Drop> {
+    let Missed { slot, default, hash, stale, now } = missed;
+    let (target, state) = if asking.is_syn() {
+        (slot.current().ok_or(Drop::NoServer)?, FlowState::Syn)
+    } else {
+        (older_flow_target(tables, service, slot, default), FlowState::Acknowledged)
+    };
+    if !asking.writes || asking.tcp_flags & tcp::RST != 0 {
+        return Ok(target);
+    }
+    let id = ServiceId(service.id);
+    if let Some(stale) = stale {
+        stale.restart(target, state, now);
+        return Ok(target);
+    }
+    match flows::insert(tables, id, hash, target, state, now) {
+        Ok(()) => {
+            tables.note(id, Note::FlowInserted);
+            Ok(target)
+        }
+        Err(flows::NoRoom) => {
+            tables.note(id, Note::FlowNoRoom);
+            if asking.is_syn() && is_down(tables, default) { Err(Drop::FlowTableFull) } else { Ok(default) }
+        }
+    }
+}
+
+/// Where a packet goes that may belong to a flow older than the slot's change. TCP: to the previous member, even when it is down. UDP cannot
+/// tell such a flow from a new one, so it leaves a member that is down.
+#[inline(always)]
+fn older_flow_target<T: Tables>(tables: &T, service: &Service, slot: SlotWord, default: MemberId) -> MemberId {
+    match slot.current() {
+        Some(current) if service.protocol == crate::packet::protocol::UDP && is_down(tables, default) => current,
+        Some(_) | None => default,
+    }
+}
+
+#[inline(always)]
+fn is_down<T: Tables>(tables: &T, id: MemberId) -> bool {
+    tables.member(id).is_none_or(|cell| MemberWord(cell.load()).is(MemberWord::DOWN))
+}

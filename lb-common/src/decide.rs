@@ -1,0 +1,514 @@
+//! The decision: from a frame to what becomes of it. The kernel program performs it, `weir explain` tells it.
+
+use crate::{
+    address::Address,
+    choose::{self, Asking},
+    fragments::{self, Datagram, Trail},
+    maps::{ForwardKind, NatFlow, SOURCE_DENY, Service, Settings},
+    nat::{self, ClientKey, ServerKey, Side, open::Opening},
+    packet::{self, Fragment, Network, Packet, Transport, protocol, tcp},
+    place,
+    rate::{self, Rated},
+    reason::{Drop, Note},
+    tables::{Cell, Step, Tables},
+    words::{MemberId, MemberWord, PortWord, ServiceId, VipWord},
+};
+
+/// What becomes of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Decision {
+    /// It goes on to the host, untouched.
+    Pass,
+    /// It is refused.
+    Drop(Refusal),
+    /// It is an echo request to a VIP, which answers.
+    Echo,
+    /// It goes to a member as it is, behind the member's prebuilt header.
+    Send(Delivery),
+    /// It goes to a member, translated.
+    NatRequest(Delivery, NatFlow),
+    /// It comes from a member and goes to the client, translated.
+    NatReply(NatFlow),
+    /// An ICMP error goes to the member whose flow it quotes.
+    SendError(Delivery),
+    /// An ICMP error goes to the member, its quotation translated.
+    NatRequestError(Delivery, NatFlow),
+    /// An ICMP error from the server's side goes to the client, its quotation translated.
+    NatReplyError(NatFlow),
+    /// A later fragment goes to a member, its addresses translated.
+    NatRequestFragment(Delivery, NatFlow),
+    /// A later fragment goes to the client, its addresses translated.
+    NatReplyFragment(NatFlow),
+}
+
+/// A packet's way to a member.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Delivery {
+    /// The service it is for.
+    pub service: ServiceId,
+    /// The member it goes to.
+    pub member: MemberId,
+    /// The member's header record.
+    pub header: u32,
+}
+
+/// A refused packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// The service it was for, or none.
+    pub service: ServiceId,
+    /// Why.
+    pub reason: Drop,
+    /// Whether the sender is told (a TCP reset, an ICMP unreachable).
+    pub answered: bool,
+}
+
+impl Refusal {
+    #[inline(always)]
+    const fn silent(service: ServiceId, reason: Drop) -> Decision {
+        Decision::Drop(Self { service, reason, answered: false })
+    }
+
+    #[inline(always)]
+    const fn told(service: ServiceId, reason: Drop) -> Decision {
+        Decision::Drop(Self { service, reason, answered: true })
+    }
+}
+
+/// A frame as far as it was parsed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Parsed {
+    /// The network header.
+    pub network: Network,
+    /// The transport header.
+    pub transport: Transport,
+}
+
+/// What a frame came with beside its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ingress {
+    /// The interface it came in by.
+    pub ifindex: u32,
+    /// Its link-layer source, wire bytes.
+    pub mac: [u16; 3],
+}
+
+/// Decides on a frame. The second part is there unless the frame is not for a VIP, or malformed.
+#[inline(always)]
+pub fn decide<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, ingress: &Ingress) -> (Decision, Option<Parsed>) {
+    let ipv6 = has(tables, Settings::IPV6);
+    let Some(network) = packet::network(frame, ipv6) else { return (Decision::Pass, None) };
+    let Some(vip) = find_vip(tables, &network.destination) else { return (Decision::Pass, None) };
+    let Ok(transport) = packet::transport(frame, &network) else {
+        return (Refusal::silent(ServiceId::NONE, Drop::Malformed), None);
+    };
+    let parsed = Parsed { network, transport };
+    (for_vip(tables, frame, ingress, vip, &parsed), Some(parsed))
+}
+
+#[inline(always)]
+fn has<T: Tables>(tables: &T, feature: u32) -> bool {
+    tables.setting(|s| &s.features) & feature != 0
+}
+
+#[inline(always)]
+fn find_vip<T: Tables>(tables: &T, address: &Address) -> Option<VipWord> {
+    let hash = place::vip(address, tables.table_key());
+    let line = tables.vip_line(hash.index & tables.setting(|s| &s.vip_mask))?;
+    let mut found = VipWord(0);
+    for cell in line {
+        let word = VipWord(cell.load());
+        if place::vip_matches(word, hash.tag, address.is_v4()) {
+            found = word;
+            break;
+        }
+    }
+    if found.index() == 0 {
+        return None;
+    }
+    // The tag of an IPv4 address is the address itself.
+    (address.is_v4() || tables.vip(found.index())?.address == *address).then_some(found)
+}
+
+#[inline(always)]
+fn for_vip<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, ingress: &Ingress, vip: VipWord, parsed: &Parsed) -> Decision {
+    match parsed.transport.protocol {
+        protocol::TCP | protocol::UDP => for_port(tables, ingress, vip, parsed),
+        protocol::ICMP | protocol::ICMPV6 => for_icmp(tables, frame, vip, parsed),
+        _ => Decision::Pass,
+    }
+}
+
+#[inline(always)]
+fn for_port<T: Tables>(tables: &T, ingress: &Ingress, vip: VipWord, parsed: &Parsed) -> Decision {
+    let transport = &parsed.transport;
+    if let Fragment::Later { identification } = transport.fragment {
+        return follow(tables, &datagram(parsed, identification));
+    }
+    let nat = has(tables, Settings::NAT);
+    if nat && vip.flags() & VipWord::SNAT != 0 {
+        if let Some(decision) = reply(tables, parsed) {
+            return decision;
+        }
+    }
+    let Some(service) = find_service(tables, vip, transport.protocol, transport.destination_port) else { return Decision::Pass };
+    let id = ServiceId(service.id);
+    tables.trace(Step::Service(id));
+    if let Some(reason) = refused_source(tables, &service, &parsed.network.source) {
+        return Refusal::silent(id, reason);
+    }
+    if nat && service.is(Service::NAT) {
+        return request(tables, ingress, &service, parsed);
+    }
+    if transport.is_syn() && is_above_rate(tables, &service, &parsed.network.source) {
+        return Refusal::silent(id, Drop::ConnRate);
+    }
+    let asking = Asking { source: parsed.network.source, ports: transport.ports(), tcp_flags: transport.tcp_flags, writes: true };
+    match deliver(tables, &service, &asking) {
+        Ok(delivery) => {
+            remember_first(tables, parsed, Trail::Member(delivery.member.number()));
+            Decision::Send(delivery)
+        }
+        Err(reason) => refuse(id, reason),
+    }
+}
+
+/// A sender is told when no server will have it; otherwise it may try again.
+#[inline(always)]
+const fn refuse(service: ServiceId, reason: Drop) -> Decision {
+    match reason {
+        Drop::NoServer | Drop::ServerDown | Drop::NatNoFlow => Refusal::told(service, reason),
+        _ => Refusal::silent(service, reason),
+    }
+}
+
+/// The service of a port: its own, or the VIP's any-port service.
+#[inline(always)]
+fn find_service<T: Tables>(tables: &T, vip: VipWord, protocol: u8, wire_port: u16) -> Option<T::Ref<'_, Service>> {
+    let asked = PortWord::new(vip.index(), u16::from_be(wire_port), protocol, 0);
+    let line = place::port(vip.index(), u16::from_be(wire_port), protocol, tables.table_key());
+    let mut id = ServiceId::NONE;
+    for cell in tables.port_line(line & tables.setting(|s| &s.port_mask))? {
+        let word = PortWord(cell.load());
+        if word.matches(asked) {
+            id = word.service();
+            break;
+        }
+    }
+    if id == ServiceId::NONE && vip.flags() & VipWord::ANY_PORT != 0 {
+        let record = tables.vip(vip.index())?;
+        id = ServiceId(if protocol == protocol::TCP { record.any_tcp } else { record.any_udp });
+    }
+    if id == ServiceId::NONE {
+        return None;
+    }
+    tables.service(id)
+}
+
+#[inline(always)]
+fn refused_source<T: Tables>(tables: &T, service: &Service, source: &Address) -> Option<Drop> {
+    if !has(tables, Settings::SOURCE_RULES) || !service.is(Service::SOURCE_RULES) {
+        return None;
+    }
+    let denied = match tables.source_rule(ServiceId(service.id), source) {
+        Some(rule) => rule == SOURCE_DENY,
+        None => service.is(Service::DENY_OTHERS),
+    };
+    denied.then_some(Drop::SourceDenied)
+}
+
+#[inline(always)]
+fn is_above_rate<T: Tables>(tables: &T, service: &Service, source: &Address) -> bool {
+    if !has(tables, Settings::RATE) || !service.is(Service::RATE) {
+        return false;
+    }
+    match rate::connection(tables, service, source) {
+        Rated::Within => false,
+        Rated::Above => true,
+        Rated::NoRoom => {
+            tables.note(ServiceId(service.id), Note::RateNoRoom);
+            false
+        }
+    }
+}
+
+#[inline(always)]
+fn deliver<T: Tables>(tables: &T, service: &Service, asking: &Asking) -> Result<Delivery, Drop> {
+    let chosen = choose::member(tables, service, asking)?;
+    delivery(service.id, chosen.id, chosen.word)
+}
+
+#[inline(always)]
+const fn delivery(service: u16, member: MemberId, word: MemberWord) -> Result<Delivery, Drop> {
+    if word.header() == 0 {
+        return Err(Drop::NoNextHop);
+    }
+    Ok(Delivery { service: ServiceId(service), member, header: word.header() })
+}
+
+#[inline(always)]
+const fn datagram(parsed: &Parsed, identification: u32) -> Datagram {
+    Datagram { source: parsed.network.source, destination: parsed.network.destination, identification, protocol: parsed.transport.protocol }
+}
+
+#[inline(always)]
+fn remember_first<T: Tables>(tables: &T, parsed: &Parsed, trail: Trail) {
+    if let Fragment::First { identification } = parsed.transport.fragment {
+        fragments::remember(tables, &datagram(parsed, identification), trail, tables.tick());
+    }
+}
+
+/// A later fragment goes after its first.
+#[inline(always)]
+fn follow<T: Tables>(tables: &T, datagram: &Datagram) -> Decision {
+    let unknown = Refusal::silent(ServiceId::NONE, Drop::FragmentUnknown);
+    match fragments::trail(tables, datagram) {
+        None => unknown,
+        Some(Trail::Member(number)) => {
+            let Some(id) = MemberId::new(number) else { return unknown };
+            let Some(cell) = tables.member(id) else { return unknown };
+            let word = MemberWord(cell.load());
+            tables.trace(Step::Member(id, word));
+            match delivery(word.service().0, id, word) {
+                Ok(delivery) => {
+                    tables.note(delivery.service, Note::FragmentForwarded);
+                    Decision::Send(delivery)
+                }
+                Err(reason) => Refusal::silent(word.service(), reason),
+            }
+        }
+        Some(Trail::NatRequest(index)) => {
+            let Some(flow) = tables.nat_flow(index) else { return unknown };
+            match flow_delivery(tables, &flow) {
+                Ok(delivery) => {
+                    tables.note(delivery.service, Note::FragmentForwarded);
+                    Decision::NatRequestFragment(delivery, *flow)
+                }
+                Err(reason) => Refusal::silent(nat::service_of(&flow), reason),
+            }
+        }
+        Some(Trail::NatReply(index)) => {
+            let Some(flow) = tables.nat_flow(index) else { return unknown };
+            tables.note(nat::service_of(&flow), Note::FragmentForwarded);
+            Decision::NatReplyFragment(*flow)
+        }
+    }
+}
+
+/// The way to the server of a NAT flow.
+#[inline(always)]
+fn flow_delivery<T: Tables>(tables: &T, flow: &NatFlow) -> Result<Delivery, Drop> {
+    let id = MemberId::new(flow.member).ok_or(Drop::Inconsistent)?;
+    let word = MemberWord(tables.member(id).ok_or(Drop::Inconsistent)?.load());
+    tables.trace(Step::Member(id, word));
+    if word.service() != nat::service_of(flow) {
+        return Err(Drop::Inconsistent);
+    }
+    if word.is(MemberWord::CLOSING) {
+        return Err(Drop::ServerDown);
+    }
+    delivery(flow.service, id, word)
+}
+
+/// A server's packet to a SNAT address; none when it belongs to no flow.
+#[inline(always)]
+fn reply<T: Tables>(tables: &T, parsed: &Parsed) -> Option<Decision> {
+    let transport = &parsed.transport;
+    let key = ServerKey {
+        server: parsed.network.source,
+        server_port: transport.source_port,
+        snat: parsed.network.destination,
+        snat_port: transport.destination_port,
+        protocol: transport.protocol,
+    };
+    let (found, flow) = nat::find_server(tables, &key)?;
+    tables.trace(Step::Service(nat::service_of(&flow)));
+    nat::refresh(tables, found, Side::Server, transport.protocol == protocol::TCP, transport.tcp_flags);
+    remember_first(tables, parsed, Trail::NatReply(found.index));
+    Some(Decision::NatReply(*flow))
+}
+
+/// A client's packet to a service that forwards by NAT. The flow is looked up before the slot, so a change of the table never touches it.
+#[inline(always)]
+fn request<T: Tables>(tables: &T, ingress: &Ingress, service: &Service, parsed: &Parsed) -> Decision {
+    let transport = &parsed.transport;
+    let id = ServiceId(service.id);
+    let key = ClientKey { client: parsed.network.source, client_port: transport.source_port, vip_port: transport.destination_port };
+    let hash = nat::client_hash(tables, service, &key);
+    if let Some((found, flow)) = nat::find_client(tables, service, &key, hash) {
+        if !reopens(tables, service, transport, found, &flow) {
+            nat::refresh(tables, found, Side::Client, transport.protocol == protocol::TCP, transport.tcp_flags);
+            return match flow_delivery(tables, &flow) {
+                Ok(delivery) => {
+                    remember_first(tables, parsed, Trail::NatRequest(found.index));
+                    Decision::NatRequest(delivery, *flow)
+                }
+                Err(reason) => refuse(id, reason),
+            };
+        }
+    }
+    if transport.protocol == protocol::TCP && !transport.is_syn() {
+        let is_reset = transport.tcp_flags & tcp::RST != 0;
+        return Decision::Drop(Refusal { service: id, reason: Drop::NatNoFlow, answered: !is_reset });
+    }
+    if is_above_rate(tables, service, &parsed.network.source) {
+        return Refusal::silent(id, Drop::ConnRate);
+    }
+    match open(tables, ingress, service, parsed, key, hash) {
+        Ok((index, delivery, flow)) => {
+            remember_first(tables, parsed, Trail::NatRequest(index));
+            Decision::NatRequest(delivery, flow)
+        }
+        Err(reason) => refuse(id, reason),
+    }
+}
+
+/// Whether a client's packet begins a new flow although one of its addresses and ports is known: a SYN after that one has ended, or toward a
+/// server that takes no new connections.
+#[inline(always)]
+fn reopens<T: Tables>(tables: &T, service: &Service, transport: &Transport, found: nat::Found, flow: &NatFlow) -> bool {
+    if !transport.is_syn() {
+        return false;
+    }
+    let takes_none =
+        MemberId::new(flow.member).and_then(|id| tables.member(id)).is_none_or(|cell| MemberWord(cell.load()).is(MemberWord::NO_NEW));
+    takes_none || nat::reopens(found, true, service.idle_s, tables.tick())
+}
+
+#[inline(always)]
+fn open<T: Tables>(
+    tables: &T,
+    ingress: &Ingress,
+    service: &Service,
+    parsed: &Parsed,
+    key: ClientKey,
+    hash: crate::hash::Hash,
+) -> Result<(u32, Delivery, NatFlow), Drop> {
+    // The NAT table remembers the flow: of the slot only its current member matters.
+    let asking = Asking { source: key.client, ports: parsed.transport.ports(), tcp_flags: tcp::SYN, writes: false };
+    let delivery = deliver(tables, service, &asking)?;
+    let header = tables.header(delivery.header).ok_or(Drop::Inconsistent)?;
+    if header.forward() != Some(ForwardKind::Nat) || header.nat_planes == 0 {
+        return Err(Drop::Inconsistent);
+    }
+    let turn = ((hash.index as u64 * header.nat_planes as u64) >> 32) as u16;
+    let server_port = header.nat_server_port();
+    let flow = NatFlow {
+        client: key.client,
+        server: header.nat_server(),
+        client_port: key.client_port,
+        server_port: if server_port == 0 { key.vip_port } else { server_port },
+        vip_port: key.vip_port,
+        snat_port: 0,
+        service: service.id,
+        member: delivery.member.number(),
+        plane: 0,
+        vlan: parsed.network.vlan,
+        mac: ingress.mac,
+        reserved: 0,
+        ifindex: ingress.ifindex,
+        generation: 0,
+    };
+    let opening = Opening { key, hash, flow };
+    let (index, flow) = tables.open_nat(service, &opening, header.nat_plane.wrapping_add(turn))?;
+    Ok((index, delivery, flow))
+}
+
+/// Types of ICMP messages that concern a flow (RFC 792, RFC 4443 s2.1).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Icmp {
+    Echo,
+    Error,
+    Other,
+}
+
+#[inline(always)]
+const fn icmp_of(transport: &Transport) -> Icmp {
+    let kind = (transport.source_port.to_be() >> 8) as u8;
+    match (transport.protocol, kind) {
+        (protocol::ICMP, 8) | (protocol::ICMPV6, 128) => Icmp::Echo,
+        (protocol::ICMP, 3 | 11 | 12) | (protocol::ICMPV6, 1..=4) => Icmp::Error,
+        _ => Icmp::Other,
+    }
+}
+
+#[inline(always)]
+fn for_icmp<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord, parsed: &Parsed) -> Decision {
+    if parsed.transport.fragment != Fragment::Whole || parsed.network.destination.is_v4() != (parsed.transport.protocol == protocol::ICMP) {
+        return Decision::Pass;
+    }
+    match icmp_of(&parsed.transport) {
+        Icmp::Echo if vip.flags() & VipWord::VIP != 0 => Decision::Echo,
+        Icmp::Error => for_error(tables, frame, vip, parsed),
+        Icmp::Echo | Icmp::Other => Decision::Pass,
+    }
+}
+
+/// An ICMP error follows the flow it quotes. The quoted packet was sent by the address that the error came to.
+#[inline(always)]
+fn for_error<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord, parsed: &Parsed) -> Decision {
+    let malformed = Refusal::silent(ServiceId::NONE, Drop::Malformed);
+    let quoted_l3 = parsed.transport.l4 + 8;
+    let Some((source, target)) = quoted_addresses(frame, quoted_l3, parsed.network.destination.is_v4()) else { return malformed };
+    let Ok(quoted) = packet::quoted_transport(frame, quoted_l3, source.is_v4()) else { return malformed };
+    let is_ours = source == parsed.network.destination && matches!(quoted.protocol, protocol::TCP | protocol::UDP);
+    if !is_ours || matches!(quoted.fragment, Fragment::Later { .. }) {
+        return Decision::Pass;
+    }
+    let nat = has(tables, Settings::NAT);
+    if nat && vip.flags() & VipWord::SNAT != 0 {
+        let key = ServerKey {
+            server: target,
+            server_port: quoted.destination_port,
+            snat: source,
+            snat_port: quoted.source_port,
+            protocol: quoted.protocol,
+        };
+        if let Some((_, flow)) = nat::find_server(tables, &key) {
+            tables.note(nat::service_of(&flow), Note::IcmpForwarded);
+            return Decision::NatReplyError(*flow);
+        }
+    }
+    let Some(service) = find_service(tables, vip, quoted.protocol, quoted.source_port) else { return Decision::Pass };
+    tables.trace(Step::Service(ServiceId(service.id)));
+    error_for_service(tables, &service, target, &quoted)
+}
+
+#[inline(always)]
+fn error_for_service<T: Tables>(tables: &T, service: &Service, client: Address, quoted: &Transport) -> Decision {
+    let id = ServiceId(service.id);
+    if service.is(Service::NAT) {
+        let key = ClientKey { client, client_port: quoted.destination_port, vip_port: quoted.source_port };
+        let hash = nat::client_hash(tables, service, &key);
+        let Some((_, flow)) = nat::find_client(tables, service, &key, hash) else {
+            return Refusal::silent(id, Drop::IcmpUnknown);
+        };
+        return match flow_delivery(tables, &flow) {
+            Ok(delivery) => {
+                tables.note(id, Note::IcmpForwarded);
+                Decision::NatRequestError(delivery, *flow)
+            }
+            Err(reason) => Refusal::silent(id, reason),
+        };
+    }
+    let ports = packet::ports_word(quoted.destination_port, quoted.source_port);
+    let tcp_flags = if quoted.protocol == protocol::TCP { tcp::ACK } else { 0 };
+    match deliver(tables, service, &Asking { source: client, ports, tcp_flags, writes: false }) {
+        Ok(delivery) => {
+            tables.note(id, Note::IcmpForwarded);
+            Decision::SendError(delivery)
+        }
+        Err(reason) => Refusal::silent(id, reason),
+    }
+}
+
+/// Source and destination of the packet that an error quotes.
+#[inline(always)]
+fn quoted_addresses<P: Packet + ?Sized>(frame: &P, l3: usize, is_v4: bool) -> Option<(Address, Address)> {
+    if is_v4 {
+        let ip: packet::Ipv4Header = frame.get(l3)?;
+        return Some((Address::from_v4_word(ip.source), Address::from_v4_word(ip.destination)));
+    }
+    let ip: packet::Ipv6Header = frame.get(l3)?;
+    Some((Address::from_words(ip.source), Address::from_words(ip.destination)))
+}

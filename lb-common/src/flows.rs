@@ -1,0 +1,146 @@
+//! The flow cache: which member a flow was given to, for flows whose slot has changed.
+//!
+//! Two candidate lines of eight words a flow. An entry is replaced only when it has been idle longer than its state allows: a policy that
+//! evicts live entries would lose all of them to a flood of spoofed packets.
+
+use crate::{
+    hash::Hash,
+    maps::WORDS_PER_LINE,
+    packet::tcp,
+    place,
+    tables::{Cell, CellLine, Tables},
+    words::{FlowState, FlowWord, MemberId, MemberWord, ServiceId, Tick},
+};
+
+/// Seconds after which an entry that shows only a SYN may be replaced.
+pub const SYN_IDLE_S: u32 = 3;
+/// Seconds after which an entry whose packets all came within one second may be replaced.
+pub const ACKNOWLEDGED_IDLE_S: u32 = 6;
+/// Seconds after which an entry that saw a FIN or RST may be replaced.
+pub const CLOSED_IDLE_S: u32 = 60;
+
+/// An entry that was found: its place and what it said.
+pub struct Hit<'t, C> {
+    cell: &'t C,
+    /// What the entry said.
+    pub word: FlowWord,
+}
+
+impl<C: Cell> Hit<'_, C> {
+    /// Records a packet of the flow: its time, and what its TCP flags (0 for UDP) say of the flow.
+    #[inline(always)]
+    pub fn refresh(&self, member: MemberId, tcp_flags: u8, now: Tick) {
+        let state = next_state(self.word, tcp_flags, now);
+        let word = FlowWord::new(self.word.tag(), member, state, now);
+        if word != self.word {
+            self.cell.replace(self.word.0, word.0);
+        }
+    }
+
+    /// Gives the entry to a new flow of the same addresses and ports.
+    #[inline(always)]
+    pub fn restart(&self, member: MemberId, state: FlowState, now: Tick) {
+        self.cell.replace(self.word.0, FlowWord::new(self.word.tag(), member, state, now).0);
+    }
+}
+
+#[inline(always)]
+fn next_state(word: FlowWord, tcp_flags: u8, now: Tick) -> FlowState {
+    if tcp_flags & (tcp::FIN | tcp::RST) != 0 {
+        return FlowState::Closed;
+    }
+    match word.state() {
+        FlowState::Syn if tcp_flags & tcp::SYN != 0 => FlowState::Syn,
+        FlowState::Syn => FlowState::Acknowledged,
+        FlowState::Acknowledged if word.time() != now & FlowWord::TIME_MASK => FlowState::Proven,
+        state @ (FlowState::Acknowledged | FlowState::Proven | FlowState::Closed) => state,
+    }
+}
+
+/// Looks a flow up in both of its lines.
+#[inline(always)]
+pub fn find<T: Tables>(tables: &T, hash: Hash) -> Option<Hit<'_, T::Cell>> {
+    let mask = tables.setting(|s| &s.flow_mask);
+    if let Some(hit) = find_in(tables.flow_line(place::first_line(hash, mask))?, hash.tag) {
+        return Some(hit);
+    }
+    find_in(tables.flow_line(place::second_line(hash, mask))?, hash.tag)
+}
+
+#[inline(always)]
+fn find_in<C: Cell>(line: &CellLine<C>, tag: u32) -> Option<Hit<'_, C>> {
+    for cell in line {
+        let word = FlowWord(cell.load());
+        if word.tag() == tag && word.member().is_some() {
+            return Some(Hit { cell, word });
+        }
+    }
+    None
+}
+
+/// A flow table without room where this flow belongs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoRoom;
+
+/// Remembers a flow.
+///
+/// # Errors
+/// [`NoRoom`] when all sixteen places hold flows that may not be replaced yet. The service's `TOUCHES` word then tells when.
+#[inline(always)]
+pub fn insert<T: Tables>(tables: &T, service: ServiceId, hash: Hash, member: MemberId, state: FlowState, now: Tick) -> Result<(), NoRoom> {
+    let mask = tables.setting(|s| &s.flow_mask);
+    let word = FlowWord::new(hash.tag, member, state, now);
+    let first = tables.flow_line(place::first_line(hash, mask)).ok_or(NoRoom)?;
+    let second = tables.flow_line(place::second_line(hash, mask)).ok_or(NoRoom)?;
+    if take_empty(first, word) || take_empty(second, word) || take_idle(tables, first, word, now) || take_idle(tables, second, word, now) {
+        return Ok(());
+    }
+    if let Some(touch) = tables.touch(service) {
+        touch.store(now as u64);
+    }
+    Err(NoRoom)
+}
+
+#[inline(always)]
+fn take_empty<C: Cell>(line: &CellLine<C>, word: FlowWord) -> bool {
+    for cell in line {
+        if cell.load() == 0 && cell.replace(0, word.0) {
+            return true;
+        }
+    }
+    false
+}
+
+#[inline(always)]
+fn take_idle<T: Tables>(tables: &T, line: &CellLine<T::Cell>, word: FlowWord, now: Tick) -> bool {
+    for cell in line.iter().take(WORDS_PER_LINE) {
+        let old = FlowWord(cell.load());
+        if is_replaceable(tables, old, now) && cell.replace(old.0, word.0) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether an entry has been idle longer than its state allows.
+#[inline(always)]
+pub fn is_replaceable<T: Tables>(tables: &T, word: FlowWord, now: Tick) -> bool {
+    let idle = word.idle(now);
+    match word.state() {
+        FlowState::Syn => idle > SYN_IDLE_S,
+        FlowState::Acknowledged => idle > ACKNOWLEDGED_IDLE_S,
+        FlowState::Closed => idle > CLOSED_IDLE_S,
+        FlowState::Proven => idle > proven_idle_s(tables, word),
+    }
+}
+
+/// The idle timeout of the service that the entry's member belongs to; 0 when there is none.
+#[inline(always)]
+fn proven_idle_s<T: Tables>(tables: &T, word: FlowWord) -> u32 {
+    let Some(member) = word.member().and_then(|id| tables.member(id)) else { return 0 };
+    let service = MemberWord(member.load()).service();
+    if service == ServiceId::NONE {
+        return 0;
+    }
+    tables.service(service).map_or(0, |service| service.idle_s)
+}

@@ -1,0 +1,255 @@
+//! Opening a NAT flow: a port is claimed, its record written, the port word published, and the directory told.
+
+use super::{ClientKey, INDEX_MASK, PortState, PortWord, is_reusable, port_cell, rest_s, tag_of};
+use crate::{
+    hash::Hash,
+    maps::{CHUNK_PENDING, NatFlow, NatPlane, Service},
+    place,
+    reason::{Drop, Note},
+    tables::{Cell, CellLine, Tables},
+    words::{ServiceId, Tick},
+};
+
+/// Lines of eight port words that are searched for a port before a plane is given another chunk.
+const LINES_BEFORE_GROWTH: u32 = 2;
+
+/// Lines that are searched when the plane can grow no more.
+const LINES_WHEN_FULL: u32 = 48;
+
+/// Lines of port words to a chunk.
+const LINES_PER_CHUNK: u32 = crate::maps::PORTS_PER_CHUNK / 8;
+
+/// What a new flow is made of, but for its port.
+pub struct Opening {
+    /// Who opens it, and to where.
+    pub key: ClientKey,
+    /// Its place in the directory.
+    pub hash: Hash,
+    /// The flow with port, plane and generation still to be filled.
+    pub flow: NatFlow,
+}
+
+/// A claimed port.
+struct Claim {
+    index: u32,
+    position: u8,
+    generation: u32,
+}
+
+/// Opens a flow and returns its record's index and the record.
+///
+/// # Errors
+/// [`Drop::NatPortsFull`] when every port of the plane is in use, [`Drop::NatTableFull`] when the directory has no room,
+/// [`Drop::Inconsistent`] while the plane is being made.
+#[inline(always)]
+pub fn open<T: Tables>(tables: &T, service: &Service, opening: &Opening, plane_index: u16) -> Result<(u32, NatFlow), Drop> {
+    let plane = tables.nat_plane(plane_index).ok_or(Drop::Inconsistent)?;
+    let now = tables.tick();
+    let claim = claim(tables, service, &plane, plane_index, opening.hash, now).ok_or(Drop::NatPortsFull)?;
+    forget(tables, claim.index);
+    let port = (claim.position as u16) << 8 | (claim.index & 0xff) as u16;
+    let flow = NatFlow { plane: plane_index, snat_port: port.to_be(), generation: claim.generation, ..opening.flow };
+    tables.set_nat_flow(claim.index, &flow);
+    let cell = port_cell(tables, claim.index).ok_or(Drop::Inconsistent)?;
+    cell.store(PortWord::new(PortState::Opening, claim.generation, now).0);
+    if enter(tables, opening.hash, claim.index, now) {
+        tables.note(ServiceId(service.id), Note::NatOpened);
+        return Ok((claim.index, flow));
+    }
+    cell.store(PortWord::new(PortState::Free, claim.generation, now).0);
+    Err(Drop::NatTableFull)
+}
+
+/// Claims a port of the plane: first where the flow's hash points, then in a chunk more, then anywhere.
+#[inline(always)]
+fn claim<T: Tables>(tables: &T, service: &Service, plane: &NatPlane, plane_index: u16, hash: Hash, now: Tick) -> Option<Claim> {
+    let used = tables.nat_chunks_used(plane_index)?;
+    let chunks = used.load() as u32 & 0xff;
+    let start = hash.tag ^ now.wrapping_mul(0x9e37_79b9);
+    let search = Search { service, plane, plane_index, now };
+    if let Some(claim) = search_lines(tables, &search, start, chunks, LINES_BEFORE_GROWTH) {
+        return Some(claim);
+    }
+    let all = plane.low_chunks as u32 + plane.high_chunks as u32;
+    if chunks < all && grow(tables, plane, plane_index, chunks) {
+        used.replace(chunks as u64, chunks as u64 + 1);
+        let newest = chunks * LINES_PER_CHUNK + (start & (LINES_PER_CHUNK - 1));
+        if let Some(claim) = search_line(tables, &search, newest) {
+            return Some(claim);
+        }
+    }
+    search_lines(tables, &search, start.rotate_left(11), chunks, LINES_WHEN_FULL)
+}
+
+/// Where ports are searched for.
+struct Search<'a> {
+    service: &'a Service,
+    plane: &'a NatPlane,
+    plane_index: u16,
+    now: Tick,
+}
+
+/// Claims a port in one of `lines` consecutive lines among those of the first `chunks` chunks.
+#[inline(always)]
+fn search_lines<T: Tables>(tables: &T, search: &Search<'_>, start: u32, chunks: u32, lines: u32) -> Option<Claim> {
+    let total = chunks * LINES_PER_CHUNK;
+    if total == 0 {
+        return None;
+    }
+    let mut line = ((start as u64 * total as u64) >> 32) as u32;
+    for _ in 0..lines {
+        if let Some(claim) = search_line(tables, search, line) {
+            return Some(claim);
+        }
+        line += 1;
+        if line >= total {
+            line = 0;
+        }
+    }
+    None
+}
+
+/// The position of the plane's chunk number `ordinal`: the low range first.
+#[inline(always)]
+fn position(plane: &NatPlane, ordinal: u32) -> u8 {
+    let low = plane.low_chunks as u32;
+    if ordinal < low { (plane.low_first as u32 + ordinal) as u8 } else { (plane.high_first as u32 + ordinal - low) as u8 }
+}
+
+#[inline(always)]
+fn search_line<T: Tables>(tables: &T, search: &Search<'_>, line: u32) -> Option<Claim> {
+    let position = position(search.plane, line / LINES_PER_CHUNK);
+    let chunk = tables.nat_chunk(search.plane_index, position)?.load();
+    if chunk == 0 || chunk >= CHUNK_PENDING {
+        return None;
+    }
+    let first = ((chunk - 1) as u32 * LINES_PER_CHUNK + line % LINES_PER_CHUNK) & 0x1f_ffff;
+    let (service, now) = (search.service, search.now);
+    for (place, cell) in tables.nat_port_line(first)?.iter().enumerate() {
+        let word = PortWord(cell.load());
+        if !is_reusable(word, service.protocol, service.idle_s, now) {
+            continue;
+        }
+        let generation = word.generation().wrapping_add(1) & PortWord::GENERATION_MASK;
+        if cell.replace(word.0, PortWord::new(PortState::Claimed, generation, now).0) {
+            return Some(Claim { index: first << 3 | place as u32, position, generation });
+        }
+    }
+    None
+}
+
+/// Fetches a free chunk for the plane's next position. Its place is marked first, so that one CPU alone fetches.
+#[inline(always)]
+fn grow<T: Tables>(tables: &T, plane: &NatPlane, plane_index: u16, ordinal: u32) -> bool {
+    let Some(cell) = tables.nat_chunk(plane_index, position(plane, ordinal)) else { return false };
+    if !cell.replace(0, CHUNK_PENDING) {
+        return false;
+    }
+    let chunk = free_chunk(tables);
+    cell.store(chunk.map_or(0, |chunk| chunk + 1));
+    chunk.is_some()
+}
+
+/// Takes a chunk off the ring: userspace alone adds at the tail, any CPU takes at the head.
+#[inline(always)]
+fn free_chunk<T: Tables>(tables: &T) -> Option<u64> {
+    let mask = tables.setting(|s| &s.free_mask);
+    for _ in 0..4 {
+        let head = tables.nat_free(0)?.load();
+        if head == tables.nat_free(1)?.load() {
+            return None;
+        }
+        let chunk = tables.nat_free(2 + (head as u32 & mask))?.load();
+        if tables.nat_free(0)?.replace(head, head + 1) {
+            return Some(chunk);
+        }
+    }
+    None
+}
+
+/// Takes the record's previous flow out of the directory.
+#[inline(always)]
+fn forget<T: Tables>(tables: &T, index: u32) {
+    let Some(old) = tables.nat_flow(index) else { return };
+    if old.service == 0 {
+        return;
+    }
+    let Some(service) = tables.service(ServiceId(old.service)) else { return };
+    let key = ClientKey { client: old.client, client_port: old.client_port, vip_port: old.vip_port };
+    let hash = super::client_hash(tables, &service, &key);
+    let mask = tables.setting(|s| &s.nat_mask);
+    let word = tag_of(hash) << 24 | index as u64;
+    for line in [place::first_line(hash, mask), place::second_line(hash, mask)] {
+        let Some(line) = tables.nat_line(line) else { return };
+        for cell in line {
+            if cell.load() == word {
+                cell.replace(word, 0);
+                return;
+            }
+        }
+    }
+}
+
+/// Puts a flow into the directory: in place of an older flow of the same tag, in an empty place, or in that of a flow whose port rests no more.
+#[inline(always)]
+fn enter<T: Tables>(tables: &T, hash: Hash, index: u32, now: Tick) -> bool {
+    let mask = tables.setting(|s| &s.nat_mask);
+    let Some(first) = tables.nat_line(place::first_line(hash, mask)) else { return false };
+    let Some(second) = tables.nat_line(place::second_line(hash, mask)) else { return false };
+    let word = tag_of(hash) << 24 | index as u64;
+    take_same(first, word)
+        || take_same(second, word)
+        || take_empty(first, word)
+        || take_empty(second, word)
+        || take_over(tables, first, word, now)
+        || take_over(tables, second, word, now)
+}
+
+#[inline(always)]
+fn take_same<C: Cell>(line: &CellLine<C>, word: u64) -> bool {
+    for cell in line {
+        let old = cell.load();
+        if old != 0 && old >> 24 == word >> 24 {
+            return cell.replace(old, word);
+        }
+    }
+    false
+}
+
+#[inline(always)]
+fn take_empty<C: Cell>(line: &CellLine<C>, word: u64) -> bool {
+    for cell in line {
+        if cell.load() == 0 && cell.replace(0, word) {
+            return true;
+        }
+    }
+    false
+}
+
+#[inline(always)]
+fn take_over<T: Tables>(tables: &T, line: &CellLine<T::Cell>, word: u64, now: Tick) -> bool {
+    for cell in line {
+        let old = cell.load();
+        if is_over(tables, (old & INDEX_MASK) as u32, now) && cell.replace(old, word) {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether the flow of a record has ended and its port rests no more.
+#[inline(always)]
+fn is_over<T: Tables>(tables: &T, index: u32, now: Tick) -> bool {
+    let Some(port) = port_cell(tables, index) else { return true };
+    let word = PortWord(port.load());
+    match word.state() {
+        PortState::Free | PortState::Closed => true,
+        PortState::Resting => word.idle(now) > rest_s(PortState::Resting, crate::packet::protocol::TCP, 0),
+        PortState::Claimed
+        | PortState::Opening
+        | PortState::Answered
+        | PortState::Established
+        | PortState::ClientClosing
+        | PortState::ServerClosing => false,
+    }
+}

@@ -1,0 +1,405 @@
+//! Header parsing: from a frame to what the decision needs of it.
+//!
+//! Two stages, so that a packet for somebody else costs only the first: [`network`] finds the IP header and its addresses, [`transport`] what
+//! lies in it. Numbers keep their wire bytes (a native word as it lies in memory) until a name says otherwise.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::address::Address;
+
+/// A frame that can be read at any offset.
+pub trait Packet {
+    /// The `T` whose bytes begin `offset` bytes into the frame; none when the frame is shorter.
+    fn get<T: Pod>(&self, offset: usize) -> Option<T>;
+    /// Length of the frame in bytes.
+    fn frame_bytes(&self) -> usize;
+}
+
+impl Packet for [u8] {
+    fn get<T: Pod>(&self, offset: usize) -> Option<T> {
+        let bytes = self.get(offset..)?.get(..size_of::<T>())?;
+        Some(bytemuck::pod_read_unaligned(bytes))
+    }
+
+    fn frame_bytes(&self) -> usize {
+        self.len()
+    }
+}
+
+/// EtherType of IPv4, wire bytes.
+pub const ETH_IPV4: u16 = 0x0800_u16.to_be();
+/// EtherType of IPv6, wire bytes.
+pub const ETH_IPV6: u16 = 0x86dd_u16.to_be();
+/// EtherType of an IEEE 802.1Q tag, wire bytes.
+pub const ETH_VLAN: u16 = 0x8100_u16.to_be();
+/// EtherType of an IEEE 802.1ad tag, wire bytes.
+pub const ETH_QINQ: u16 = 0x88a8_u16.to_be();
+
+/// IP protocol numbers.
+pub mod protocol {
+    /// ICMP (RFC 792).
+    pub const ICMP: u8 = 1;
+    /// IPv4 inside (RFC 2003).
+    pub const IPV4: u8 = 4;
+    /// TCP.
+    pub const TCP: u8 = 6;
+    /// UDP.
+    pub const UDP: u8 = 17;
+    /// IPv6 inside (RFC 2473).
+    pub const IPV6: u8 = 41;
+    /// ICMPv6 (RFC 4443).
+    pub const ICMPV6: u8 = 58;
+}
+
+/// Bits of the TCP flags byte (RFC 9293 s3.1).
+pub mod tcp {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronize sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// Push.
+    pub const PSH: u8 = 0x08;
+    /// The acknowledgment field is significant.
+    pub const ACK: u8 = 0x10;
+}
+
+/// The Ethernet header.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct EthernetHeader {
+    /// Destination, as 16-bit words of wire bytes.
+    pub destination: [u16; 3],
+    /// Source.
+    pub source: [u16; 3],
+    /// EtherType, wire bytes.
+    pub kind: u16,
+}
+
+/// A VLAN tag after its EtherType.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct VlanTag {
+    control: u16,
+    kind: u16,
+}
+
+/// The IPv4 header without options (RFC 791 s3.1).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Ipv4Header {
+    /// Version 4 and header length in 32-bit words.
+    pub version_length: u8,
+    /// DSCP and ECN.
+    pub traffic_class: u8,
+    /// Length of the packet, wire bytes.
+    pub total_length: u16,
+    /// Identification, wire bytes.
+    pub identification: u16,
+    /// Flags and fragment offset, wire bytes.
+    pub fragment: u16,
+    /// Hops left.
+    pub hop_limit: u8,
+    /// What follows.
+    pub protocol: u8,
+    /// Checksum of the header, wire bytes.
+    pub checksum: u16,
+    /// Source, wire bytes.
+    pub source: u32,
+    /// Destination, wire bytes.
+    pub destination: u32,
+}
+
+/// The IPv6 header (RFC 8200 s3).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Ipv6Header {
+    /// Version, traffic class and flow label, wire bytes.
+    pub version_class_label: u32,
+    /// Length after this header, wire bytes.
+    pub payload_length: u16,
+    /// What follows.
+    pub next_header: u8,
+    /// Hops left.
+    pub hop_limit: u8,
+    /// Source, wire bytes.
+    pub source: [u32; 4],
+    /// Destination, wire bytes.
+    pub destination: [u32; 4],
+}
+
+/// The first eight bytes of every IPv6 extension header, and the whole of a fragment header (RFC 8200 s4.5).
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct ExtensionHeader {
+    next_header: u8,
+    length: u8,
+    fragment: u16,
+    identification: u32,
+}
+
+/// The first eight bytes of a TCP, UDP or ICMP header: all that an ICMP error must quote.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct TransportHead {
+    /// TCP and UDP: the source port, wire bytes. ICMP: type and code.
+    pub source_port: u16,
+    /// TCP and UDP: the destination port, wire bytes. ICMP: the checksum.
+    pub destination_port: u16,
+    /// TCP: the sequence number. UDP: length and checksum. ICMP: the rest of the header.
+    pub rest: u32,
+}
+
+/// Bytes 8 to 15 of a TCP header.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct TcpTail {
+    acknowledgment: u32,
+    offset: u8,
+    flags: u8,
+    window: u16,
+}
+
+/// Where in its datagram a packet lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fragment {
+    /// It is the whole datagram.
+    Whole,
+    /// It begins the datagram and more follow.
+    First {
+        /// What its fragments share, wire bytes.
+        identification: u32,
+    },
+    /// It continues the datagram: no transport header is in it.
+    Later {
+        /// What its fragments share, wire bytes.
+        identification: u32,
+    },
+}
+
+/// The IP header of a frame and where things are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Network {
+    /// Offset of the IP header: 14 plus 4 for each tag.
+    pub l3: usize,
+    /// Tag control information of the outermost VLAN tag, wire bytes; 0 without.
+    pub vlan: u16,
+    /// Who sent the packet.
+    pub source: Address,
+    /// To whom.
+    pub destination: Address,
+}
+
+/// Most VLAN tags before an IP header that is looked into.
+const MAX_TAGS: usize = 2;
+
+/// Most extension headers before a transport header that is looked into.
+const MAX_EXTENSIONS: usize = 6;
+
+/// The link and network header of a frame. None for what is not IP, or too short to be: such frames are not for us.
+#[inline(always)]
+pub fn network<P: Packet + ?Sized>(packet: &P, ipv6: bool) -> Option<Network> {
+    let ethernet: EthernetHeader = packet.get(0)?;
+    let mut kind = ethernet.kind;
+    let mut l3 = size_of::<EthernetHeader>();
+    let mut vlan = 0;
+    for tags in 0..MAX_TAGS {
+        if kind != ETH_VLAN && kind != ETH_QINQ {
+            break;
+        }
+        let tag: VlanTag = packet.get(l3)?;
+        if tags == 0 {
+            vlan = tag.control;
+        }
+        kind = tag.kind;
+        l3 += size_of::<VlanTag>();
+    }
+    if kind == ETH_IPV4 {
+        let ip: Ipv4Header = packet.get(l3)?;
+        let (source, destination) = (Address::from_v4_word(ip.source), Address::from_v4_word(ip.destination));
+        return Some(Network { l3, vlan, source, destination });
+    }
+    if ipv6 && kind == ETH_IPV6 {
+        let ip: Ipv6Header = packet.get(l3)?;
+        let (source, destination) = (Address::from_words(ip.source), Address::from_words(ip.destination));
+        return Some(Network { l3, vlan, source, destination });
+    }
+    None
+}
+
+/// What an IP packet carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Transport {
+    /// The protocol after all extension headers.
+    pub protocol: u8,
+    /// Offset of the transport header in the frame.
+    pub l4: usize,
+    /// Whether it is a fragment. In a later one nothing below is set.
+    pub fragment: Fragment,
+    /// Length of the IP packet, header included.
+    pub ip_bytes: usize,
+    /// TCP and UDP: the source port, wire bytes. ICMP: type in the first byte, code in the second.
+    pub source_port: u16,
+    /// TCP and UDP: the destination port, wire bytes.
+    pub destination_port: u16,
+    /// TCP flags; 0 otherwise.
+    pub tcp_flags: u8,
+    /// IPv4: no router may fragment it. Always so in IPv6.
+    pub dont_fragment: bool,
+}
+
+impl Transport {
+    /// Whether it opens a TCP connection.
+    #[inline(always)]
+    pub const fn is_syn(&self) -> bool {
+        self.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
+    }
+
+    /// The two ports as one word, source first.
+    #[inline(always)]
+    pub const fn ports(&self) -> u32 {
+        ports_word(self.source_port, self.destination_port)
+    }
+}
+
+/// Two ports, wire bytes, as one word for hashing.
+#[inline(always)]
+pub const fn ports_word(source: u16, destination: u16) -> u32 {
+    (source as u32) << 16 | destination as u32
+}
+
+/// A packet that is cut short or contradicts itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Malformed;
+
+/// What lies in the IP packet at `network.l3`.
+///
+/// # Errors
+/// [`Malformed`] when a header is cut short, a length contradicts the frame's, or there are more than six extension headers.
+#[inline(always)]
+pub fn transport<P: Packet + ?Sized>(packet: &P, network: &Network) -> Result<Transport, Malformed> {
+    let found = if network.destination.is_v4() { internet4(packet, network.l3, true)? } else { internet6(packet, network.l3, true)? };
+    with_ports(packet, found, true)
+}
+
+/// What lies in a packet that an ICMP error quotes from offset `l3` on: as [`transport`], but the packet may be cut after the ports.
+///
+/// # Errors
+/// [`Malformed`] when not even the ports are there.
+#[inline(always)]
+pub fn quoted_transport<P: Packet + ?Sized>(packet: &P, l3: usize, is_v4: bool) -> Result<Transport, Malformed> {
+    let found = if is_v4 { internet4(packet, l3, false)? } else { internet6(packet, l3, false)? };
+    with_ports(packet, found, false)
+}
+
+#[inline(always)]
+fn internet4<P: Packet + ?Sized>(packet: &P, l3: usize, whole: bool) -> Result<Transport, Malformed> {
+    let ip: Ipv4Header = packet.get(l3).ok_or(Malformed)?;
+    let header_bytes = (ip.version_length & 15) as usize * 4;
+    let ip_bytes = u16::from_be(ip.total_length) as usize;
+    if ip.version_length >> 4 != 4 || header_bytes < 20 || ip_bytes < header_bytes || (whole && l3 + ip_bytes > packet.frame_bytes()) {
+        return Err(Malformed);
+    }
+    let fragment = u16::from_be(ip.fragment);
+    let identification = ip.identification as u32;
+    Ok(Transport {
+        protocol: ip.protocol,
+        l4: l3 + header_bytes,
+        fragment: match (fragment & 0x1fff, fragment & 0x2000) {
+            (0, 0) => Fragment::Whole,
+            (0, _) => Fragment::First { identification },
+            _ => Fragment::Later { identification },
+        },
+        ip_bytes,
+        source_port: 0,
+        destination_port: 0,
+        tcp_flags: 0,
+        dont_fragment: fragment & 0x4000 != 0,
+    })
+}
+
+#[inline(always)]
+fn internet6<P: Packet + ?Sized>(packet: &P, l3: usize, whole: bool) -> Result<Transport, Malformed> {
+    let ip: Ipv6Header = packet.get(l3).ok_or(Malformed)?;
+    let ip_bytes = u16::from_be(ip.payload_length) as usize + size_of::<Ipv6Header>();
+    if ip.version_class_label & 0xf0_u32.to_le() != 0x60_u32.to_le() || (whole && l3 + ip_bytes > packet.frame_bytes()) {
+        return Err(Malformed);
+    }
+    let mut found = Transport {
+        protocol: ip.next_header,
+        l4: l3 + size_of::<Ipv6Header>(),
+        fragment: Fragment::Whole,
+        ip_bytes,
+        source_port: 0,
+        destination_port: 0,
+        tcp_flags: 0,
+        dont_fragment: true,
+    };
+    if is_extension(found.protocol) {
+        skip_extensions(packet, &mut found)?;
+    }
+    Ok(found)
+}
+
+/// Whether the next header is an extension header that is skipped (RFC 8200 s4.1, RFC 4302 for 51).
+#[inline(always)]
+const fn is_extension(next_header: u8) -> bool {
+    matches!(next_header, 0 | 43 | 44 | 51 | 60 | 135)
+}
+
+#[inline(always)]
+fn skip_extensions<P: Packet + ?Sized>(packet: &P, found: &mut Transport) -> Result<(), Malformed> {
+    let mut l4 = found.l4;
+    let mut kind = found.protocol;
+    for _ in 0..MAX_EXTENSIONS {
+        if !is_extension(kind) {
+            break;
+        }
+        let extension: ExtensionHeader = packet.get(l4).ok_or(Malformed)?;
+        let bytes = match kind {
+            44 => 8,
+            51 => (extension.length as usize + 2) * 4,
+            _ => (extension.length as usize + 1) * 8,
+        };
+        if kind == 44 {
+            let fragment = u16::from_be(extension.fragment);
+            let identification = extension.identification;
+            found.fragment = match (fragment & 0xfff8, fragment & 1) {
+                (0, 0) => Fragment::Whole,
+                (0, _) => Fragment::First { identification },
+                _ => Fragment::Later { identification },
+            };
+        }
+        kind = extension.next_header;
+        l4 += bytes;
+        if matches!(found.fragment, Fragment::Later { .. }) {
+            break;
+        }
+    }
+    found.protocol = kind;
+    found.l4 = l4;
+    let later = matches!(found.fragment, Fragment::Later { .. });
+    if !later && is_extension(kind) { Err(Malformed) } else { Ok(()) }
+}
+
+#[inline(always)]
+fn with_ports<P: Packet + ?Sized>(packet: &P, mut found: Transport, whole: bool) -> Result<Transport, Malformed> {
+    if matches!(found.fragment, Fragment::Later { .. }) {
+        return Ok(found);
+    }
+    if !matches!(found.protocol, protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6) {
+        return Ok(found);
+    }
+    let head: TransportHead = packet.get(found.l4).ok_or(Malformed)?;
+    found.source_port = head.source_port;
+    found.destination_port = head.destination_port;
+    if whole && found.protocol == protocol::TCP {
+        let tail: TcpTail = packet.get(found.l4 + size_of::<TransportHead>()).ok_or(Malformed)?;
+        if tail.offset >> 4 < 5 {
+            return Err(Malformed);
+        }
+        found.tcp_flags = tail.flags;
+    }
+    Ok(found)
+}
