@@ -14,22 +14,15 @@ use crate::{
 
 /// What of a packet matters to the choice of its member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Asking {
+pub struct Asking<'a> {
     /// The client.
-    pub source: Address,
+    pub source: &'a Address,
     /// Its port and the service's, see [`crate::packet::ports_word`].
     pub ports: u32,
     /// The packet's TCP flags; 0 for UDP.
     pub tcp_flags: u8,
     /// Whether state may be written and refreshed for it. Not for ICMP errors, which anybody can send.
     pub writes: bool,
-}
-
-impl Asking {
-    #[inline(always)]
-    const fn is_syn(&self) -> bool {
-        self.tcp_flags & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
-    }
 }
 
 /// A member that was chosen, and its word as it was then.
@@ -56,8 +49,8 @@ pub fn slot_hash(service: &Service, source: &Address, ports: u32) -> u32 {
 /// The reason to drop the packet: [`Drop::NoServer`], [`Drop::ServerDown`], [`Drop::FlowTableFull`] or, while the tables are being changed,
 /// [`Drop::Inconsistent`].
 #[inline(always)]
-pub fn member<T: Tables>(tables: &T, service: &Service, asking: &Asking) -> Result<Chosen, Drop> {
-    let index = slot_hash(service, &asking.source, asking.ports) & service.slot_mask;
+pub fn member<T: Tables>(tables: &T, service: &Service, asking: &Asking<'_>) -> Result<Chosen, Drop> {
+    let index = slot_hash(service, asking.source, asking.ports) & service.slot_mask;
     let page = service.slot_page + index / SLOTS_PER_PAGE;
     let cell = tables.slot(page, index % SLOTS_PER_PAGE).ok_or(Drop::Inconsistent)?;
     let slot = SlotWord(cell.load());
@@ -66,7 +59,8 @@ pub fn member<T: Tables>(tables: &T, service: &Service, asking: &Asking) -> Resu
         return admit(tables, service, slot.current().ok_or(Drop::NoServer)?);
     }
     let now = tables.tick();
-    let id = remembered(tables, service, asking, slot, now)?;
+    let hash = place::flow(asking.source, asking.ports, service, tables.table_key());
+    let id = tables.remember(service, slot, hash, Manner::new(asking.tcp_flags, asking.writes)).member()?;
     if asking.writes && slot.current() != Some(id) && slot.stamp() != now {
         cell.replace(slot.0, slot.with_stamp(now).0);
     }
@@ -86,39 +80,105 @@ fn admit<T: Tables>(tables: &T, service: &Service, id: MemberId) -> Result<Chose
     Ok(Chosen { id, word })
 }
 
+/// How a packet asks for its member, as a number: its TCP flags, and whether state may be written for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Manner(pub u32);
+
+impl Manner {
+    const WRITES: u32 = 0x100;
+
+    #[inline(always)]
+    const fn new(tcp_flags: u8, writes: bool) -> Self {
+        Self(tcp_flags as u32 | if writes { Self::WRITES } else { 0 })
+    }
+
+    #[inline(always)]
+    const fn tcp_flags(self) -> u8 {
+        self.0 as u8
+    }
+
+    #[inline(always)]
+    const fn writes(self) -> bool {
+        self.0 & Self::WRITES != 0
+    }
+
+    #[inline(always)]
+    const fn is_syn(self) -> bool {
+        self.tcp_flags() & (tcp::SYN | tcp::ACK | tcp::RST) == tcp::SYN
+    }
+}
+
+/// The member of a slot that is learning or settled, or why there is none, as a number: so that the kernel program can have the choice verified
+/// once, as a function of numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Remembered(pub u32);
+
+impl Remembered {
+    const NONE: u32 = 0x1_0000;
+
+    #[inline(always)]
+    const fn go_to(member: MemberId) -> Self {
+        Self(member.number() as u32)
+    }
+
+    #[inline(always)]
+    const fn refuse(reason: Drop) -> Self {
+        Self(Self::NONE | reason.index())
+    }
+
+    #[inline(always)]
+    const fn to_current(slot: SlotWord) -> Self {
+        match slot.current() {
+            Some(current) => Self::go_to(current),
+            None => Self::refuse(Drop::NoServer),
+        }
+    }
+
+    #[inline(always)]
+    const fn member(self) -> Result<MemberId, Drop> {
+        if self.0 == Self::NONE | Drop::FlowTableFull.index() {
+            return Err(Drop::FlowTableFull);
+        }
+        match MemberId::new(self.0 as u16) {
+            Some(member) if self.0 < Self::NONE => Ok(member),
+            _ => Err(Drop::NoServer),
+        }
+    }
+}
+
 /// The choice within a slot that is learning or settled.
 #[inline(always)]
-fn remembered<T: Tables>(tables: &T, service: &Service, asking: &Asking, slot: SlotWord, now: Tick) -> Result<MemberId, Drop> {
+pub fn remembered<T: Tables>(tables: &T, service: &Service, slot: SlotWord, hash: Hash, manner: Manner) -> Remembered {
     if service.is(Service::STATELESS) {
-        return slot.current().ok_or(Drop::NoServer);
+        return Remembered::to_current(slot);
     }
-    let hash = place::flow(&asking.source, asking.ports, service, tables.table_key());
+    let now = tables.tick();
     let hit = flows::find(tables, hash);
     tables.trace(Step::Cache(hit.as_ref().map(|hit| hit.word)));
     if let Some(hit) = &hit {
-        if let Some(id) = honoured(tables, service, asking, hit, now) {
-            if asking.writes {
-                hit.refresh(id, asking.tcp_flags, now);
+        if let Some(id) = honoured(tables, service, manner, hit, now) {
+            if manner.writes() {
+                hit.refresh(id, manner.tcp_flags(), now);
             }
-            return Ok(id);
+            return Remembered::go_to(id);
         }
     }
     match slot.state() {
-        SlotState::Clean | SlotState::Settled => slot.current().ok_or(Drop::NoServer),
-        SlotState::Learning { default } => learn(tables, service, asking, Missed { slot, default, hash, stale: hit, now }),
+        SlotState::Clean | SlotState::Settled => Remembered::to_current(slot),
+        SlotState::Learning { default } => learn(tables, service, manner, Missed { slot, default, hash, stale: hit, now }),
     }
 }
 
 /// The member of a cached flow if the entry holds for this packet: its member is of this service, it has not outlived the idle timeout, and
 /// the packet does not open a connection where the entry's is closed or its member takes none.
 #[inline(always)]
-fn honoured<T: Tables>(tables: &T, service: &Service, asking: &Asking, hit: &Hit<'_, T::Cell>, now: Tick) -> Option<MemberId> {
+fn honoured<T: Tables>(tables: &T, service: &Service, manner: Manner, hit: &Hit<'_, T::Cell>, now: Tick) -> Option<MemberId> {
     let id = hit.word.member()?;
     let word = MemberWord(tables.member(id)?.load());
     if word.service() != ServiceId(service.id) || hit.word.idle(now) > service.idle_s {
         return None;
     }
-    if asking.is_syn() && (hit.word.state() == FlowState::Closed || word.is(MemberWord::NO_NEW)) {
+    if manner.is_syn() && (hit.word.state() == FlowState::Closed || word.is(MemberWord::NO_NEW)) {
         return None;
     }
     Some(id)
@@ -135,31 +195,31 @@ struct Missed<'t, C> {
 }
 
 #[inline(always)]
-fn learn<T: Tables>(tables: &T, service: &Service, asking: &Asking, missed: Missed<'_, T::Cell>) -> Result<MemberId, Drop> {
+fn learn<T: Tables>(tables: &T, service: &Service, manner: Manner, missed: Missed<'_, T::Cell>) -> Remembered {
     let Missed { slot, default, hash, stale, now } = missed;
-    let (target, state) = if asking.is_syn() {
-        (slot.current().ok_or(Drop::NoServer)?, FlowState::Syn)
+    let (target, state) = if manner.is_syn() {
+        let Some(current) = slot.current() else { return Remembered::refuse(Drop::NoServer) };
+        (current, FlowState::Syn)
     } else {
         (older_flow_target(tables, service, slot, default), FlowState::Acknowledged)
     };
-    if !asking.writes || asking.tcp_flags & tcp::RST != 0 {
-        return Ok(target);
+    if !manner.writes() || manner.tcp_flags() & tcp::RST != 0 {
+        return Remembered::go_to(target);
     }
     let id = ServiceId(service.id);
     if let Some(stale) = stale {
         stale.restart(target, state, now);
-        return Ok(target);
+        return Remembered::go_to(target);
     }
-    match flows::insert(tables, id, hash, target, state, now) {
-        Ok(()) => {
-            tables.note(id, Note::FlowInserted);
-            Ok(target)
-        }
-        Err(flows::NoRoom) => {
-            tables.note(id, Note::FlowNoRoom);
-            if asking.is_syn() && is_down(tables, default) { Err(Drop::FlowTableFull) } else { Ok(default) }
-        }
+    if flows::insert(tables, id, hash, target, state, now).is_ok() {
+        tables.note(id, Note::FlowInserted);
+        return Remembered::go_to(target);
     }
+    tables.note(id, Note::FlowNoRoom);
+    if manner.is_syn() && is_down(tables, default) {
+        return Remembered::refuse(Drop::FlowTableFull);
+    }
+    Remembered::go_to(default)
 }
 
 /// Where a packet goes that may belong to a flow older than the slot's change. TCP: to the previous member, even when it is down. UDP cannot

@@ -4,7 +4,7 @@ use crate::{
     address::Address,
     choose::{self, Asking},
     fragments::{self, Datagram, Trail},
-    maps::{ForwardKind, NatFlow, SOURCE_DENY, Service, Settings},
+    maps::{ForwardKind, NatFlow, SOURCE_ALLOW, SOURCE_DENY, Service, Settings},
     nat::{self, ClientKey, ServerKey, Side, open::Opening},
     packet::{self, Fragment, Network, Packet, Transport, protocol, tcp},
     place,
@@ -26,20 +26,23 @@ pub enum Decision {
     /// It goes to a member as it is, behind the member's prebuilt header.
     Send(Delivery),
     /// It goes to a member, translated.
-    NatRequest(Delivery, NatFlow),
+    NatRequest(Delivery, FlowIndex),
     /// It comes from a member and goes to the client, translated.
-    NatReply(NatFlow),
+    NatReply(FlowIndex),
     /// An ICMP error goes to the member whose flow it quotes.
     SendError(Delivery),
     /// An ICMP error goes to the member, its quotation translated.
-    NatRequestError(Delivery, NatFlow),
+    NatRequestError(Delivery, FlowIndex),
     /// An ICMP error from the server's side goes to the client, its quotation translated.
-    NatReplyError(NatFlow),
+    NatReplyError(FlowIndex),
     /// A later fragment goes to a member, its addresses translated.
-    NatRequestFragment(Delivery, NatFlow),
+    NatRequestFragment(Delivery, FlowIndex),
     /// A later fragment goes to the client, its addresses translated.
-    NatReplyFragment(NatFlow),
+    NatReplyFragment(FlowIndex),
 }
+
+/// A record of `NAT_FLOWS`.
+pub type FlowIndex = u32;
 
 /// A packet's way to a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,12 +79,26 @@ impl Refusal {
 }
 
 /// A frame as far as it was parsed.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Parsed {
     /// The network header.
     pub network: Network,
     /// The transport header.
     pub transport: Transport,
+    /// The entry of the address that it is for.
+    pub vip: VipWord,
+}
+
+/// Whether a frame concerns us at all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Concern {
+    /// It is for an address that is not ours, or not IP.
+    None,
+    /// It is for a VIP or SNAT address.
+    Ours(Parsed),
+    /// It is for one, but its headers are cut short or contradict each other.
+    Malformed,
 }
 
 /// What a frame came with beside its bytes.
@@ -93,17 +110,58 @@ pub struct Ingress {
     pub mac: [u16; 3],
 }
 
-/// Decides on a frame. The second part is there unless the frame is not for a VIP, or malformed.
-#[inline(always)]
+/// Decides on a frame.
 pub fn decide<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, ingress: &Ingress) -> (Decision, Option<Parsed>) {
+    match parse(tables, frame) {
+        Concern::None => (Decision::Pass, None),
+        Concern::Malformed => (MALFORMED, None),
+        Concern::Ours(parsed) => {
+            let decision = match route(tables, &parsed) {
+                Routed::Decided(decision) => decision,
+                Routed::Icmp => icmp(tables, frame, &parsed),
+                Routed::Request(service) => {
+                    request(tables, service, &parsed).unwrap_or_else(|| open(tables, ingress, service, &parsed))
+                }
+            };
+            (decision, Some(parsed))
+        }
+    }
+}
+
+/// What becomes of a malformed frame.
+pub const MALFORMED: Decision = Refusal::silent(ServiceId::NONE, Drop::Malformed);
+
+/// The first half of the decision: whether the frame is for us, and its headers.
+#[inline(always)]
+pub fn parse<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P) -> Concern {
     let ipv6 = has(tables, Settings::IPV6);
-    let Some(network) = packet::network(frame, ipv6) else { return (Decision::Pass, None) };
-    let Some(vip) = find_vip(tables, &network.destination) else { return (Decision::Pass, None) };
-    let Ok(transport) = packet::transport(frame, &network) else {
-        return (Refusal::silent(ServiceId::NONE, Drop::Malformed), None);
-    };
-    let parsed = Parsed { network, transport };
-    (for_vip(tables, frame, ingress, vip, &parsed), Some(parsed))
+    let Some(network) = packet::network(frame, ipv6) else { return Concern::None };
+    let Some(vip) = find_vip(tables, &network.destination) else { return Concern::None };
+    match packet::transport(frame, &network) {
+        Ok(transport) => Concern::Ours(Parsed { network, transport, vip }),
+        Err(packet::Malformed) => Concern::Malformed,
+    }
+}
+
+/// How far the second part of the decision came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Routed {
+    /// To its end.
+    Decided(Decision),
+    /// [`icmp`] goes on.
+    Icmp,
+    /// [`request`] goes on, for this service.
+    Request(ServiceId),
+}
+
+/// The second part of the decision: what becomes of a frame that is for us.
+#[inline(always)]
+pub fn route<T: Tables>(tables: &T, parsed: &Parsed) -> Routed {
+    match parsed.transport.protocol {
+        protocol::TCP | protocol::UDP => for_port(tables, parsed),
+        protocol::ICMP | protocol::ICMPV6 => Routed::Icmp,
+        _ => Routed::Decided(Decision::Pass),
+    }
 }
 
 #[inline(always)]
@@ -131,46 +189,39 @@ fn find_vip<T: Tables>(tables: &T, address: &Address) -> Option<VipWord> {
 }
 
 #[inline(always)]
-fn for_vip<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, ingress: &Ingress, vip: VipWord, parsed: &Parsed) -> Decision {
-    match parsed.transport.protocol {
-        protocol::TCP | protocol::UDP => for_port(tables, ingress, vip, parsed),
-        protocol::ICMP | protocol::ICMPV6 => for_icmp(tables, frame, vip, parsed),
-        _ => Decision::Pass,
-    }
-}
-
-#[inline(always)]
-fn for_port<T: Tables>(tables: &T, ingress: &Ingress, vip: VipWord, parsed: &Parsed) -> Decision {
-    let transport = &parsed.transport;
+fn for_port<T: Tables>(tables: &T, parsed: &Parsed) -> Routed {
+    let (transport, vip) = (&parsed.transport, parsed.vip);
     if let Fragment::Later { identification } = transport.fragment {
-        return follow(tables, &datagram(parsed, identification));
+        return Routed::Decided(follow(tables, &datagram(parsed, identification)));
     }
     let nat = has(tables, Settings::NAT);
     if nat && vip.flags() & VipWord::SNAT != 0 {
         if let Some(decision) = reply(tables, parsed) {
-            return decision;
+            return Routed::Decided(decision);
         }
     }
-    let Some(service) = find_service(tables, vip, transport.protocol, transport.destination_port) else { return Decision::Pass };
+    let Some(service) = find_service(tables, vip, transport.protocol, transport.destination_port) else {
+        return Routed::Decided(Decision::Pass);
+    };
     let id = ServiceId(service.id);
     tables.trace(Step::Service(id));
     if let Some(reason) = refused_source(tables, &service, &parsed.network.source) {
-        return Refusal::silent(id, reason);
+        return Routed::Decided(Refusal::silent(id, reason));
     }
     if nat && service.is(Service::NAT) {
-        return request(tables, ingress, &service, parsed);
+        return Routed::Request(id);
     }
     if transport.is_syn() && is_above_rate(tables, &service, &parsed.network.source) {
-        return Refusal::silent(id, Drop::ConnRate);
+        return Routed::Decided(Refusal::silent(id, Drop::ConnRate));
     }
-    let asking = Asking { source: parsed.network.source, ports: transport.ports(), tcp_flags: transport.tcp_flags, writes: true };
-    match deliver(tables, &service, &asking) {
+    let asking = Asking { source: &parsed.network.source, ports: transport.ports(), tcp_flags: transport.tcp_flags, writes: true };
+    Routed::Decided(match deliver(tables, &service, &asking) {
         Ok(delivery) => {
             remember_first(tables, parsed, Trail::Member(delivery.member.number()));
             Decision::Send(delivery)
         }
         Err(reason) => refuse(id, reason),
-    }
+    })
 }
 
 /// A sender is told when no server will have it; otherwise it may try again.
@@ -211,8 +262,9 @@ fn refused_source<T: Tables>(tables: &T, service: &Service, source: &Address) ->
         return None;
     }
     let denied = match tables.source_rule(ServiceId(service.id), source) {
-        Some(rule) => rule == SOURCE_DENY,
-        None => service.is(Service::DENY_OTHERS),
+        SOURCE_DENY => true,
+        SOURCE_ALLOW => false,
+        _ => service.is(Service::DENY_OTHERS),
     };
     denied.then_some(Drop::SourceDenied)
 }
@@ -233,7 +285,7 @@ fn is_above_rate<T: Tables>(tables: &T, service: &Service, source: &Address) -> 
 }
 
 #[inline(always)]
-fn deliver<T: Tables>(tables: &T, service: &Service, asking: &Asking) -> Result<Delivery, Drop> {
+fn deliver<T: Tables>(tables: &T, service: &Service, asking: &Asking<'_>) -> Result<Delivery, Drop> {
     let chosen = choose::member(tables, service, asking)?;
     delivery(service.id, chosen.id, chosen.word)
 }
@@ -282,7 +334,7 @@ fn follow<T: Tables>(tables: &T, datagram: &Datagram) -> Decision {
             match flow_delivery(tables, &flow) {
                 Ok(delivery) => {
                     tables.note(delivery.service, Note::FragmentForwarded);
-                    Decision::NatRequestFragment(delivery, *flow)
+                    Decision::NatRequestFragment(delivery, index)
                 }
                 Err(reason) => Refusal::silent(nat::service_of(&flow), reason),
             }
@@ -290,7 +342,7 @@ fn follow<T: Tables>(tables: &T, datagram: &Datagram) -> Decision {
         Some(Trail::NatReply(index)) => {
             let Some(flow) = tables.nat_flow(index) else { return unknown };
             tables.note(nat::service_of(&flow), Note::FragmentForwarded);
-            Decision::NatReplyFragment(*flow)
+            Decision::NatReplyFragment(index)
         }
     }
 }
@@ -325,39 +377,47 @@ fn reply<T: Tables>(tables: &T, parsed: &Parsed) -> Option<Decision> {
     tables.trace(Step::Service(nat::service_of(&flow)));
     nat::refresh(tables, found, Side::Server, transport.protocol == protocol::TCP, transport.tcp_flags);
     remember_first(tables, parsed, Trail::NatReply(found.index));
-    Some(Decision::NatReply(*flow))
+    Some(Decision::NatReply(found.index))
 }
 
-/// A client's packet to a service that forwards by NAT. The flow is looked up before the slot, so a change of the table never touches it.
+/// A client's packet to a service that forwards by NAT; none when [`open`] goes on. The flow is looked up before the slot, so a change of the
+/// table never touches it.
 #[inline(always)]
-fn request<T: Tables>(tables: &T, ingress: &Ingress, service: &Service, parsed: &Parsed) -> Decision {
-    let transport = &parsed.transport;
-    let id = ServiceId(service.id);
+pub fn request<T: Tables>(tables: &T, id: ServiceId, parsed: &Parsed) -> Option<Decision> {
+    let Some(service) = tables.service(id) else { return Some(Refusal::silent(id, Drop::Inconsistent)) };
+    let (service, transport) = (&*service, &parsed.transport);
     let key = ClientKey { client: parsed.network.source, client_port: transport.source_port, vip_port: transport.destination_port };
     let hash = nat::client_hash(tables, service, &key);
     if let Some((found, flow)) = nat::find_client(tables, service, &key, hash) {
         if !reopens(tables, service, transport, found, &flow) {
             nat::refresh(tables, found, Side::Client, transport.protocol == protocol::TCP, transport.tcp_flags);
-            return match flow_delivery(tables, &flow) {
+            return Some(match flow_delivery(tables, &flow) {
                 Ok(delivery) => {
                     remember_first(tables, parsed, Trail::NatRequest(found.index));
-                    Decision::NatRequest(delivery, *flow)
+                    Decision::NatRequest(delivery, found.index)
                 }
                 Err(reason) => refuse(id, reason),
-            };
+            });
         }
     }
     if transport.protocol == protocol::TCP && !transport.is_syn() {
         let is_reset = transport.tcp_flags & tcp::RST != 0;
-        return Decision::Drop(Refusal { service: id, reason: Drop::NatNoFlow, answered: !is_reset });
+        return Some(Decision::Drop(Refusal { service: id, reason: Drop::NatNoFlow, answered: !is_reset }));
     }
-    if is_above_rate(tables, service, &parsed.network.source) {
+    None
+}
+
+/// A client's packet that opens a NAT flow.
+#[inline(always)]
+pub fn open<T: Tables>(tables: &T, ingress: &Ingress, id: ServiceId, parsed: &Parsed) -> Decision {
+    let Some(service) = tables.service(id) else { return Refusal::silent(id, Drop::Inconsistent) };
+    if is_above_rate(tables, &service, &parsed.network.source) {
         return Refusal::silent(id, Drop::ConnRate);
     }
-    match open(tables, ingress, service, parsed, key, hash) {
-        Ok((index, delivery, flow)) => {
+    match open_flow(tables, ingress, &service, parsed) {
+        Ok((index, delivery)) => {
             remember_first(tables, parsed, Trail::NatRequest(index));
-            Decision::NatRequest(delivery, flow)
+            Decision::NatRequest(delivery, index)
         }
         Err(reason) => refuse(id, reason),
     }
@@ -376,16 +436,11 @@ fn reopens<T: Tables>(tables: &T, service: &Service, transport: &Transport, foun
 }
 
 #[inline(always)]
-fn open<T: Tables>(
-    tables: &T,
-    ingress: &Ingress,
-    service: &Service,
-    parsed: &Parsed,
-    key: ClientKey,
-    hash: crate::hash::Hash,
-) -> Result<(u32, Delivery, NatFlow), Drop> {
+fn open_flow<T: Tables>(tables: &T, ingress: &Ingress, service: &Service, parsed: &Parsed) -> Result<(FlowIndex, Delivery), Drop> {
+    let transport = &parsed.transport;
+    let hash = place::flow(&parsed.network.source, transport.ports(), service, tables.table_key());
     // The NAT table remembers the flow: of the slot only its current member matters.
-    let asking = Asking { source: key.client, ports: parsed.transport.ports(), tcp_flags: tcp::SYN, writes: false };
+    let asking = Asking { source: &parsed.network.source, ports: transport.ports(), tcp_flags: tcp::SYN, writes: false };
     let delivery = deliver(tables, service, &asking)?;
     let header = tables.header(delivery.header).ok_or(Drop::Inconsistent)?;
     if header.forward() != Some(ForwardKind::Nat) || header.nat_planes == 0 {
@@ -394,11 +449,11 @@ fn open<T: Tables>(
     let turn = ((hash.index as u64 * header.nat_planes as u64) >> 32) as u16;
     let server_port = header.nat_server_port();
     let flow = NatFlow {
-        client: key.client,
+        client: parsed.network.source,
         server: header.nat_server(),
-        client_port: key.client_port,
-        server_port: if server_port == 0 { key.vip_port } else { server_port },
-        vip_port: key.vip_port,
+        client_port: transport.source_port,
+        server_port: if server_port == 0 { transport.destination_port } else { server_port },
+        vip_port: transport.destination_port,
         snat_port: 0,
         service: service.id,
         member: delivery.member.number(),
@@ -409,9 +464,9 @@ fn open<T: Tables>(
         ifindex: ingress.ifindex,
         generation: 0,
     };
-    let opening = Opening { key, hash, flow };
-    let (index, flow) = tables.open_nat(service, &opening, header.nat_plane.wrapping_add(turn))?;
-    Ok((index, delivery, flow))
+    let mut opening = Opening { hash, flow };
+    let index = tables.open_nat(service, &mut opening, header.nat_plane.wrapping_add(turn))?;
+    Ok((index, delivery))
 }
 
 /// Types of ICMP messages that concern a flow (RFC 792, RFC 4443 s2.1).
@@ -432,8 +487,10 @@ const fn icmp_of(transport: &Transport) -> Icmp {
     }
 }
 
+/// An ICMP message to one of our addresses.
 #[inline(always)]
-fn for_icmp<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord, parsed: &Parsed) -> Decision {
+pub fn icmp<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, parsed: &Parsed) -> Decision {
+    let vip = parsed.vip;
     if parsed.transport.fragment != Fragment::Whole || parsed.network.destination.is_v4() != (parsed.transport.protocol == protocol::ICMP) {
         return Decision::Pass;
     }
@@ -448,7 +505,7 @@ fn for_icmp<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord, 
 #[inline(always)]
 fn for_error<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord, parsed: &Parsed) -> Decision {
     let malformed = Refusal::silent(ServiceId::NONE, Drop::Malformed);
-    let quoted_l3 = parsed.transport.l4 + 8;
+    let quoted_l3 = parsed.transport.offset() + 8;
     let Some((source, target)) = quoted_addresses(frame, quoted_l3, parsed.network.destination.is_v4()) else { return malformed };
     let Ok(quoted) = packet::quoted_transport(frame, quoted_l3, source.is_v4()) else { return malformed };
     let is_ours = source == parsed.network.destination && matches!(quoted.protocol, protocol::TCP | protocol::UDP);
@@ -464,9 +521,9 @@ fn for_error<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord,
             snat_port: quoted.source_port,
             protocol: quoted.protocol,
         };
-        if let Some((_, flow)) = nat::find_server(tables, &key) {
+        if let Some((found, flow)) = nat::find_server(tables, &key) {
             tables.note(nat::service_of(&flow), Note::IcmpForwarded);
-            return Decision::NatReplyError(*flow);
+            return Decision::NatReplyError(found.index);
         }
     }
     let Some(service) = find_service(tables, vip, quoted.protocol, quoted.source_port) else { return Decision::Pass };
@@ -480,20 +537,20 @@ fn error_for_service<T: Tables>(tables: &T, service: &Service, client: Address, 
     if service.is(Service::NAT) {
         let key = ClientKey { client, client_port: quoted.destination_port, vip_port: quoted.source_port };
         let hash = nat::client_hash(tables, service, &key);
-        let Some((_, flow)) = nat::find_client(tables, service, &key, hash) else {
+        let Some((found, flow)) = nat::find_client(tables, service, &key, hash) else {
             return Refusal::silent(id, Drop::IcmpUnknown);
         };
         return match flow_delivery(tables, &flow) {
             Ok(delivery) => {
                 tables.note(id, Note::IcmpForwarded);
-                Decision::NatRequestError(delivery, *flow)
+                Decision::NatRequestError(delivery, found.index)
             }
             Err(reason) => Refusal::silent(id, reason),
         };
     }
     let ports = packet::ports_word(quoted.destination_port, quoted.source_port);
     let tcp_flags = if quoted.protocol == protocol::TCP { tcp::ACK } else { 0 };
-    match deliver(tables, service, &Asking { source: client, ports, tcp_flags, writes: false }) {
+    match deliver(tables, service, &Asking { source: &client, ports, tcp_flags, writes: false }) {
         Ok(delivery) => {
             tables.note(id, Note::IcmpForwarded);
             Decision::SendError(delivery)

@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod address;
+pub mod checksum;
 pub mod choose;
 pub mod decide;
 pub mod flows;

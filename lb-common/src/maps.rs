@@ -19,9 +19,12 @@
 //! | `NAT_LINES` | mmap-able array | [`Line`] of directory words | kernel |
 //! | `NAT_PORTS` | mmap-able array | [`Line`] of port words | kernel |
 //! | `NAT_FLOWS` | mmap-able array | [`NatFlow`] | kernel |
-//! | `NAT_PLANES` | mmap-able array | [`NatPlane`] | both |
+//! | `NAT_PLANES` | mmap-able array | [`NatPlane`] | daemon |
+//! | `NAT_CHUNKS` | mmap-able array | chunk of (plane × 256 + position): 0 none, [`CHUNK_PENDING`], else number + 1, u64 | both |
+//! | `NAT_USED` | mmap-able array | chunks that the plane has been given, u64 | both |
 //! | `NAT_ENDPOINTS` | mmap-able array | [`Line`] of endpoint words | daemon |
 //! | `NAT_FREE` | mmap-able array | ring of free chunks | both |
+//! | `WORKSPACE` | per-CPU array | the kernel program's own | kernel |
 //! | `MEMBER_STATS` | per-CPU array | [`Traffic`] | kernel |
 //! | `DROPS`, `NOTES` | per-CPU array | [`Tally`] | kernel |
 //! | `TOUCHES` | mmap-able array | last tick at which a service found no room, u64 | kernel |
@@ -46,8 +49,8 @@ pub const SLOTS_PER_PAGE: u32 = 4096;
 /// Ports to a NAT chunk, the unit in which ports are given to a [`NatPlane`].
 pub const PORTS_PER_CHUNK: u32 = 256;
 
-/// Chunks that cover the whole port range: the length of a plane's table.
-pub const CHUNKS_PER_PLANE: usize = 256;
+/// Chunks that cover the whole port range: a plane's share of `NAT_CHUNKS`.
+pub const CHUNKS_PER_PLANE: u32 = 256;
 
 const _: () = assert!(size_of::<Line>() == 64);
 
@@ -280,7 +283,17 @@ impl Header {
     /// NAT: the server's address, words 4 and 5 of `bytes`.
     #[inline(always)]
     pub const fn nat_server(&self) -> Address {
-        let (a, b) = (self.bytes[4], self.bytes[5]);
+        Self::address(self.bytes[4], self.bytes[5])
+    }
+
+    /// NAT: the SNAT address of the first plane, words 2 and 3 of `bytes`.
+    #[inline(always)]
+    pub const fn nat_snat(&self) -> Address {
+        Self::address(self.bytes[2], self.bytes[3])
+    }
+
+    #[inline(always)]
+    const fn address(a: u64, b: u64) -> Address {
         Address::from_words(if cfg!(target_endian = "little") {
             [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]
         } else {
@@ -395,9 +408,7 @@ const _: () = assert!(size_of::<NatFlow>() == 64);
 /// | 37 | 1 | chunks in the low range | – |
 /// | 38 | 1 | first chunk position of the high range | – |
 /// | 39 | 1 | chunks in the high range | – |
-/// | 40 | 8 | chunks in use | native |
-/// | 48 | 16 | reserved | – |
-/// | 64 | 2048 | chunk of each position: 0 none, [`CHUNK_PENDING`], else number + 1 | native |
+/// | 40 | 24 | reserved | – |
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 pub struct NatPlane {
@@ -419,17 +430,13 @@ pub struct NatPlane {
     pub high_first: u8,
     /// It has 256 times this many ports.
     pub high_chunks: u8,
-    /// How many chunks it has been given, in order of their positions.
-    pub chunks_used: u64,
     /// Zero.
-    pub reserved1: [u64; 2],
-    /// Which chunk serves the 256 ports that begin at 256 times the index.
-    pub chunks: [u64; CHUNKS_PER_PLANE],
+    pub reserved1: [u64; 3],
 }
 
-const _: () = assert!(size_of::<NatPlane>() == 64 + 8 * CHUNKS_PER_PLANE);
+const _: () = assert!(size_of::<NatPlane>() == 64);
 
-/// In [`NatPlane::chunks`]: somebody is fetching a chunk for this position.
+/// In `NAT_CHUNKS`: somebody is fetching a chunk for this position.
 pub const CHUNK_PENDING: u64 = u32::MAX as u64;
 
 /// What is known of an interface that packets leave by.
@@ -513,8 +520,10 @@ const _: () = assert!(size_of::<Sample>() == 152);
 pub struct Settings {
     /// A union of the `Settings` features.
     pub features: u32,
-    /// Kernel timer ticks a second (`CONFIG_HZ`).
-    pub hertz: u32,
+    /// 2^32 over the kernel's timer ticks a second (`CONFIG_HZ`): see [`Settings::clock`].
+    pub tick_factor: u32,
+    /// Microseconds to a timer tick.
+    pub jiffy_us: u32,
     /// Lines of `VIP_LINES`.
     pub vip_mask: u32,
     /// Lines of `PORT_LINES`.
@@ -531,11 +540,13 @@ pub struct Settings {
     pub endpoint_mask: u32,
     /// Entries of the `NAT_FREE` ring.
     pub free_mask: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Key of every local table's hash: random, kept with the pinned maps.
     pub table_key: u64,
 }
 
-const _: () = assert!(size_of::<Settings>() == 48);
+const _: () = assert!(size_of::<Settings>() == 56);
 
 impl Settings {
     /// A service has an IPv6 VIP, or a SNAT address is one.
@@ -552,6 +563,17 @@ impl Settings {
     pub const GUE: u32 = 32;
     /// A pool forwards by DSR.
     pub const DSR: u32 = 64;
+
+    /// `tick_factor` and `jiffy_us` of a kernel with so many timer ticks a second (100 to 1 000).
+    pub const fn clock(hertz: u32) -> (u32, u32) {
+        (((1_u64 << 32) / hertz as u64) as u32, 1_000_000 / hertz)
+    }
+
+    /// Seconds of a jiffies clock, by multiplication: exact to one part in 2^22, and monotonic.
+    #[inline(always)]
+    pub const fn seconds(jiffies: u64, tick_factor: u32) -> u32 {
+        ((jiffies * tick_factor as u64) >> 32) as u32
+    }
 
     /// Whether `feature` is on.
     #[inline(always)]

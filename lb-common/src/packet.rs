@@ -11,8 +11,8 @@ use crate::address::Address;
 pub trait Packet {
     /// The `T` whose bytes begin `offset` bytes into the frame; none when the frame is shorter.
     fn get<T: Pod>(&self, offset: usize) -> Option<T>;
-    /// Length of the frame in bytes.
-    fn frame_bytes(&self) -> usize;
+    /// Whether the frame has at least so many bytes, those that [`Self::get`] cannot reach included.
+    fn holds(&self, bytes: usize) -> bool;
 }
 
 impl Packet for [u8] {
@@ -21,8 +21,8 @@ impl Packet for [u8] {
         Some(bytemuck::pod_read_unaligned(bytes))
     }
 
-    fn frame_bytes(&self) -> usize {
-        self.len()
+    fn holds(&self, bytes: usize) -> bool {
+        bytes <= self.len()
     }
 }
 
@@ -162,6 +162,7 @@ struct TcpTail {
 }
 
 /// Where in its datagram a packet lies.
+#[repr(C, u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fragment {
     /// It is the whole datagram.
@@ -179,6 +180,7 @@ pub enum Fragment {
 }
 
 /// The IP header of a frame and where things are.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Network {
     /// Offset of the IP header: 14 plus 4 for each tag.
@@ -189,6 +191,17 @@ pub struct Network {
     pub source: Address,
     /// To whom.
     pub destination: Address,
+}
+
+/// Largest offset of a transport header that is looked for: link header, IPv6 header and 400 bytes of extension headers.
+const MAX_L4: usize = 0x1ff;
+
+impl Network {
+    /// [`Self::l3`] within its bounds, for a verifier that has lost sight of them.
+    #[inline(always)]
+    pub const fn offset(&self) -> usize {
+        self.l3 & 0x1f
+    }
 }
 
 /// Most VLAN tags before an IP header that is looked into.
@@ -229,6 +242,7 @@ pub fn network<P: Packet + ?Sized>(packet: &P, ipv6: bool) -> Option<Network> {
 }
 
 /// What an IP packet carries.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Transport {
     /// The protocol after all extension headers.
@@ -245,11 +259,19 @@ pub struct Transport {
     pub destination_port: u16,
     /// TCP flags; 0 otherwise.
     pub tcp_flags: u8,
+    /// DSCP and ECN.
+    pub traffic_class: u8,
     /// IPv4: no router may fragment it. Always so in IPv6.
     pub dont_fragment: bool,
 }
 
 impl Transport {
+    /// [`Self::l4`] within its bounds, for a verifier that has lost sight of them.
+    #[inline(always)]
+    pub const fn offset(&self) -> usize {
+        self.l4 & MAX_L4
+    }
+
     /// Whether it opens a TCP connection.
     #[inline(always)]
     pub const fn is_syn(&self) -> bool {
@@ -298,7 +320,7 @@ fn internet4<P: Packet + ?Sized>(packet: &P, l3: usize, whole: bool) -> Result<T
     let ip: Ipv4Header = packet.get(l3).ok_or(Malformed)?;
     let header_bytes = (ip.version_length & 15) as usize * 4;
     let ip_bytes = u16::from_be(ip.total_length) as usize;
-    if ip.version_length >> 4 != 4 || header_bytes < 20 || ip_bytes < header_bytes || (whole && l3 + ip_bytes > packet.frame_bytes()) {
+    if ip.version_length >> 4 != 4 || header_bytes < 20 || ip_bytes < header_bytes || (whole && !packet.holds(l3 + ip_bytes)) {
         return Err(Malformed);
     }
     let fragment = u16::from_be(ip.fragment);
@@ -315,6 +337,7 @@ fn internet4<P: Packet + ?Sized>(packet: &P, l3: usize, whole: bool) -> Result<T
         source_port: 0,
         destination_port: 0,
         tcp_flags: 0,
+        traffic_class: ip.traffic_class,
         dont_fragment: fragment & 0x4000 != 0,
     })
 }
@@ -323,7 +346,7 @@ fn internet4<P: Packet + ?Sized>(packet: &P, l3: usize, whole: bool) -> Result<T
 fn internet6<P: Packet + ?Sized>(packet: &P, l3: usize, whole: bool) -> Result<Transport, Malformed> {
     let ip: Ipv6Header = packet.get(l3).ok_or(Malformed)?;
     let ip_bytes = u16::from_be(ip.payload_length) as usize + size_of::<Ipv6Header>();
-    if ip.version_class_label & 0xf0_u32.to_le() != 0x60_u32.to_le() || (whole && l3 + ip_bytes > packet.frame_bytes()) {
+    if ip.version_class_label & 0xf0_u32.to_le() != 0x60_u32.to_le() || (whole && !packet.holds(l3 + ip_bytes)) {
         return Err(Malformed);
     }
     let mut found = Transport {
@@ -334,6 +357,7 @@ fn internet6<P: Packet + ?Sized>(packet: &P, l3: usize, whole: bool) -> Result<T
         source_port: 0,
         destination_port: 0,
         tcp_flags: 0,
+        traffic_class: (u32::from_be(ip.version_class_label) >> 20) as u8,
         dont_fragment: true,
     };
     if is_extension(found.protocol) {
@@ -356,7 +380,7 @@ fn skip_extensions<P: Packet + ?Sized>(packet: &P, found: &mut Transport) -> Res
         if !is_extension(kind) {
             break;
         }
-        let extension: ExtensionHeader = packet.get(l4).ok_or(Malformed)?;
+        let extension: ExtensionHeader = packet.get(l4 & 0xfff).ok_or(Malformed)?;
         let bytes = match kind {
             44 => 8,
             51 => (extension.length as usize + 2) * 4,
@@ -380,7 +404,7 @@ fn skip_extensions<P: Packet + ?Sized>(packet: &P, found: &mut Transport) -> Res
     found.protocol = kind;
     found.l4 = l4;
     let later = matches!(found.fragment, Fragment::Later { .. });
-    if !later && is_extension(kind) { Err(Malformed) } else { Ok(()) }
+    if l4 > MAX_L4 || (!later && is_extension(kind)) { Err(Malformed) } else { Ok(()) }
 }
 
 #[inline(always)]
@@ -402,4 +426,45 @@ fn with_ports<P: Packet + ?Sized>(packet: &P, mut found: Transport, whole: bool)
         found.tcp_flags = tail.flags;
     }
     Ok(found)
+}
+
+/// Where a SYN carries its maximum segment size, and that size in host order (RFC 9293 s3.2, option kind 2).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MssOption {
+    /// Offset of the 16-bit value in the frame.
+    pub offset: usize,
+    /// Bytes.
+    pub mss: u16,
+    /// Whether the value lies at an odd offset of the TCP header, so that its bytes are in two words of the checksum.
+    pub is_odd: bool,
+}
+
+/// Most options of a SYN that are looked through.
+const MAX_OPTIONS: usize = 12;
+
+/// The MSS option of the TCP header at `l4`.
+#[inline(always)]
+pub fn mss_option<P: Packet + ?Sized>(packet: &P, l4: usize) -> Option<MssOption> {
+    let tail: TcpTail = packet.get(l4 + size_of::<TransportHead>())?;
+    let end = (tail.offset >> 4) as usize * 4;
+    let mut at = 20;
+    for _ in 0..MAX_OPTIONS {
+        if at + 4 > end {
+            return None;
+        }
+        // Two bytes at once: of two checks that imply each other the compiler keeps one, and the verifier knows only the pointer checked.
+        let head: u16 = packet.get(l4 + at)?;
+        let [kind, length] = head.to_ne_bytes();
+        match kind {
+            0 => return None,
+            1 => at += 1,
+            2 => {
+                let mss: u16 = packet.get(l4 + at + 2)?;
+                return Some(MssOption { offset: l4 + at + 2, mss: u16::from_be(mss), is_odd: at & 1 != 0 });
+            }
+            _ if length < 2 => return None,
+            _ => at += (length & 63) as usize,
+        }
+    }
+    None
 }

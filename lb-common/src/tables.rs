@@ -5,8 +5,10 @@ use core::ops::Deref;
 
 use crate::{
     address::Address,
+    choose::{Manner, Remembered},
+    hash::Hash,
     maps::{Header, NatFlow, NatPlane, Service, Settings, SourceRule, Vip, WORDS_PER_LINE},
-    nat::open::Opening,
+    nat::open::{Claimed, Opening, Span, Terms},
     reason::{Drop, Note},
     words::{FlowWord, MemberId, MemberWord, ServiceId, SlotWord, Tick},
 };
@@ -40,6 +42,13 @@ pub enum Step {
     Cache(Option<FlowWord>),
     /// The NAT flow it belongs to.
     NatFlow(u32),
+    /// The NAT flow that it opens.
+    NatOpened {
+        /// Its record.
+        index: u32,
+        /// The port that the server sees, wire bytes.
+        snat_port: u16,
+    },
     /// The member it goes to.
     Member(MemberId, MemberWord),
 }
@@ -77,12 +86,15 @@ pub trait Tables {
     fn header(&self, index: u32) -> Option<Self::Ref<'_, Header>>;
     /// A line of `FLOWS`.
     fn flow_line(&self, index: u32) -> Option<&CellLine<Self::Cell>>;
+    /// The choice within a slot that is learning or settled: [`crate::choose::remembered`], of which the kernel program makes a function of its
+    /// own.
+    fn remember(&self, service: &Service, slot: SlotWord, hash: Hash, manner: Manner) -> Remembered;
     /// A line of `FRAGMENTS`.
     fn fragment_line(&self, index: u32) -> Option<&CellLine<Self::Cell>>;
     /// A line of `RATES`.
     fn rate_line(&self, index: u32) -> Option<&CellLine<Self::Cell>>;
-    /// The rule for a source of a service.
-    fn source_rule(&self, service: ServiceId, source: &Address) -> Option<SourceRule>;
+    /// The rule for a source of a service; 0 for none.
+    fn source_rule(&self, service: ServiceId, source: &Address) -> SourceRule;
     /// A line of `NAT_LINES`.
     fn nat_line(&self, index: u32) -> Option<&CellLine<Self::Cell>>;
     /// A line of `NAT_PORTS`.
@@ -103,7 +115,11 @@ pub trait Tables {
     ///
     /// # Errors
     /// As that function.
-    fn open_nat(&self, service: &Service, opening: &Opening, plane: u16) -> Result<(u32, NatFlow), Drop>;
+    fn open_nat(&self, service: &Service, opening: &mut Opening, plane: u16) -> Result<u32, Drop>;
+    /// Claims a port of a plane: [`crate::nat::open::claim_port`], of which the kernel program makes a function of its own.
+    fn claim_port(&self, plane: u16, start: u32, span: Span, terms: Terms, now: Tick) -> Claimed;
+    /// Claims a port in a line of `NAT_PORTS`: [`crate::nat::open::claim_in_line`], likewise.
+    fn claim_in_line(&self, line: u32, terms: Terms, now: Tick) -> u64;
     /// A line of `NAT_ENDPOINTS`.
     fn nat_endpoint_line(&self, index: u32) -> Option<&CellLine<Self::Cell>>;
     /// The service's word of `TOUCHES`.

@@ -52,6 +52,7 @@ fn number(member: Option<MemberId>) -> u64 {
 }
 
 /// One entry of a line of addresses that the load balancer answers for.
+#[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VipWord(pub u64);
 

@@ -1,21 +1,40 @@
 //! Weir's programs for the kernel: `weir`, the packet path, and `weir_clock`, by which the daemon reads the kernel's clock.
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(core_intrinsics, asm_experimental_arch)]
 #![allow(internal_features, reason = "the stable atomics need more than the BPF target has")]
 
+mod answer;
 mod clock;
+mod count;
+mod forward;
+mod frame;
+mod icmp;
+mod kernel;
 mod maps;
+mod stage;
+mod translate;
+mod verdict;
 mod word;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
-use lb_common::{maps::Settings, words::SlotWord};
+use aya_ebpf::{
+    bindings::{xdp_action, xdp_md},
+    macros::xdp,
+    programs::XdpContext,
+};
+use lb_common::{maps::Settings, reason::Drop, words::ServiceId};
+
+use crate::{
+    stage::{Outcome, Scratch, act},
+    verdict::Verdict,
+};
 
 #[unsafe(no_mangle)]
 #[allow(unsafe_code, reason = "the loader finds it by its name")]
 static SETTINGS: Settings = Settings {
     features: 0,
-    hertz: 1,
+    tick_factor: 0,
+    jiffy_us: 0,
     vip_mask: 0,
     port_mask: 0,
     flow_mask: 0,
@@ -24,37 +43,57 @@ static SETTINGS: Settings = Settings {
     nat_mask: 0,
     endpoint_mask: 0,
     free_mask: 0,
+    reserved: 0,
     table_key: 0,
 };
 
-/// Lets every packet pass.
+/// The packet path: decides on a frame and performs the decision.
 #[xdp(frags)]
-pub fn weir(_ctx: XdpContext) -> u32 {
-    touch_every_kind_of_map();
-    xdp_action::XDP_PASS
-}
-
-/// Makes the verifier see one access of each kind that the packet path makes.
-#[inline(always)]
-fn touch_every_kind_of_map() -> Option<()> {
-    let settings = settings();
-    let line = maps::FLOWS.get(settings.table_key as u32 & settings.flow_mask)?;
-    if line[0].load() == u64::MAX {
-        line[0].replace(u64::MAX, 0);
+pub fn weir(ctx: XdpContext) -> u32 {
+    let Some((scratch, outcome)) = stage::workspace() else { return xdp_action::XDP_PASS };
+    match stage::weir_parse(ctx.ctx, scratch) {
+        stage::OURS => {}
+        stage::MALFORMED => return stage::weir_drop(ctx.ctx, ServiceId::NONE.0 as u32, Drop::Malformed.index()),
+        _ => return xdp_action::XDP_PASS,
     }
-    let slot = maps::SLOT_PAGES.get_value(0, &0)?;
-    let member = SlotWord(slot.load()).current()?;
-    let header = maps::HEADERS.get(u32::from(member.number()))?;
-    maps::PORTS.get(u32::from(header.port_index))?;
-    maps::TOUCHES.get(0)?.store(1);
-    Some(())
+    let mut wanted = stage::weir_route(scratch, outcome);
+    if wanted == act::GO_ON_ICMP {
+        wanted = stage::weir_icmp(ctx.ctx, scratch, outcome);
+    } else if wanted == act::GO_ON_NAT {
+        wanted = stage::weir_nat(scratch, outcome);
+        if wanted == act::GO_ON_OPEN {
+            wanted = stage::weir_open(ctx.ctx, scratch, outcome);
+        }
+    }
+    perform(ctx.ctx, wanted, scratch, outcome)
 }
 
 #[inline(always)]
-#[allow(unsafe_code, reason = "the loader replaces the value, which the compiler must not fold")]
-fn settings() -> Settings {
-    // SAFETY: the pointer comes from a reference.
-    unsafe { (&raw const SETTINGS).read_volatile() }
+fn perform(context: *mut xdp_md, wanted: u32, scratch: &Scratch, outcome: &Outcome) -> u32 {
+    let verdict = match wanted {
+        act::SEND => stage::weir_send(context, scratch, outcome),
+        act::REQUEST => stage::weir_request(context, scratch, outcome),
+        act::REPLY => stage::weir_reply(context, scratch, outcome.flow),
+        act::DROP => return refuse(context, scratch, outcome),
+        act::ECHO => return stage::weir_echo(context, scratch),
+        act::REQUEST_ERROR => stage::weir_request_error(context, scratch, outcome),
+        act::REPLY_ERROR => stage::weir_reply_error(context, scratch, outcome.flow),
+        _ => return xdp_action::XDP_PASS,
+    };
+    if verdict <= xdp_action::XDP_REDIRECT {
+        return verdict;
+    }
+    let service = if outcome.service == 0 { stage::service_of(outcome.flow) } else { outcome.service };
+    match Verdict(verdict).exceeded() {
+        Some(mtu) => stage::weir_too_big(context, scratch, service, mtu),
+        None => Verdict(verdict).action(ServiceId(service as u16)),
+    }
+}
+
+#[inline(always)]
+fn refuse(context: *mut xdp_md, scratch: &Scratch, outcome: &Outcome) -> u32 {
+    let action = stage::weir_drop(context, outcome.service, outcome.reason);
+    if outcome.is_answered == 0 { action } else { stage::weir_answer(context, scratch, outcome.service) }
 }
 
 #[panic_handler]

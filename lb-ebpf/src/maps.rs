@@ -2,15 +2,15 @@
 //! there); the numbers here only have to be legal.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, DevMap, LpmTrie, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use lb_common::maps::{
-    Header, MemberInfo, NatFlow, NatPlane, SLOTS_PER_PAGE, Sample, Service, SourceKey4, SourceKey6, SourceRule, Tally, Traffic,
+    Header, LinkInfo, MemberInfo, NatFlow, NatPlane, SLOTS_PER_PAGE, Sample, Service, SourceKey4, SourceKey6, SourceRule, Tally, Traffic,
     WORDS_PER_LINE, Vip,
 };
 
-use crate::word::Word;
+use crate::{stage::Workspace, word::Word};
 
 /// `BPF_F_MMAPABLE`: the daemon writes the entries through a mapping.
 const MAPPABLE: usize = 1 << 10;
@@ -38,7 +38,9 @@ pub static MEMBER_INFO: Array<MemberInfo, 1, MAPPABLE> = Array::new();
 #[btf_map]
 pub static HEADERS: Array<Header, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static PORTS: DevMap<64> = DevMap::new();
+pub static INTERFACES: DevMapHash<64> = DevMapHash::new();
+#[btf_map]
+pub static LINKS: HashMap<u32, LinkInfo, 64> = HashMap::new();
 #[btf_map]
 pub static FLOWS: Array<Line, 1, MAPPABLE> = Array::new();
 #[btf_map]
@@ -58,9 +60,15 @@ pub static NAT_FLOWS: Array<NatFlow, 1, MAPPABLE> = Array::new();
 #[btf_map]
 pub static NAT_PLANES: Array<NatPlane, 1, MAPPABLE> = Array::new();
 #[btf_map]
+pub static NAT_CHUNKS: Array<Word, 1, MAPPABLE> = Array::new();
+#[btf_map]
+pub static NAT_USED: Array<Word, 1, MAPPABLE> = Array::new();
+#[btf_map]
 pub static NAT_ENDPOINTS: Array<Line, 1, MAPPABLE> = Array::new();
 #[btf_map]
 pub static NAT_FREE: Array<Word, 1, MAPPABLE> = Array::new();
+#[btf_map]
+pub static WORKSPACE: PerCpuArray<Workspace, 1> = PerCpuArray::new();
 #[btf_map]
 pub static MEMBER_STATS: PerCpuArray<Traffic, 1> = PerCpuArray::new();
 #[btf_map]
@@ -71,3 +79,11 @@ pub static NOTES: PerCpuArray<Tally, 1> = PerCpuArray::new();
 pub static TOUCHES: Array<Word, 1, MAPPABLE> = Array::new();
 #[btf_map]
 pub static SAMPLES: RingBuf<Sample, 4096> = RingBuf::new();
+
+/// What is known of an interface.
+#[inline(always)]
+#[allow(unsafe_code, reason = "a reference into a hash map")]
+pub fn link(ifindex: u32) -> Option<LinkInfo> {
+    // SAFETY: the daemon replaces entries under RCU and never removes one that a program may be reading; the record is copied out at once.
+    unsafe { LINKS.get(ifindex) }.copied()
+}

@@ -6,7 +6,7 @@ use crate::{
     maps::{CHUNK_PENDING, NatFlow, NatPlane, Service},
     place,
     reason::{Drop, Note},
-    tables::{Cell, CellLine, Tables},
+    tables::{Cell, CellLine, Step, Tables},
     words::{ServiceId, Tick},
 };
 
@@ -21,8 +21,6 @@ const LINES_PER_CHUNK: u32 = crate::maps::PORTS_PER_CHUNK / 8;
 
 /// What a new flow is made of, but for its port.
 pub struct Opening {
-    /// Who opens it, and to where.
-    pub key: ClientKey,
     /// Its place in the directory.
     pub hash: Hash,
     /// The flow with port, plane and generation still to be filled.
@@ -36,25 +34,29 @@ struct Claim {
     generation: u32,
 }
 
-/// Opens a flow and returns its record's index and the record.
+/// Opens a flow and returns its record's index.
 ///
 /// # Errors
 /// [`Drop::NatPortsFull`] when every port of the plane is in use, [`Drop::NatTableFull`] when the directory has no room,
 /// [`Drop::Inconsistent`] while the plane is being made.
 #[inline(always)]
-pub fn open<T: Tables>(tables: &T, service: &Service, opening: &Opening, plane_index: u16) -> Result<(u32, NatFlow), Drop> {
+pub fn open<T: Tables>(tables: &T, service: &Service, opening: &mut Opening, plane_index: u16) -> Result<u32, Drop> {
     let plane = tables.nat_plane(plane_index).ok_or(Drop::Inconsistent)?;
     let now = tables.tick();
     let claim = claim(tables, service, &plane, plane_index, opening.hash, now).ok_or(Drop::NatPortsFull)?;
     forget(tables, claim.index);
     let port = (claim.position as u16) << 8 | (claim.index & 0xff) as u16;
-    let flow = NatFlow { plane: plane_index, snat_port: port.to_be(), generation: claim.generation, ..opening.flow };
-    tables.set_nat_flow(claim.index, &flow);
+    let flow = &mut opening.flow;
+    flow.plane = plane_index;
+    flow.snat_port = port.to_be();
+    flow.generation = claim.generation;
+    tables.set_nat_flow(claim.index, flow);
     let cell = port_cell(tables, claim.index).ok_or(Drop::Inconsistent)?;
     cell.store(PortWord::new(PortState::Opening, claim.generation, now).0);
     if enter(tables, opening.hash, claim.index, now) {
         tables.note(ServiceId(service.id), Note::NatOpened);
-        return Ok((claim.index, flow));
+        tables.trace(Step::NatOpened { index: claim.index, snat_port: flow.snat_port });
+        return Ok(claim.index);
     }
     cell.store(PortWord::new(PortState::Free, claim.generation, now).0);
     Err(Drop::NatTableFull)
@@ -64,49 +66,99 @@ pub fn open<T: Tables>(tables: &T, service: &Service, opening: &Opening, plane_i
 #[inline(always)]
 fn claim<T: Tables>(tables: &T, service: &Service, plane: &NatPlane, plane_index: u16, hash: Hash, now: Tick) -> Option<Claim> {
     let used = tables.nat_chunks_used(plane_index)?;
-    let chunks = used.load() as u32 & 0xff;
+    let chunks = used.load() as u32 & 0x1ff;
     let start = hash.tag ^ now.wrapping_mul(0x9e37_79b9);
-    let search = Search { service, plane, plane_index, now };
-    if let Some(claim) = search_lines(tables, &search, start, chunks, LINES_BEFORE_GROWTH) {
+    let terms = Terms::new(service.protocol, service.idle_s);
+    let near = tables.claim_port(plane_index, start, Span { chunks, lines: LINES_BEFORE_GROWTH }, terms, now);
+    if let Some(claim) = near.claim() {
         return Some(claim);
     }
     let all = plane.low_chunks as u32 + plane.high_chunks as u32;
-    if chunks < all && grow(tables, plane, plane_index, chunks) {
+    let grown = chunks < all && grow(tables, plane, plane_index, chunks);
+    if grown {
         used.replace(chunks as u64, chunks as u64 + 1);
-        let newest = chunks * LINES_PER_CHUNK + (start & (LINES_PER_CHUNK - 1));
-        if let Some(claim) = search_line(tables, &search, newest) {
-            return Some(claim);
-        }
     }
-    search_lines(tables, &search, start.rotate_left(11), chunks, LINES_WHEN_FULL)
+    // A hash of all ones points at the last line, which is in the newest chunk.
+    let (start, chunks) = if grown { (u32::MAX, chunks + 1) } else { (start.rotate_left(11), chunks) };
+    tables.claim_port(plane_index, start, Span { chunks, lines: LINES_WHEN_FULL }, terms, now).claim()
 }
 
-/// Where ports are searched for.
-struct Search<'a> {
-    service: &'a Service,
-    plane: &'a NatPlane,
-    plane_index: u16,
-    now: Tick,
+/// How far ports are searched for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// Among the plane's first chunks, so many.
+    pub chunks: u32,
+    /// So many lines at most.
+    pub lines: u32,
 }
 
-/// Claims a port in one of `lines` consecutive lines among those of the first `chunks` chunks.
+/// What decides whether a port may be taken, as a number: the protocol, and the service's idle timeout in seconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Terms(pub u32);
+
+impl Terms {
+    #[inline(always)]
+    const fn new(protocol: u8, idle_s: u32) -> Self {
+        Self((protocol as u32) << 24 | idle_s & 0xff_ffff)
+    }
+
+    #[inline(always)]
+    const fn protocol(self) -> u8 {
+        (self.0 >> 24) as u8
+    }
+
+    #[inline(always)]
+    const fn idle_s(self) -> u32 {
+        self.0 & 0xff_ffff
+    }
+}
+
+/// A claimed port or none, as a number: so that the kernel program can have the search verified once, as a function of numbers.
+///
+/// | bits 63 | 55..32 | 31..8 | 7..0 |
+/// |---|---|---|---|
+/// | claimed | generation | record | position |
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Claimed(pub u64);
+
+impl Claimed {
+    const NONE: Self = Self(0);
+
+    #[inline(always)]
+    const fn new(index: u32, position: u8, generation: u32) -> Self {
+        Self(1 << 63 | (generation as u64) << 32 | (index as u64) << 8 | position as u64)
+    }
+
+    #[inline(always)]
+    const fn claim(self) -> Option<Claim> {
+        if self.0 == 0 {
+            return None;
+        }
+        let generation = (self.0 >> 32) as u32 & PortWord::GENERATION_MASK;
+        Some(Claim { index: (self.0 >> 8) as u32 & 0xff_ffff, position: self.0 as u8, generation })
+    }
+}
+
+/// Claims a port of a plane in one of some consecutive lines, from where `start` points on.
 #[inline(always)]
-fn search_lines<T: Tables>(tables: &T, search: &Search<'_>, start: u32, chunks: u32, lines: u32) -> Option<Claim> {
-    let total = chunks * LINES_PER_CHUNK;
+pub fn claim_port<T: Tables>(tables: &T, plane_index: u16, start: u32, span: Span, terms: Terms, now: Tick) -> Claimed {
+    let total = span.chunks * LINES_PER_CHUNK;
+    let Some(plane) = tables.nat_plane(plane_index) else { return Claimed::NONE };
     if total == 0 {
-        return None;
+        return Claimed::NONE;
     }
     let mut line = ((start as u64 * total as u64) >> 32) as u32;
-    for _ in 0..lines {
-        if let Some(claim) = search_line(tables, search, line) {
-            return Some(claim);
+    for turn in 0..LINES_WHEN_FULL {
+        if turn >= span.lines {
+            break;
         }
-        line += 1;
-        if line >= total {
-            line = 0;
+        let claimed = search_line(tables, &plane, plane_index, line, terms, now);
+        if claimed != Claimed::NONE {
+            return claimed;
         }
+        line = if line + 1 < total { line + 1 } else { 0 };
     }
-    None
+    Claimed::NONE
 }
 
 /// The position of the plane's chunk number `ordinal`: the low range first.
@@ -117,25 +169,36 @@ fn position(plane: &NatPlane, ordinal: u32) -> u8 {
 }
 
 #[inline(always)]
-fn search_line<T: Tables>(tables: &T, search: &Search<'_>, line: u32) -> Option<Claim> {
-    let position = position(search.plane, line / LINES_PER_CHUNK);
-    let chunk = tables.nat_chunk(search.plane_index, position)?.load();
+fn search_line<T: Tables>(tables: &T, plane: &NatPlane, plane_index: u16, line: u32, terms: Terms, now: Tick) -> Claimed {
+    let position = position(plane, line / LINES_PER_CHUNK);
+    let Some(chunk) = tables.nat_chunk(plane_index, position) else { return Claimed::NONE };
+    let chunk = chunk.load();
     if chunk == 0 || chunk >= CHUNK_PENDING {
-        return None;
+        return Claimed::NONE;
     }
     let first = ((chunk - 1) as u32 * LINES_PER_CHUNK + line % LINES_PER_CHUNK) & 0x1f_ffff;
-    let (service, now) = (search.service, search.now);
-    for (place, cell) in tables.nat_port_line(first)?.iter().enumerate() {
+    let found = tables.claim_in_line(first, terms, now);
+    if found == 0 {
+        return Claimed::NONE;
+    }
+    Claimed::new(first << 3 | (found >> 24) as u32 & 7, position, found as u32 & PortWord::GENERATION_MASK)
+}
+
+/// Claims a port in a line of port words: bit 32 set, its place, and its generation in the low 24 bits; 0 for none.
+#[inline(always)]
+pub fn claim_in_line<T: Tables>(tables: &T, line: u32, terms: Terms, now: Tick) -> u64 {
+    let Some(cells) = tables.nat_port_line(line) else { return 0 };
+    for (place, cell) in cells.iter().enumerate() {
         let word = PortWord(cell.load());
-        if !is_reusable(word, service.protocol, service.idle_s, now) {
+        if !is_reusable(word, terms.protocol(), terms.idle_s(), now) {
             continue;
         }
         let generation = word.generation().wrapping_add(1) & PortWord::GENERATION_MASK;
         if cell.replace(word.0, PortWord::new(PortState::Claimed, generation, now).0) {
-            return Some(Claim { index: first << 3 | place as u32, position, generation });
+            return 1 << 32 | (place as u64) << 24 | generation as u64;
         }
     }
-    None
+    0
 }
 
 /// Fetches a free chunk for the plane's next position. Its place is marked first, so that one CPU alone fetches.

@@ -1,0 +1,228 @@
+//! Sending a packet to its member: the link-layer header and, for tunnels, the outer headers come prebuilt.
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use lb_common::{
+    checksum::Sum,
+    decide::{Delivery, Parsed},
+    hash,
+    maps::{ForwardKind, Header},
+    packet::{Fragment, MssOption, Packet, mss_option, protocol},
+    reason::{Drop, Note},
+    words::ServiceId,
+};
+
+use crate::{
+    count,
+    frame::{Frame, Unwritable},
+    maps,
+    verdict::{Ok as _, Verdict, or_fail},
+};
+
+/// The Ethernet header without a VLAN tag.
+pub const PLAIN_LINK: usize = 14;
+/// The Ethernet header with one.
+pub const TAGGED_LINK: usize = 18;
+/// The IPv4 header without options.
+pub const IPV4: usize = 20;
+/// The IPv6 header.
+pub const IPV6: usize = 40;
+/// UDP and GUE.
+const GUE: usize = 12;
+
+/// Sends the frame out of an interface: back out of the one that it came in by, or over to another.
+#[inline(always)]
+pub fn transmit(frame: &Frame, ifindex: u32) -> Verdict {
+    if frame.ifindex() == ifindex {
+        return Verdict::done(xdp_action::XDP_TX);
+    }
+    match maps::INTERFACES.redirect(ifindex, 0) {
+        Ok(action) => Verdict::done(action),
+        Err(_) => Verdict::failed(Drop::Driver),
+    }
+}
+
+/// Sends the packet to its member in the member's way. NAT is `translate`'s.
+#[inline(always)]
+pub fn send(frame: Frame, delivery: &Delivery, parsed: &Parsed) -> Verdict {
+    let header = or_fail!(maps::HEADERS.get(delivery.header), Drop::Inconsistent);
+    let kind = or_fail!(header.forward(), Drop::Inconsistent);
+    let mtu = header.mtu as usize - kind.overhead();
+    if parsed.transport.ip_bytes > mtu {
+        return Verdict::too_big(mtu as u16);
+    }
+    if parsed.transport.is_syn() {
+        or_fail!(clamp_mss(frame.context(), delivery.service, parsed, mtu), Drop::Driver);
+    }
+    let frame = match (kind, header.link_bytes as usize) {
+        (ForwardKind::Dsr, PLAIN_LINK) => wrap::<PLAIN_LINK, PLAIN_LINK>(frame, header, parsed),
+        (ForwardKind::Dsr, _) => wrap::<TAGGED_LINK, TAGGED_LINK>(frame, header, parsed),
+        (ForwardKind::Ipip4, PLAIN_LINK) => in_ipv4::<PLAIN_LINK, { PLAIN_LINK + IPV4 }>(frame, header, parsed),
+        (ForwardKind::Ipip4, _) => in_ipv4::<TAGGED_LINK, { TAGGED_LINK + IPV4 }>(frame, header, parsed),
+        (ForwardKind::Ipip6, PLAIN_LINK) => in_ipv6::<PLAIN_LINK, { PLAIN_LINK + IPV6 }>(frame, header, parsed),
+        (ForwardKind::Ipip6, _) => in_ipv6::<TAGGED_LINK, { TAGGED_LINK + IPV6 }>(frame, header, parsed),
+        (ForwardKind::Gue4, PLAIN_LINK) => in_gue4::<PLAIN_LINK, { PLAIN_LINK + IPV4 + GUE }>(frame, header, parsed),
+        (ForwardKind::Gue4, _) => in_gue4::<TAGGED_LINK, { TAGGED_LINK + IPV4 + GUE }>(frame, header, parsed),
+        (ForwardKind::Gue6, PLAIN_LINK) => in_gue6::<PLAIN_LINK, { PLAIN_LINK + IPV6 + GUE }>(frame, header, parsed),
+        (ForwardKind::Gue6, _) => in_gue6::<TAGGED_LINK, { TAGGED_LINK + IPV6 + GUE }>(frame, header, parsed),
+        (ForwardKind::Nat, _) => return Verdict::failed(Drop::Inconsistent),
+    };
+    let frame = or_fail!(frame, Drop::Driver);
+    count::sent(delivery.member, parsed.transport.ip_bytes);
+    transmit(&frame, header.ifindex)
+}
+
+/// Puts the first `BYTES` prebuilt bytes in place of the frame's own link-layer header.
+#[inline(always)]
+pub fn wrap<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
+    let frame = frame.shrink_head(parsed.network.offset() as i32 - BYTES as i32)?;
+    copy_prebuilt::<BYTES>(&frame, header)?;
+    Ok(frame)
+}
+
+#[inline(always)]
+fn copy_prebuilt<const BYTES: usize>(frame: &Frame, header: &Header) -> Result<(), Unwritable> {
+    let words = &header.bytes;
+    let mut at = 0;
+    while at + 8 <= BYTES {
+        frame.set(at, words[at / 8])?;
+        at += 8;
+    }
+    let mut rest = if BYTES % 8 == 0 { 0 } else { words[BYTES / 8] };
+    if BYTES - at >= 4 {
+        frame.set(at, rest as u32)?;
+        rest >>= 32;
+        at += 4;
+    }
+    if BYTES - at >= 2 {
+        frame.set(at, rest as u16)?;
+    }
+    Ok(())
+}
+
+/// Fills in the outer IPv4 header at `LINK`: traffic class (RFC 6040 s4.1, normal mode), length and checksum.
+#[inline(always)]
+fn finish_ipv4<const LINK: usize>(frame: &Frame, header: &Header, parsed: &Parsed, overhead: usize) -> Result<(), Unwritable> {
+    let length = ((parsed.transport.ip_bytes + overhead) as u16).to_be();
+    let class = (parsed.transport.traffic_class as u16).to_be();
+    let checksum = Sum::from_partial(header.partial_sum).add16(length).add16(class).checksum();
+    frame.set(LINK + 1, parsed.transport.traffic_class)?;
+    frame.set(LINK + 2, length)?;
+    frame.set(LINK + 10, checksum)
+}
+
+/// Fills in the outer IPv6 header at `LINK`.
+#[inline(always)]
+fn finish_ipv6<const LINK: usize>(frame: &Frame, parsed: &Parsed, overhead: usize) -> Result<(), Unwritable> {
+    frame.set(LINK, (6_u32 << 28 | (parsed.transport.traffic_class as u32) << 20).to_be())?;
+    frame.set(LINK + 4, ((parsed.transport.ip_bytes + overhead) as u16).to_be())
+}
+
+#[inline(always)]
+fn in_ipv4<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
+    let frame = wrap::<LINK, BYTES>(frame, header, parsed)?;
+    finish_ipv4::<LINK>(&frame, header, parsed, IPV4)?;
+    Ok(frame)
+}
+
+#[inline(always)]
+fn in_ipv6<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
+    let frame = wrap::<LINK, BYTES>(frame, header, parsed)?;
+    finish_ipv6::<LINK>(&frame, parsed, 0)?;
+    Ok(frame)
+}
+
+#[inline(always)]
+fn in_gue4<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
+    let frame = wrap::<LINK, BYTES>(frame, header, parsed)?;
+    finish_ipv4::<LINK>(&frame, header, parsed, IPV4 + GUE)?;
+    frame.set(LINK + IPV4, entropy_port(parsed))?;
+    // RFC 768: no checksum; the inner packet has its own.
+    frame.set(LINK + IPV4 + 4, ((parsed.transport.ip_bytes + GUE) as u16).to_be())?;
+    Ok(frame)
+}
+
+#[inline(always)]
+fn in_gue6<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
+    let inner = inner_sum(&frame, parsed);
+    let frame = wrap::<LINK, BYTES>(frame, header, parsed)?;
+    finish_ipv6::<LINK>(&frame, parsed, GUE)?;
+    let udp = LINK + IPV6;
+    let source = entropy_port(parsed);
+    let length = ((parsed.transport.ip_bytes + GUE) as u16).to_be();
+    frame.set(udp, source)?;
+    frame.set(udp + 4, length)?;
+    let Some(inner) = inner else { return Ok(frame) };
+    let target: u16 = frame.get(udp + 2).ok_or(Unwritable)?;
+    let gue: u32 = frame.get(udp + 8).ok_or(Unwritable)?;
+    let outer = Sum::from_partial(header.partial_sum).add16(length).add16(length).add16(source).add16(target).add32(gue);
+    let checksum = outer.add(inner).checksum();
+    frame.set(udp + 6, if checksum == 0 { 0xffff } else { checksum })?;
+    Ok(frame)
+}
+
+/// A source port from 49 152 up by which routers and network cards spread flows.
+#[inline(always)]
+fn entropy_port(parsed: &Parsed) -> u16 {
+    let hash = hash::endpoint(&parsed.network.source, parsed.transport.ports(), 0x5765_6972_2047_5545);
+    (0xc000 | (hash.index & 0x3fff) as u16).to_be()
+}
+
+/// The sum over the inner packet, from its headers alone: a segment with a valid checksum sums to the complement of its pseudo-header, an IPv4
+/// header to nothing. None where that does not hold: fragments, UDP without a checksum, and what is neither TCP nor UDP; these go without an
+/// outer checksum (RFC 6935).
+#[inline(always)]
+fn inner_sum(frame: &Frame, parsed: &Parsed) -> Option<Sum> {
+    let transport = &parsed.transport;
+    if transport.fragment != Fragment::Whole {
+        return None;
+    }
+    let checksum_offset = match transport.protocol {
+        protocol::TCP => 16,
+        protocol::UDP => 6,
+        _ => return None,
+    };
+    let checksum: u16 = frame.get(transport.offset() + checksum_offset)?;
+    if checksum == 0 {
+        return None;
+    }
+    let (l3, is_v4) = (parsed.network.offset(), parsed.network.source.is_v4());
+    let plain_header = if is_v4 { IPV4 } else { IPV6 };
+    if transport.l4 - l3 != plain_header {
+        return None;
+    }
+    let segment = ((transport.ip_bytes - plain_header) as u16).to_be();
+    let source = parsed.network.source.words();
+    let destination = parsed.network.destination.words();
+    let protocol = (transport.protocol as u16).to_be();
+    if is_v4 {
+        return Some(Sum::ZERO.remove32(source[3]).remove32(destination[3]).remove16(protocol).remove16(segment));
+    }
+    // The addresses of the IPv6 header and of the pseudo-header cancel out.
+    let first: u32 = frame.get(l3)?;
+    let next: u32 = frame.get(l3 + 4)?;
+    Some(Sum::ZERO.add32(first).add32(next).remove16(protocol).remove16(segment))
+}
+
+/// Lowers the MSS of a SYN to what fits the path (`mtu`: the largest packet without encapsulation).
+#[inline(never)]
+pub fn clamp_mss(context: *mut xdp_md, service: ServiceId, parsed: &Parsed, mtu: usize) -> Result<(), Unwritable> {
+    let frame = &Frame::new(context);
+    let headers = if parsed.network.source.is_v4() { IPV4 + 20 } else { IPV6 + 20 };
+    let l4 = parsed.transport.offset();
+    let Some(option) = mss_option(frame, l4) else { return Ok(()) };
+    let most = mtu.saturating_sub(headers) as u16;
+    if option.mss <= most {
+        return Ok(());
+    }
+    count::note(service, Note::MssClamped);
+    set_mss(frame, l4, option, most)
+}
+
+#[inline(always)]
+fn set_mss(frame: &Frame, l4: usize, option: MssOption, mss: u16) -> Result<(), Unwritable> {
+    let (old, new) = (option.mss.to_be(), mss.to_be());
+    let diff = if option.is_odd { Sum::ZERO.remove16(old.swap_bytes()).add16(new.swap_bytes()) } else { Sum::ZERO.remove16(old).add16(new) };
+    let checksum: u16 = frame.get(l4 + 16).ok_or(Unwritable)?;
+    frame.set(l4 + 16, diff.update(checksum))?;
+    frame.set(option.offset, new)
+}
