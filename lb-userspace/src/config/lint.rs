@@ -7,7 +7,6 @@ use toml::Spanned;
 
 use super::{
     Document,
-    diagnostic::Span,
     listener::ListenerSection,
     model::{ServerState, UdpFlows},
     pool::{BalanceWord, ForwardWord, PoolSection},
@@ -82,27 +81,29 @@ fn advise_slots(listener: &ListenerSection, slots: u32, pool: &PoolSection, repo
 
 /// Of the networks that the listener names itself.
 fn advise_sources(listener: &ListenerSection, report: &mut Report) {
-    let ListenerSection { allow, deny, own_sources, .. } = listener;
-    let is_own = |network: &&Spanned<IpNet>| own_sources.iter().any(|own| own.span() == network.span());
-    for network in deny.iter().filter(is_own).filter(|_| !allow.is_empty()) {
-        if !allow.iter().any(|allowed| allowed.get_ref().contains(network.get_ref())) {
+    let own: BTreeSet<usize> = listener.own_sources.iter().map(|network| network.span().start).collect();
+    let allowed: BTreeSet<IpNet> = listener.allow.iter().map(|network| *network.get_ref()).collect();
+    for network in listener.deny.iter().filter(|network| own.contains(&network.span().start)) {
+        if !allowed.is_empty() && !supernets(*network.get_ref()).any(|supernet| allowed.contains(&supernet)) {
             report.warn(network.span(), format!("denying {} has no effect: `allow` does not let it in", network.get_ref()), None);
         }
     }
-    for list in [allow, deny] {
+    let has_family = [false, true].map(|is_v4| listener.binds.iter().any(|bind| bind.get_ref().address.is_ipv4() == is_v4));
+    for list in [&listener.allow, &listener.deny] {
         let mut known = BTreeSet::new();
-        for network in list.iter().filter(is_own) {
+        for network in list.iter().filter(|network| own.contains(&network.span().start)) {
             if !known.insert(*network.get_ref()) {
                 report.warn(network.span(), format!("{} is in the list twice", network.get_ref()), None);
             }
-            advise_family(listener, network.get_ref(), network.span(), report);
+            if !has_family[usize::from(network.get_ref().addr().is_ipv4())] {
+                let message = format!("{} has no effect: no bind of the listener is of its address family", network.get_ref());
+                report.warn(network.span(), message, None);
+            }
         }
     }
 }
 
-fn advise_family(listener: &ListenerSection, network: &IpNet, span: Span, report: &mut Report) {
-    let is_v4 = matches!(network, IpNet::V4(_));
-    if !listener.binds.iter().any(|bind| bind.get_ref().address.is_ipv4() == is_v4) {
-        report.warn(span, format!("{network} has no effect: no bind of the listener is of its address family"), None);
-    }
+/// The network itself and all that contain it.
+fn supernets(network: IpNet) -> impl Iterator<Item = IpNet> {
+    std::iter::successors(Some(network), IpNet::supernet)
 }

@@ -1,6 +1,6 @@
 //! Reads `[node]` and `[limits]`.
 
-use std::{net::IpAddr, ops::RangeInclusive, path::PathBuf};
+use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, path::PathBuf};
 
 use toml::Spanned;
 
@@ -72,14 +72,11 @@ fn read_interfaces(item: &Item<'_>, report: &mut Report) -> Result<Vec<String>, 
     if names.is_empty() {
         return Err(report.error(item.span.clone(), format!("`{}` is empty", item.path)));
     }
-    let mut known: Vec<String> = Vec::new();
-    for name in names {
-        if known.contains(name.get_ref()) {
-            report.error(name.span(), format!("interface `{}` is named twice", name.get_ref()));
-        }
-        known.push(name.into_inner());
+    let mut known = BTreeSet::new();
+    for name in names.iter().filter(|name| !known.insert(name.get_ref().clone())) {
+        report.error(name.span(), format!("interface `{}` is named twice", name.get_ref()));
     }
-    Ok(known)
+    Ok(names.into_iter().map(Spanned::into_inner).collect())
 }
 
 fn read_path(item: &Item<'_>, report: &mut Report) -> Result<PathBuf, Reported> {

@@ -1,6 +1,9 @@
 //! Reads `[pool.NAME]`, and of `[defaults]` what pools inherit.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use toml::Spanned;
 
@@ -179,8 +182,9 @@ fn read_servers(
 
 fn read_snat(item: &Item<'_>, report: &mut Report) -> Result<Vec<Spanned<IpAddr>>, Reported> {
     let addresses = read_all(&item.elements(report)?, report, |item, report| item.parsed(value::unicast, report))?;
-    for (index, address) in addresses.iter().enumerate() {
-        if addresses[..index].contains(address) {
+    let mut known = BTreeSet::new();
+    for address in &addresses {
+        if !known.insert(*address.get_ref()) {
             report.error(address.span(), format!("{} is in the list twice", address.get_ref()));
         }
     }

@@ -26,11 +26,16 @@ pub(super) fn check(document: &Document, report: &mut Report) {
     }
 }
 
+/// The later one in the text is at fault.
 fn check_duplicate_binds(document: &Document, report: &mut Report) {
+    let mut binds: Vec<_> =
+        document.listeners.iter().flat_map(|(name, listener)| listener.binds.iter().map(move |bind| (bind, name))).collect();
+    binds.sort_by_key(|(bind, _)| bind.span().start);
     let mut known: BTreeMap<Bind, &str> = BTreeMap::new();
-    for (name, listener) in &document.listeners {
-        for bind in &listener.binds {
-            if let Some(first) = known.insert(*bind.get_ref(), name) {
+    for (bind, name) in binds {
+        match known.get(bind.get_ref()) {
+            None => _ = known.insert(*bind.get_ref(), name),
+            Some(first) => {
                 let by = if first == name { "this listener".to_owned() } else { format!("listener `{first}`") };
                 report.error(bind.span(), format!("{} is bound by {by} already", bind.get_ref()));
             }
@@ -83,8 +88,9 @@ fn check_servers(pool: &PoolSection, vips: &BTreeSet<IpAddr>, report: &mut Repor
 /// Servers are reached from an address of their own family; without any `snat` the node's own will do.
 fn check_snat(pool: &PoolSection, report: &mut Report) {
     let Some(first) = pool.snat.first() else { return };
+    let servers: BTreeSet<IpAddr> = pool.servers.values().map(|section| section.server.address).collect();
     for address in &pool.snat {
-        if pool.servers.values().any(|section| section.server.address == *address.get_ref()) {
+        if servers.contains(address.get_ref()) {
             report.error(address.span(), format!("{} is a server of this pool", address.get_ref()));
         }
     }
@@ -168,26 +174,32 @@ fn check_ports(name: &str, listener: &ListenerSection, pool: &PoolSection, mode:
 }
 
 /// A plane is a SNAT address (or the node's own), a server endpoint and a protocol.
+type Plane = (Option<IpAddr>, IpAddr, Option<u16>, Protocol);
+
 fn check_planes(document: &Document, report: &mut Report) {
     let Ok(Limits { nat_planes, .. }) = document.limits.model else { return };
-    let mut planes: BTreeSet<(Option<IpAddr>, IpAddr, Option<u16>, Protocol)> = BTreeSet::new();
+    let mut planes: BTreeSet<Plane> = BTreeSet::new();
     for listener in document.listeners.values() {
         let Some(pool) = pool_of(document, listener).filter(|pool| pool.forward == Some(ForwardWord::Nat)) else { continue };
-        for bind in &listener.binds {
-            for server in pool.servers.values().map(|section| &section.server) {
-                let endpoint = (server.address, server.port.or(bind.get_ref().port), bind.get_ref().protocol);
-                let fitting = pool.snat.iter().map(|snat| *snat.get_ref()).filter(|snat| snat.is_ipv4() == server.address.is_ipv4());
-                let own = pool.snat.is_empty().then_some(None);
-                planes.extend(fitting.map(Some).chain(own).map(|snat| (snat, endpoint.0, endpoint.1, endpoint.2)));
+        for plane in listener.binds.iter().flat_map(|bind| planes_of(bind.get_ref(), pool)) {
+            planes.insert(plane);
+            if planes.len() > nat_planes as usize {
+                let span = document.limits.nat_planes.clone().unwrap_or(listener.header.clone());
+                let message =
+                    format!("limits.nat_planes is {nat_planes}, and more pairs of SNAT address and server endpoint are configured");
+                report.error_hint(span, message, "raise `nat_planes` in [limits]");
+                return;
             }
         }
-        if planes.len() > nat_planes as usize {
-            let span = document.limits.nat_planes.clone().unwrap_or(listener.header.clone());
-            let message = format!("more than {nat_planes} pairs of SNAT address and server endpoint are configured");
-            report.error_hint(span, message, "raise `nat_planes` in [limits]");
-            return;
-        }
     }
+}
+
+fn planes_of(bind: &Bind, pool: &PoolSection) -> impl Iterator<Item = Plane> {
+    pool.servers.values().map(|section| section.server).flat_map(move |server| {
+        let fitting = pool.snat.iter().map(|snat| *snat.get_ref()).filter(move |snat| snat.is_ipv4() == server.address.is_ipv4());
+        let own = pool.snat.is_empty().then_some(None);
+        fitting.map(Some).chain(own).map(move |snat| (snat, server.address, server.port.or(bind.port), bind.protocol))
+    })
 }
 
 fn pool_of<'d>(document: &'d Document, listener: &ListenerSection) -> Option<&'d PoolSection> {

@@ -2,7 +2,7 @@
 
 use super::diagnostic::{Diagnostic, Severity, Span};
 
-/// Findings kept of one file; a file with more is told so once.
+/// Errors, and findings of other kinds, kept of one file; a file with more is told so once.
 const MOST_FINDINGS: usize = 1000;
 
 /// Witness that an error was reported: what a reader returns in place of the value that it could not read.
@@ -13,26 +13,31 @@ pub(super) struct Reported(());
 #[derive(Debug)]
 pub(super) struct Report {
     findings: Vec<Diagnostic>,
-    has_errors: bool,
-    /// Parts of the text of which the tree cannot be believed.
+    error_count: usize,
+    /// Parts of the text of which the tree cannot be believed, in order, apart from each other.
     unreadable: Vec<Span>,
 }
 
 impl Report {
     /// Begins with what the TOML parser said of `text`. A `[section]` that has a syntax error is not judged further: its keys may belong elsewhere.
     pub(super) fn new(text: &str, syntax_errors: &[toml::de::Error]) -> Self {
-        let mut report = Self { findings: Vec::new(), has_errors: false, unreadable: Vec::new() };
-        let mut last_line = None;
+        let mut report = Self { findings: Vec::new(), error_count: 0, unreadable: Vec::new() };
         let mut errors: Vec<_> = syntax_errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
         errors.sort_by_key(|(span, _)| span.start);
+        let (lines, sections) = (line_starts(text), section_starts(text));
+        let mut last_line = 0;
         for (span, message) in errors {
-            let start = text.floor_char_boundary(span.start);
-            let line = text[..start].matches('\n').count();
-            if last_line != Some(line) {
-                report.error(span, message.to_owned());
+            let line = lines.partition_point(|start| *start <= span.start);
+            if line != last_line {
+                report.error(span.clone(), message.to_owned());
             }
-            last_line = Some(line);
-            report.unreadable.push(section_at(text, start));
+            last_line = line;
+            let next_section = sections.partition_point(|start| *start <= span.start);
+            let end = sections.get(next_section).copied().unwrap_or(text.len() + 1);
+            let section = sections[next_section - 1]..end;
+            if report.unreadable.last() != Some(&section) {
+                report.unreadable.push(section);
+            }
         }
         report
     }
@@ -43,7 +48,7 @@ impl Report {
     }
 
     pub(super) fn has_errors(&self) -> bool {
-        self.has_errors
+        self.error_count > 0
     }
 
     pub(super) fn error(&mut self, span: Span, message: impl Into<String>) -> Reported {
@@ -78,32 +83,27 @@ impl Report {
     }
 
     fn add(&mut self, severity: Severity, span: Span, message: String, hint: Option<String>) -> Reported {
-        self.has_errors |= severity == Severity::Error;
-        let is_believable = !self.unreadable.iter().any(|section| section.contains(&span.start));
-        if is_believable && self.findings.len() < MOST_FINDINGS {
+        let alike = if severity == Severity::Error { self.error_count } else { self.findings.len().saturating_sub(self.error_count) };
+        self.error_count += usize::from(severity == Severity::Error);
+        let before = self.unreadable.partition_point(|section| section.start <= span.start);
+        let is_believable = before == 0 || !self.unreadable[before - 1].contains(&span.start);
+        if is_believable && alike < MOST_FINDINGS {
             self.findings.push(Diagnostic { severity, span, message, hint });
-        } else if is_believable && self.findings.len() == MOST_FINDINGS {
-            let message = format!("there are more than {MOST_FINDINGS} findings; the rest is not shown");
+        } else if is_believable && alike == MOST_FINDINGS {
+            let message = format!("there are more than {MOST_FINDINGS} findings like this; the rest is not shown");
             self.findings.push(Diagnostic { severity, span, message, hint: None });
         }
         Reported(())
     }
 }
 
-/// From the last line before `offset` that begins with `[` to the next.
-fn section_at(text: &str, offset: usize) -> Span {
-    let line_start = text[..offset].rfind('\n').map_or(0, |newline| newline + 1);
-    let is_header = |line: &str| line.trim_start().starts_with('[');
-    let mut start = 0;
-    let mut at = 0;
-    for line in text.split_inclusive('\n') {
-        if is_header(line) {
-            if at > line_start {
-                return start..at;
-            }
-            start = at;
-        }
-        at += line.len();
-    }
-    start..text.len() + 1
+fn line_starts(text: &str) -> Vec<usize> {
+    std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect()
+}
+
+/// The text's beginning, and each line that begins with `[`.
+fn section_starts(text: &str) -> Vec<usize> {
+    let mut starts = line_starts(text);
+    starts.retain(|start| *start == 0 || text[*start..].trim_start_matches([' ', '\t']).starts_with('['));
+    starts
 }

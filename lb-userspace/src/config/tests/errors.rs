@@ -32,7 +32,7 @@ servers.a = { adress = \"10.0.0.1\" }
             "2:1: error: unknown key `interface` in [node] | did you mean `interfaces`?",
             "3:7: error: `node.xdp` cannot be \"nativ\" | did you mean `native`?",
             "5:9: error: `limits.flows` must be from 1024 to 4194304, not 5000000",
-            "8:9: error: bad value for `listener.web.bind`: \"192.0.2.10:80-90\" is a range of ports | write one bind for each port, or \":*\" for every port that no other bind takes",
+            "8:9: error: bad value for `listener.web.bind`: \"80-90\" is a range of ports | write one bind for each port, or \":*\" for every port that no other bind takes",
             "8:29: error: bad value for `listener.web.bind`: 0.0.0.0 is the unspecified address | write the one address that packets are sent to",
             "8:43: error: bad value for `listener.web.bind`: \"2001:db8::10:80\" has no brackets around its IPv6 address | write \"[2001:db8::10]:443\"",
             "9:8: error: there is no pool `wep` | did you mean `web`?",
@@ -77,9 +77,8 @@ fn every_line_with_a_syntax_error_is_told_and_its_section_not_judged_further() {
         findings(text),
         [
             "2:8: error: string values must be quoted, expected literal string",
-            "4:1: error: missing comma between array elements, expected `,`",
             "5:1: error: missing comma between array elements, expected `,`",
-            "6:1: error: missing comma between array elements, expected `,`",
+            "8:1: error: missing comma between array elements, expected `,`",
         ]
     );
 }
@@ -92,7 +91,7 @@ fn sections_without_a_syntax_error_are_judged_but_nothing_is_called_missing() {
         [
             "2:8: error: string values must be quoted, expected literal string",
             "4:1: error: unknown key `flow` in [limits] | did you mean `flows`?",
-            "5:11: error: `limits.members` must be from 1 to 65000, not 70_000",
+            "5:11: error: `limits.members` must be from 1 to 65000, not 70000",
         ]
     );
 }
@@ -126,13 +125,9 @@ fn a_bind_is_taken_once_in_all_listeners() {
     assert_eq!(
         findings(&text),
         [
+            "11:26: error: 192.0.2.10:80/tcp is bound by listener `web` already",
             "11:47: error: 192.0.2.11:80/tcp is bound by this listener already",
-            "6:8: error: 192.0.2.10:80/tcp is bound by listener `other` already",
         ]
-        .map(str::to_owned)
-        .into_iter()
-        .rev()
-        .collect::<Vec<_>>()
     );
 }
 
@@ -279,7 +274,9 @@ fn more_than_the_tables_hold_is_an_error_at_the_limit() {
     );
     assert_eq!(
         findings(&(text + "[limits]\nnat_planes = 1\n")),
-        ["13:14: error: more than 1 pairs of SNAT address and server endpoint are configured | raise `nat_planes` in [limits]"]
+        [
+            "13:14: error: limits.nat_planes is 1, and more pairs of SNAT address and server endpoint are configured | raise `nat_planes` in [limits]"
+        ]
     );
 }
 
@@ -326,5 +323,5 @@ fn findings_of_a_hopeless_file_are_bounded() {
     let keys: String = (0..3000).map(|n| format!("k{n} = 1\n")).collect();
     let found = findings(&keys);
     assert_eq!(found.len(), 1001);
-    assert!(found.iter().any(|line| line.ends_with("there are more than 1000 findings; the rest is not shown")));
+    assert!(found.iter().any(|line| line.ends_with("there are more than 1000 findings like this; the rest is not shown")));
 }

@@ -69,3 +69,10 @@ fn deep_nesting_is_an_error_and_no_overflow() {
     assert!(read(&format!("a = {}", "[".repeat(100_000))).is_err());
     assert!(read(&format!("a = {}", "{a=".repeat(100_000))).is_err());
 }
+
+#[test]
+fn large_files_of_mistakes_are_read_without_panic() {
+    for unit in ["x\n", "[x]\ny = \n", "[[", "\"", "a.a.a.a = 1\n", "[pool.a]\n", "{,", "\u{e9} = [\n"] {
+        exercise(&unit.repeat((256 << 10) / unit.len()));
+    }
+}
