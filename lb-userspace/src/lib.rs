@@ -9,4 +9,5 @@
 //! | `runtime` | wiring of the daemon | all of these |
 //! | `cli` | the operator's commands | all |
 
+pub mod cli;
 pub mod config;

@@ -1,3 +1,127 @@
 //! `weir.toml` → typed model with no invalid state. Pure but for `load_io`.
+//!
+//! | file | what |
+//! |---|---|
+//! | `model` | what comes out |
+//! | `diagnostic` | one finding, and how it is shown |
+//! | `report` | the list of findings |
+//! | `reader` | typed access to the syntax tree |
+//! | `value` | durations, rates, binds and other small languages |
+//! | `node`, `listener`, `pool`, `server` | one section each |
+//! | `relations` | what sections require of each other: errors |
+//! | `lint` | what is allowed and hardly meant: warnings and advice |
+//! | `load_io` | reads the file |
 
+mod diagnostic;
+mod lint;
+mod listener;
+mod load_io;
 pub mod model;
+mod node;
+mod pool;
+mod reader;
+mod relations;
+mod report;
+mod server;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use std::collections::BTreeMap;
+
+use toml::{
+    Spanned,
+    de::{DeTable, Error},
+};
+
+pub use self::{
+    diagnostic::{ConfigText, Diagnostic, LocatedDiagnostic, Position, Severity, Span},
+    load_io::{LoadError, host_name, load, read_text},
+};
+use self::{
+    listener::{ListenerKeys, ListenerSection},
+    model::{Bind, Config, Listener},
+    node::{LimitsSection, NodeSection},
+    pool::{PoolKeys, PoolSection},
+    reader::{Item, Table},
+    report::{Report, Reported},
+};
+
+/// The configuration that a text describes, and the warnings and advice about it, in the order of the text.
+///
+/// `host_name` is the node's name where the text gives none.
+///
+/// # Errors
+///
+/// Everything found, the warnings too, if any of it is an error: each syntax error (one a line), unknown key, bad value and contradiction.
+/// Sections with a syntax error, and what is missing or contradictory in a text that has one, are not judged.
+pub fn parse(text: &ConfigText, host_name: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let (tree, syntax_errors): (Spanned<DeTable<'_>>, Vec<Error>) = DeTable::parse_recoverable(&text.text);
+    let mut report = Report::new(&text.text, &syntax_errors);
+    let document = Document::read(&tree, host_name, &mut report);
+    if report.text_is_whole() {
+        relations::check(&document, &mut report);
+    }
+    if !report.has_errors() {
+        lint::advise(&document, &mut report);
+    }
+    match (document.into_config(), report.has_errors()) {
+        (Ok(config), false) => Ok((config, report.into_findings())),
+        (Ok(_) | Err(_), _) => Err(report.into_findings()),
+    }
+}
+
+impl Config {
+    /// Every bind with its listener and the listener's name: one for each service.
+    pub fn binds(&self) -> impl Iterator<Item = (Bind, &Listener, &str)> {
+        self.listeners.iter().flat_map(|(name, listener)| listener.binds.iter().map(move |bind| (*bind, listener, name.as_str())))
+    }
+}
+
+/// The sections of a file, as far as they could be read.
+#[derive(Debug)]
+struct Document {
+    node: NodeSection,
+    limits: LimitsSection,
+    listeners: BTreeMap<String, ListenerSection>,
+    pools: BTreeMap<String, PoolSection>,
+    /// Whether every listener and pool is at least a table.
+    sections: Result<(), Reported>,
+}
+
+impl Document {
+    fn read<'d>(tree: &'d Spanned<DeTable<'d>>, host_name: &str, report: &mut Report) -> Self {
+        let mut root = Table::root(tree);
+        let node = node::read_node(root.child("node", report), host_name, report);
+        let limits = node::read_limits(root.child("limits", report), report);
+        let mut defaults = root.child("defaults", report);
+        let listener_defaults = ListenerKeys::read(&mut defaults, report);
+        let pool_defaults = PoolKeys::read(&mut defaults, report);
+        defaults.finish(report);
+        let listeners = read_named(&mut root, "listener", report, |item, report| listener::read(item, &listener_defaults, report));
+        let pools = read_named(&mut root, "pool", report, |item, report| pool::read(item, &pool_defaults, report));
+        root.finish(report);
+        let sections = listeners.as_ref().and(pools.as_ref()).map_or_else(|reported| Err(*reported), |_| Ok(()));
+        Self { node, limits, listeners: listeners.unwrap_or_default(), pools: pools.unwrap_or_default(), sections }
+    }
+
+    fn into_config(self) -> Result<Config, Reported> {
+        self.sections?;
+        Ok(Config {
+            node: self.node.model?,
+            limits: self.limits.model?,
+            listeners: self.listeners.into_iter().map(|(name, section)| Ok((name, section.model?))).collect::<Result<_, _>>()?,
+            pools: self.pools.into_iter().map(|(name, section)| Ok((name, section.model?))).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+fn read_named<'d, T>(
+    root: &mut Table<'d>,
+    key: &'static str,
+    report: &mut Report,
+    read: impl Fn(&Item<'d>, &mut Report) -> Option<T>,
+) -> Result<BTreeMap<String, T>, Reported> {
+    let items = root.named(key, report)?;
+    Ok(items.into_iter().filter_map(|(name, item)| Some((name, read(&item, report)?))).collect())
+}

@@ -1,0 +1,70 @@
+#![allow(clippy::disallowed_methods, reason = "tests write the files that the command reads")]
+
+use std::{env, fs, path::PathBuf, process};
+
+use super::{super::Format, Exit, check};
+
+/// A file of its own for each test, removed at its end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, text: &str) -> Self {
+        let path = env::temp_dir().join(format!("weir-check-{}-{name}.toml", process::id()));
+        fs::write(&path, text).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).unwrap();
+    }
+}
+
+fn run(path: &std::path::Path, format: Format) -> (Exit, String, String) {
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let exit = check(path, format, &mut out, &mut err).unwrap();
+    (exit, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+}
+
+#[test]
+fn a_good_file_is_counted() {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../conf/l4-nat.toml"));
+    assert_eq!(run(&path, Format::Text), (Exit::Fine, "ok: 2 listeners, 3 services, 4 servers\n".to_owned(), String::new()));
+}
+
+#[test]
+fn a_warning_does_not_refuse_the_file() {
+    let file = Scratch::new("warning", "[node]\ninterfaces = 'eth0'\nslot_seed = 's'\n");
+    let (exit, out, err) = run(&file.0, Format::Text);
+    assert_eq!((exit.code(), out.as_str()), (0, "ok: 0 listeners, 0 services, 0 servers\n"));
+    assert!(err.starts_with("warning: there is no listener\n"), "{err}");
+}
+
+#[test]
+fn errors_go_to_stderr_and_refuse_the_file() {
+    let file = Scratch::new("errors", "[node]\nxpd = 1\n");
+    let (exit, out, err) = run(&file.0, Format::Text);
+    assert_eq!((exit.code(), out.as_str()), (1, ""));
+    assert!(err.ends_with(&format!("\n{}: 2 errors\n", file.0.display())), "{err}");
+}
+
+#[test]
+fn json_is_one_document_on_stdout() {
+    let file = Scratch::new("json", "[node]\ninterfaces = 'eth0'\nslot_seed = 's'\n");
+    let (exit, out, err) = run(&file.0, Format::Json);
+    let document: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((exit, err.as_str()), (Exit::Fine, ""));
+    let finding = serde_json::json!({
+        "severity": "warning", "file": file.0.display().to_string(), "line": 1, "column": 1,
+        "message": "there is no listener", "hint": "[listener.NAME] takes packets to a [pool.NAME]",
+    });
+    assert_eq!(document, serde_json::json!({ "ok": true, "listeners": 0, "services": 0, "servers": 0, "diagnostics": [finding] }));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_a_usage_error() {
+    let (exit, out, err) = run(&PathBuf::from("/nowhere/weir.toml"), Format::Text);
+    assert_eq!((exit.code(), out.as_str()), (2, ""));
+    assert_eq!(err, "error: failed to read /nowhere/weir.toml: No such file or directory (os error 2)\n");
+}

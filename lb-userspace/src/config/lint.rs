@@ -1,0 +1,109 @@
+//! What a file may say and its author hardly meant. Called for a file without errors.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use toml::Spanned;
+
+use super::{
+    Document,
+    listener::ListenerSection,
+    model::{ServerState, UdpFlows},
+    pool::{BalanceWord, ForwardWord, PoolSection},
+    report::Report,
+};
+
+/// With fewer slots a server, its share of them is more than a percent off its weight's.
+const SLOTS_PER_SERVER: usize = 100;
+
+pub(super) fn advise(document: &Document, report: &mut Report) {
+    if !document.node.has_own_seed {
+        let hint = "set `slot_seed` to a string of your own, the same on all nodes of one cluster";
+        report.advise(document.node.header.clone(), "`slot_seed` is the default: clients can foretell which server they get", hint);
+    }
+    if document.listeners.is_empty() {
+        report.warn(0..0, "there is no listener", Some("[listener.NAME] takes packets to a [pool.NAME]"));
+    }
+    let used: BTreeSet<&str> = document.listeners.values().filter_map(|l| l.pool.as_ref()).map(|pool| pool.get_ref().as_str()).collect();
+    for (name, pool) in &document.pools {
+        if !used.contains(name.as_str()) {
+            report.warn(pool.header.clone(), format!("no listener uses pool `{name}`"), None);
+        }
+        advise_servers(name, pool, report);
+    }
+    for (name, listener) in &document.listeners {
+        advise_sources(listener, report);
+        if let Some(pool) = listener.pool.as_ref().and_then(|pool| document.pools.get(pool.get_ref())) {
+            advise_pair(name, listener, pool, report);
+        }
+    }
+}
+
+fn advise_servers(name: &str, pool: &PoolSection, report: &mut Report) {
+    let servers = || pool.servers.values().map(|section| section.server);
+    if servers().all(|server| server.backup) {
+        report.warn(pool.header.clone(), format!("every server of pool `{name}` is a backup"), Some("leave `backup` out for some"));
+    }
+    if servers().all(|server| server.weight == 0) {
+        report.warn(pool.header.clone(), format!("every server of pool `{name}` has weight 0: new flows are refused"), None);
+    } else if !servers().any(|server| server.state == ServerState::Ready && server.weight > 0) {
+        report.warn(pool.header.clone(), format!("no server of pool `{name}` is ready: new flows are refused"), None);
+    }
+}
+
+fn advise_pair(name: &str, listener: &ListenerSection, pool: &PoolSection, report: &mut Report) {
+    if let Some((BalanceWord::NotForL4(word), span)) = pool.balance.as_ref().map(|balance| (*balance.get_ref(), balance.span())) {
+        let message = format!("`{word}` is not for packets: l4 listener `{name}` balances by the hash of source address and port");
+        report.warn(span, message, Some("write \"round-robin\", or \"source\" to keep a client on one server"));
+    }
+    let Ok(model) = &listener.model else { return };
+    if pool.forward == Some(ForwardWord::Nat) && model.udp == UdpFlows::Stateless {
+        report.warn(listener.header.clone(), "udp = \"stateless\" has no effect: nat remembers every flow", None);
+    }
+    advise_slots(listener, model.slots, pool, report);
+}
+
+fn advise_slots(listener: &ListenerSection, slots: u32, pool: &PoolSection, report: &mut Report) {
+    let span = listener.slots.as_ref().map_or(listener.header.clone(), Spanned::span);
+    let weights = || pool.servers.values().map(|section| u64::from(section.server.weight)).filter(|weight| *weight > 0);
+    let (count, total) = (weights().count(), weights().sum::<u64>());
+    if let Some(least) = weights().min().filter(|least| least * u64::from(slots) < total) {
+        let message = format!("weight {least} of {total} is less than one of {slots} slots");
+        report.warn(span, message, Some("such a server gets more than its share, or nothing: raise `slots`, or bring the weights closer"));
+    } else if count * SLOTS_PER_SERVER > slots as usize {
+        let message =
+            format!("{slots} slots are fewer than {SLOTS_PER_SERVER} for each of {count} servers: shares differ from the weights");
+        let enough = (count * SLOTS_PER_SERVER).next_power_of_two();
+        let hint = if enough <= 65_536 { format!("set `slots` to {enough}") } else { "65536 is the most".to_owned() };
+        report.warn(span, message, Some(&hint));
+    }
+}
+
+/// Of the networks that the listener names itself.
+fn advise_sources(listener: &ListenerSection, report: &mut Report) {
+    let own: BTreeSet<usize> = listener.own_sources.iter().map(|network| network.span().start).collect();
+    let allowed: BTreeSet<IpNet> = listener.allow.iter().map(|network| *network.get_ref()).collect();
+    for network in listener.deny.iter().filter(|network| own.contains(&network.span().start)) {
+        if !allowed.is_empty() && !supernets(*network.get_ref()).any(|supernet| allowed.contains(&supernet)) {
+            report.warn(network.span(), format!("denying {} has no effect: `allow` does not let it in", network.get_ref()), None);
+        }
+    }
+    let has_family = [false, true].map(|is_v4| listener.binds.iter().any(|bind| bind.get_ref().address.is_ipv4() == is_v4));
+    for list in [&listener.allow, &listener.deny] {
+        let mut known = BTreeSet::new();
+        for network in list.iter().filter(|network| own.contains(&network.span().start)) {
+            if !known.insert(*network.get_ref()) {
+                report.warn(network.span(), format!("{} is in the list twice", network.get_ref()), None);
+            }
+            if !has_family[usize::from(network.get_ref().addr().is_ipv4())] {
+                let message = format!("{} has no effect: no bind of the listener is of its address family", network.get_ref());
+                report.warn(network.span(), message, None);
+            }
+        }
+    }
+}
+
+/// The network itself and all that contain it.
+fn supernets(network: IpNet) -> impl Iterator<Item = IpNet> {
+    std::iter::successors(Some(network), IpNet::supernet)
+}

@@ -1,0 +1,211 @@
+//! What sections of a file require of each other. Called for a text without syntax errors, on everything that could be read.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{
+    Document,
+    diagnostic::Span,
+    listener::ListenerSection,
+    model::{Bind, Limits, Protocol},
+    pool::{ForwardWord, PoolSection},
+    reader::suggestion,
+    report::Report,
+    server::ServerSection,
+};
+
+pub(super) fn check(document: &Document, report: &mut Report) {
+    check_duplicate_binds(document, report);
+    check_sources(document, report);
+    check_pools(document, report);
+    if !exceeds_limits(document, report) {
+        check_pairs(document, report);
+        check_planes(document, report);
+    }
+}
+
+/// The later one in the text is at fault.
+fn check_duplicate_binds(document: &Document, report: &mut Report) {
+    let mut binds: Vec<_> =
+        document.listeners.iter().flat_map(|(name, listener)| listener.binds.iter().map(move |bind| (bind, name))).collect();
+    binds.sort_by_key(|(bind, _)| bind.span().start);
+    let mut known: BTreeMap<Bind, &str> = BTreeMap::new();
+    for (bind, name) in binds {
+        match known.get(bind.get_ref()) {
+            None => _ = known.insert(*bind.get_ref(), name),
+            Some(first) => {
+                let by = if first == name { "this listener".to_owned() } else { format!("listener `{first}`") };
+                report.error(bind.span(), format!("{} is bound by {by} already", bind.get_ref()));
+            }
+        }
+    }
+}
+
+/// One prefix cannot be let in and refused.
+fn check_sources(document: &Document, report: &mut Report) {
+    for listener in document.listeners.values() {
+        let allowed: BTreeSet<_> = listener.allow.iter().map(|network| *network.get_ref()).collect();
+        for network in listener.deny.iter().filter(|network| allowed.contains(network.get_ref())) {
+            report.error(network.span(), format!("{} is both in `allow` and in `deny`", network.get_ref()));
+        }
+    }
+}
+
+fn check_pools(document: &Document, report: &mut Report) {
+    let vips: BTreeSet<IpAddr> = document.listeners.values().flat_map(|l| &l.binds).map(|bind| bind.get_ref().address).collect();
+    let names: Vec<&str> = document.pools.keys().map(String::as_str).collect();
+    for pool in document.listeners.values().filter_map(|listener| listener.pool.as_ref()) {
+        if !document.pools.contains_key(pool.get_ref()) {
+            let message = format!("there is no pool `{}`", pool.get_ref().escape_debug());
+            report.error_hint(pool.span(), message, suggestion(pool.get_ref(), &names));
+        }
+    }
+    for pool in document.pools.values() {
+        check_servers(pool, &vips, report);
+        check_snat(pool, report);
+    }
+}
+
+fn check_servers(pool: &PoolSection, vips: &BTreeSet<IpAddr>, report: &mut Report) {
+    let mut endpoints = BTreeMap::new();
+    for (name, ServerSection { address: span, server, .. }) in &pool.servers {
+        if vips.contains(&server.address) {
+            let hint = "give the address that the server has for itself";
+            report.error_hint(span.clone(), format!("{} is a VIP: what is sent there comes back to this node", server.address), hint);
+        }
+        if let Some(first) = endpoints.insert((server.address, server.port), name) {
+            report.error_hint(
+                span.clone(),
+                format!("server `{first}` has this address and port already"),
+                "a larger share is a larger `weight`",
+            );
+        }
+    }
+}
+
+/// Servers are reached from an address of their own family; without any `snat` the node's own will do.
+fn check_snat(pool: &PoolSection, report: &mut Report) {
+    let Some(first) = pool.snat.first() else { return };
+    let servers: BTreeSet<IpAddr> = pool.servers.values().map(|section| section.server.address).collect();
+    for address in &pool.snat {
+        if servers.contains(address.get_ref()) {
+            report.error(address.span(), format!("{} is a server of this pool", address.get_ref()));
+        }
+    }
+    for is_v4 in [true, false] {
+        let lacks = !pool.snat.iter().any(|address| address.get_ref().is_ipv4() == is_v4);
+        if lacks && let Some((name, _)) = pool.servers.iter().find(|(_, section)| section.server.address.is_ipv4() == is_v4) {
+            let family = family(is_v4);
+            report.error(first.span(), format!("`snat` has no {family} address, and server `{name}` is reached by {family}"));
+        }
+    }
+}
+
+/// Whether there are more services or members than the tables have room for: then what follows would take long, and help little.
+fn exceeds_limits(document: &Document, report: &mut Report) -> bool {
+    let limits = document.limits.model.unwrap_or_default();
+    let limits_are_known = document.limits.model.is_ok();
+    let last = document.listeners.values().map(|listener| &listener.header).max_by_key(|header| header.start).cloned().unwrap_or(0..0);
+    let servers = |listener: &ListenerSection| pool_of(document, listener).map_or(0, |pool| pool.servers.len());
+    let services: usize = document.listeners.values().map(|listener| listener.binds.len()).sum();
+    let members: usize = document.listeners.values().map(|listener| listener.binds.len() * servers(listener)).sum();
+    let mut exceeds = |what, count: usize, limit: u32, span: &Option<Span>| {
+        let is_more = count > limit as usize;
+        if is_more && limits_are_known {
+            let message = format!("{count} {what} are configured, and limits.{what} is {limit}");
+            report.error_hint(span.clone().unwrap_or(last.clone()), message, format!("raise it in [limits] to {count} or more"));
+        }
+        is_more
+    };
+    let too_many_services = exceeds("services", services, limits.services, &document.limits.services);
+    let too_many_members = exceeds("members", members, limits.members, &document.limits.members);
+    too_many_services || too_many_members
+}
+
+fn check_pairs(document: &Document, report: &mut Report) {
+    for (name, listener) in &document.listeners {
+        let Some(pool) = pool_of(document, listener) else { continue };
+        check_slots(listener, pool, report);
+        match pool.forward {
+            Some(ForwardWord::Nat) => check_families(name, listener, pool, "nat", report),
+            Some(ForwardWord::Dsr) => {
+                check_families(name, listener, pool, "dsr", report);
+                check_ports(name, listener, pool, "dsr", report);
+            }
+            Some(ForwardWord::Ipip) => check_ports(name, listener, pool, "ipip", report),
+            Some(ForwardWord::Gue) => check_ports(name, listener, pool, "gue", report),
+            None => {}
+        }
+    }
+}
+
+fn check_slots(listener: &ListenerSection, pool: &PoolSection, report: &mut Report) {
+    let Some(slots) = &listener.slots else { return };
+    let weighted = pool.servers.values().filter(|section| section.server.weight > 0).count();
+    if weighted > *slots.get_ref() as usize {
+        let message = format!("{} slots are fewer than the {weighted} servers that share them", slots.get_ref());
+        report.error_hint(slots.span(), message, "100 slots a server keep shares within a percent of their weights");
+    }
+}
+
+fn check_families(name: &str, listener: &ListenerSection, pool: &PoolSection, mode: &str, report: &mut Report) {
+    for section in pool.servers.values() {
+        let is_v4 = section.server.address.is_ipv4();
+        let Some(bind) = listener.binds.iter().find(|bind| bind.get_ref().address.is_ipv4() != is_v4) else { continue };
+        let message = format!(
+            "server {} is {}, and listener `{name}` binds {}: {mode} keeps the address family",
+            section.server.address,
+            family(is_v4),
+            bind.get_ref().address
+        );
+        report.error_hint(section.address.clone(), message, "make a listener and a pool for each family, or forward by ipip or gue");
+    }
+}
+
+fn check_ports(name: &str, listener: &ListenerSection, pool: &PoolSection, mode: &str, report: &mut Report) {
+    for section in pool.servers.values() {
+        let (Some(port), Some(span)) = (section.server.port, &section.port) else { continue };
+        let Some(bind) = listener.binds.iter().find(|bind| bind.get_ref().port != Some(port)) else { continue };
+        let message = format!("port {port} differs from {} of listener `{name}`: {mode} does not rewrite ports", bind.get_ref());
+        report.error_hint(span.clone(), message, "leave the server's port out, or forward by nat");
+    }
+}
+
+/// A plane is a SNAT address (or the node's own), a server endpoint and a protocol.
+type Plane = (Option<IpAddr>, IpAddr, Option<u16>, Protocol);
+
+fn check_planes(document: &Document, report: &mut Report) {
+    let Ok(Limits { nat_planes, .. }) = document.limits.model else { return };
+    let mut planes: BTreeSet<Plane> = BTreeSet::new();
+    for listener in document.listeners.values() {
+        let Some(pool) = pool_of(document, listener).filter(|pool| pool.forward == Some(ForwardWord::Nat)) else { continue };
+        for plane in listener.binds.iter().flat_map(|bind| planes_of(bind.get_ref(), pool)) {
+            planes.insert(plane);
+            if planes.len() > nat_planes as usize {
+                let span = document.limits.nat_planes.clone().unwrap_or(listener.header.clone());
+                let message =
+                    format!("limits.nat_planes is {nat_planes}, and more pairs of SNAT address and server endpoint are configured");
+                report.error_hint(span, message, "raise `nat_planes` in [limits]");
+                return;
+            }
+        }
+    }
+}
+
+fn planes_of(bind: &Bind, pool: &PoolSection) -> impl Iterator<Item = Plane> {
+    pool.servers.values().map(|section| section.server).flat_map(move |server| {
+        let fitting = pool.snat.iter().map(|snat| *snat.get_ref()).filter(move |snat| snat.is_ipv4() == server.address.is_ipv4());
+        let own = pool.snat.is_empty().then_some(None);
+        fitting.map(Some).chain(own).map(move |snat| (snat, server.address, server.port.or(bind.port), bind.protocol))
+    })
+}
+
+fn pool_of<'d>(document: &'d Document, listener: &ListenerSection) -> Option<&'d PoolSection> {
+    document.pools.get(listener.pool.as_ref()?.get_ref())
+}
+
+const fn family(is_v4: bool) -> &'static str {
+    if is_v4 { "IPv4" } else { "IPv6" }
+}

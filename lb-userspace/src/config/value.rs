@@ -1,0 +1,229 @@
+//! The small languages inside strings: durations, rates, binds, endpoints, networks, names.
+
+use std::{
+    fmt,
+    net::{AddrParseError, IpAddr, Ipv6Addr},
+    num::ParseIntError,
+    time::Duration,
+};
+
+use ipnet::IpNet;
+
+use super::model::{Bind, Protocol, Rate};
+
+/// Why a string is not what its key asks for.
+#[derive(Clone, PartialEq, Debug, thiserror::Error)]
+pub(super) enum ValueError {
+    #[error("{text:?} is not an IP address")]
+    Address { text: String, source: AddrParseError },
+    #[error("{0:?} is an IPv4 address written as IPv6")]
+    Mapped(String),
+    #[error("{address} is {kind}")]
+    NotUnicast { address: IpAddr, kind: &'static str },
+    #[error("{0} is of the other address family")]
+    Family(IpAddr),
+    #[error("{0:?} has no brackets around its IPv6 address")]
+    NoBrackets(String),
+    #[error("{0:?} has no port")]
+    NoPort(String),
+    #[error("{0:?} is a range of ports")]
+    PortRange(String),
+    #[error("{0:?} is not a port")]
+    Port(String),
+    #[error("{0:?} is not a protocol")]
+    Protocol(String),
+    #[error("{text:?} is not a duration")]
+    Duration { text: String, source: humantime::DurationError },
+    #[error("{text:?} is not from {least} to {most}")]
+    DurationRange { text: String, least: humantime::Duration, most: humantime::Duration },
+    #[error("{0:?} is not a whole number of seconds")]
+    PartOfSecond(String),
+    #[error("{0:?} is not a rate")]
+    Rate(String),
+    #[error("{text:?} does not begin with a number of connections")]
+    RateCount { text: String, source: ParseIntError },
+    #[error("{0:?} is no connection at all, or more than 1 000 000 a second")]
+    RateRange(String),
+    #[error("{text:?} is not a network")]
+    Network { text: String, source: ipnet::AddrParseError },
+    #[error("{0:?} is not a name")]
+    Name(String),
+    #[error("{0:?} is not the name of an interface")]
+    Interface(String),
+    #[error("{0:?} is not an absolute path")]
+    Path(String),
+    #[error("the string is empty")]
+    Empty,
+}
+
+impl ValueError {
+    /// What would be right.
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            Self::Address { .. } => "host names are not looked up: write \"192.0.2.10\" or \"2001:db8::10\"",
+            Self::Mapped(_) => "write \"192.0.2.10\" instead of \"::ffff:192.0.2.10\"",
+            Self::NotUnicast { .. } => "write the one address that packets are sent to",
+            Self::Family(_) => "IPv4 goes to the key that ends in 4, IPv6 to the one that ends in 6",
+            Self::NoBrackets(_) => "write \"[2001:db8::10]:443\"",
+            Self::NoPort(_) => "append \":80\" for one port, \":*\" for every port that no other bind takes",
+            Self::PortRange(_) => "write one bind for each port, or \":*\" for every port that no other bind takes",
+            Self::Port(_) => "ports are from 1 to 65535",
+            Self::Protocol(_) => "write \"/tcp\", which is the default, or \"/udp\"",
+            Self::Duration { .. } => "write a number and its unit: \"500ms\", \"30s\", \"10m\", \"1h30m\"",
+            Self::DurationRange { .. } => "the unit belongs to the number: \"500ms\", \"30s\", \"10m\", \"1h30m\"",
+            Self::PartOfSecond(_) => "the kernel side counts seconds",
+            Self::Rate(_) | Self::RateCount { .. } | Self::RateRange(_) => "write connections \"/\" duration, as \"100/10s\", or \"off\"",
+            Self::Network { .. } => "write \"10.0.0.0/8\", \"2001:db8::/32\" or one address",
+            Self::Name(_) => "names have 1 to 64 letters, digits, `-`, `_` and `.`",
+            Self::Interface(_) => "names of interfaces have 1 to 15 characters without spaces and `/`",
+            Self::Path(_) => "write it from the root: \"/run/weir\"",
+            Self::Empty => "leave the key out to have its default",
+        }
+    }
+}
+
+/// Letters, digits, `-`, `_` and `.`, so that `POOL/SERVER` can be typed at a shell.
+pub(super) fn check_name(text: &str) -> Result<(), ValueError> {
+    let is_fit = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let is_name = (1..=64).contains(&text.chars().count()) && text.chars().all(is_fit);
+    if is_name { Ok(()) } else { Err(ValueError::Name(text.to_owned())) }
+}
+
+/// linux v6.18 net/core/dev.c, dev_valid_name().
+pub(super) fn interface(text: &str) -> Result<String, ValueError> {
+    let is_fit = |c: char| !c.is_whitespace() && !c.is_control() && c != '/' && c != ':';
+    let is_name = (1..=15).contains(&text.len()) && text != "." && text != ".." && text.chars().all(is_fit);
+    if is_name { Ok(text.to_owned()) } else { Err(ValueError::Interface(text.to_owned())) }
+}
+
+/// A string with something in it.
+pub(super) fn not_empty(text: &str) -> Result<String, ValueError> {
+    if text.trim().is_empty() { Err(ValueError::Empty) } else { Ok(text.to_owned()) }
+}
+
+/// An IP address that can be a packet's destination on a network.
+pub(super) fn unicast(text: &str) -> Result<IpAddr, ValueError> {
+    check_unicast(address(text)?, text)
+}
+
+/// `ADDRESS:PORT/PROTOCOL`; the port may be `*`, the protocol is TCP if absent.
+pub(super) fn bind(text: &str) -> Result<Bind, ValueError> {
+    let (endpoint, protocol) = match text.rsplit_once('/') {
+        None => (text, Protocol::Tcp),
+        Some((endpoint, "tcp")) => (endpoint, Protocol::Tcp),
+        Some((endpoint, "udp")) => (endpoint, Protocol::Udp),
+        Some((_, other)) => return Err(ValueError::Protocol(other.to_owned())),
+    };
+    match split_endpoint(endpoint)? {
+        (IpAddr::V6(_), None) if !endpoint.starts_with('[') => Err(ValueError::NoBrackets(text.to_owned())),
+        (_, None) => Err(ValueError::NoPort(text.to_owned())),
+        (address, Some("*")) => Ok(Bind { address, port: None, protocol }),
+        (address, Some(port)) => Ok(Bind { address, port: Some(parse_port(port)?), protocol }),
+    }
+}
+
+/// As [`bind`] reads it.
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            IpAddr::V4(address) => write!(f, "{address}:")?,
+            IpAddr::V6(address) => write!(f, "[{address}]:")?,
+        }
+        match self.port {
+            Some(port) => write!(f, "{port}")?,
+            None => f.write_str("*")?,
+        }
+        f.write_str(match self.protocol {
+            Protocol::Tcp => "/tcp",
+            Protocol::Udp => "/udp",
+        })
+    }
+}
+
+/// `ADDRESS` or `ADDRESS:PORT`.
+pub(super) fn endpoint(text: &str) -> Result<(IpAddr, Option<u16>), ValueError> {
+    let (address, port) = split_endpoint(text)?;
+    Ok((address, port.map(parse_port).transpose()?))
+}
+
+/// An address with a prefix length, or one address.
+pub(super) fn network(text: &str) -> Result<IpNet, ValueError> {
+    let parsed = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => text.parse().map_err(|source| ValueError::Network { text: text.to_owned(), source })?,
+    };
+    match parsed {
+        IpNet::V6(net) if net.addr().to_ipv4_mapped().is_some() => Err(ValueError::Mapped(text.to_owned())),
+        IpNet::V4(_) | IpNet::V6(_) => Ok(parsed),
+    }
+}
+
+/// The idle time of flows: whole seconds, 1 s to 4 h.
+pub(super) fn idle_time(text: &str) -> Result<Duration, ValueError> {
+    let duration = duration(text, Duration::from_secs(1), Duration::from_secs(4 * 3600))?;
+    if duration.subsec_nanos() == 0 { Ok(duration) } else { Err(ValueError::PartOfSecond(text.to_owned())) }
+}
+
+/// `COUNT/DURATION`, or `off`. The duration is from 100 ms to 1 h, the interval between two events a microsecond or more.
+pub(super) fn rate(text: &str) -> Result<Option<Rate>, ValueError> {
+    if text == "off" {
+        return Ok(None);
+    }
+    let (count, per) = text.split_once('/').ok_or_else(|| ValueError::Rate(text.to_owned()))?;
+    let count: u32 = count.trim().parse().map_err(|source| ValueError::RateCount { text: text.to_owned(), source })?;
+    let per = duration(per.trim(), Duration::from_millis(100), Duration::from_secs(3600))?;
+    if count == 0 || per / count < Duration::from_micros(1) {
+        return Err(ValueError::RateRange(text.to_owned()));
+    }
+    Ok(Some(Rate { count, per }))
+}
+
+fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, ValueError> {
+    let duration = humantime::parse_duration(text).map_err(|source| ValueError::Duration { text: text.to_owned(), source })?;
+    if (least..=most).contains(&duration) {
+        return Ok(duration);
+    }
+    Err(ValueError::DurationRange { text: text.to_owned(), least: least.into(), most: most.into() })
+}
+
+/// The address, and what follows its colon.
+fn split_endpoint(text: &str) -> Result<(IpAddr, Option<&str>), ValueError> {
+    if let Some((bracketed, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        let address: Ipv6Addr = bracketed.parse().map_err(|source| ValueError::Address { text: bracketed.to_owned(), source })?;
+        let port = if rest.is_empty() { None } else { Some(rest.strip_prefix(':').ok_or_else(|| ValueError::Port(rest.to_owned()))?) };
+        return Ok((check_unicast(address.into(), text)?, port));
+    }
+    match text.rsplit_once(':') {
+        Some((before, _)) if before.parse::<Ipv6Addr>().is_ok() && text.parse::<Ipv6Addr>().is_err() => {
+            Err(ValueError::NoBrackets(text.to_owned()))
+        }
+        Some((before, port)) if !before.contains(':') => Ok((unicast(before)?, Some(port))),
+        Some(_) | None => Ok((unicast(text)?, None)),
+    }
+}
+
+fn address(text: &str) -> Result<IpAddr, ValueError> {
+    text.parse().map_err(|source| ValueError::Address { text: text.to_owned(), source })
+}
+
+fn parse_port(text: &str) -> Result<u16, ValueError> {
+    if text.split_once('-').is_some_and(|(low, high)| low.parse::<u16>().is_ok() && high.parse::<u16>().is_ok()) {
+        return Err(ValueError::PortRange(text.to_owned()));
+    }
+    match text.parse() {
+        Ok(port) if port > 0 && !text.starts_with('+') => Ok(port),
+        Ok(_) | Err(_) => Err(ValueError::Port(text.to_owned())),
+    }
+}
+
+fn check_unicast(address: IpAddr, text: &str) -> Result<IpAddr, ValueError> {
+    let kind = match address {
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => return Err(ValueError::Mapped(text.to_owned())),
+        _ if address.is_unspecified() => "the unspecified address",
+        _ if address.is_loopback() => "a loopback address",
+        _ if address.is_multicast() => "a multicast address",
+        IpAddr::V4(v4) if v4.is_broadcast() => "the broadcast address",
+        IpAddr::V4(_) | IpAddr::V6(_) => return Ok(address),
+    };
+    Err(ValueError::NotUnicast { address, kind })
+}
