@@ -6,8 +6,10 @@
 //! | `balance` | shares of slots | – |
 //! | `control` | desired state, plan, operations | `config`, `balance` |
 //! | `dataplane` | the only user of aya | `control` |
+//! | `netlink` | the kernel's links, routes, neighbours and addresses | – |
 //! | `runtime` | wiring of the daemon | all of these |
 //! | `cli` | the operator's commands | all |
 
 pub mod cli;
 pub mod config;
+pub mod netlink;
