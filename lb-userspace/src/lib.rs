@@ -9,4 +9,6 @@
 //! | `runtime` | wiring of the daemon | all of these |
 //! | `cli` | the operator's commands | all |
 
+pub mod balance;
 pub mod config;
+pub mod control;
