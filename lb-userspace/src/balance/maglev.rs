@@ -6,7 +6,7 @@
 
 use std::{cmp::Reverse, net::IpAddr};
 
-use super::digest;
+use super::{Endpoint, digest};
 
 /// The fewest slots of a table.
 pub const MIN_SLOTS: u32 = 256;
@@ -14,20 +14,11 @@ pub const MIN_SLOTS: u32 = 256;
 /// The most slots of a table.
 pub const MAX_SLOTS: u32 = 65_536;
 
-/// What a member's permutation is made of: the same on every node. Ordered, so that the input's order does not count.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Identity {
-    /// The server's address.
-    pub address: IpAddr,
-    /// Its port in host order, 0 for none of its own.
-    pub port: u16,
-}
-
 /// A candidate for slots.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Share {
-    /// Who it is. No two of a table are alike.
-    pub identity: Identity,
+    /// Who it is, and what its permutation is made of. No two of a table are alike.
+    pub server: Endpoint,
     /// Its weight; 0 gets no slot.
     pub weight: u16,
 }
@@ -71,11 +62,11 @@ impl Turn {
     fn new(index: u16, quota: u32, share: &Share, slots: u32) -> Self {
         /// Digits of pi: only that it differs from other digests' keys counts.
         const KEY: u64 = 0x2436_f6a8_885a_308d;
-        let address = match share.identity.address {
+        let address = match share.server.address {
             IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
             IpAddr::V6(v6) => v6.to_bits(),
         };
-        let digest = digest::words([(address >> 64) as u64, address as u64, u64::from(share.identity.port)], KEY);
+        let digest = digest::words([(address >> 64) as u64, address as u64, u64::from(share.server.port)], KEY);
         let mask = slots - 1;
         Self {
             index,

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn share(number: u32, weight: u16) -> Share {
-    Share { identity: Identity { address: Ipv4Addr::from_bits(0x0a00_0000 + number).into(), port: 80 }, weight }
+    Share { server: Endpoint { address: Ipv4Addr::from_bits(0x0a00_0000 + number).into(), port: 80 }, weight }
 }
 
 fn equal_shares(count: u32) -> Vec<Share> {
@@ -24,14 +24,13 @@ fn slots_of_each(table: &[u16], count: usize) -> Vec<u32> {
 }
 
 /// The table by identity, as another node would see it.
-fn owners(slots: u32, shares: &[Share]) -> Vec<Identity> {
-    table(slots, shares).into_iter().map(|index| shares[usize::from(index)].identity).collect()
+fn owners(slots: u32, shares: &[Share]) -> Vec<Endpoint> {
+    table(slots, shares).into_iter().map(|index| shares[usize::from(index)].server).collect()
 }
 
 /// Slots that `after` gives to another than `before`, among those whose owner is in both sets.
 fn moved_needlessly(slots: u32, before: &[Share], after: &[Share]) -> usize {
-    let kept: BTreeSet<Identity> =
-        before.iter().map(|s| s.identity).filter(|identity| after.iter().any(|s| s.identity == *identity)).collect();
+    let kept: BTreeSet<Endpoint> = before.iter().map(|s| s.server).filter(|server| after.iter().any(|s| s.server == *server)).collect();
     let (before, after) = (owners(slots, before), owners(slots, after));
     before.iter().zip(&after).filter(|(b, a)| b != a && kept.contains(b) && kept.contains(a)).count()
 }
@@ -100,7 +99,7 @@ fn a_changed_weight_moves_few_slots_of_the_others() {
 fn a_full_table_takes_few_milliseconds() {
     for members in [20, 100, 1000] {
         let shares = equal_shares(members);
-        #[expect(clippy::disallowed_methods, reason = "measures")]
+        #[allow(clippy::disallowed_methods, reason = "measures")]
         let start = std::time::Instant::now();
         for _ in 0..20 {
             std::hint::black_box(table(65_536, std::hint::black_box(&shares)));
