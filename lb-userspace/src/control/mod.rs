@@ -2,7 +2,10 @@
 
 pub mod desired;
 pub mod header;
+pub mod installed;
 pub mod op;
+pub mod plan;
+mod planes;
 pub mod slot;
 
 use std::net::IpAddr;
