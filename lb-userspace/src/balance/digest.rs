@@ -2,8 +2,8 @@
 
 use lb_common::hash;
 
-/// The digest of `words` in their order under `key`: `hash::word` chained, each result (index in the upper half, tag in the lower) keying the
-/// next step, so that every word and its place count.
+/// The digest of `words` in their order under `key`: `hash::word` chained, each result (index in the upper half, tag in the lower) keying
+/// the next step, so that every word and its place count.
 pub fn words(words: impl IntoIterator<Item = u64>, key: u64) -> u64 {
     words.into_iter().fold(key, |key, word| joined(hash::word(word, key)))
 }

@@ -172,7 +172,8 @@ fn flags(protocol: Protocol, listener: &Listener, pool: &Pool) -> u32 {
     .fold(0, |flags, (flag, _)| flags | flag)
 }
 
-/// Interval and tolerance in microseconds of the generic cell rate algorithm (ITU-T I.371 annex A): with them `count` connections may come at once.
+/// Interval and tolerance in microseconds of the generic cell rate algorithm (ITU-T I.371 annex A): with them `count` connections may come
+/// at once.
 fn gcra(rate: Rate) -> (u32, u32) {
     let per_us = rate.per.as_micros();
     let interval_us = (per_us / u128::from(rate.count.max(1))).max(1);
@@ -187,7 +188,8 @@ fn source_rules(vip: IpAddr, listener: &Listener) -> BTreeMap<IpNet, SourceRule>
     allow.chain(deny).filter(|(net, _)| net.addr().is_ipv4() == vip.is_ipv4()).map(|(net, rule)| (net.trunc(), rule)).collect()
 }
 
-/// Weight and state of each server, in the order of their names. Backups take flows only while every primary is down; one that drains is not.
+/// Weight and state of each server, in the order of their names. Backups take flows only while every primary is down; one that drains is
+/// not.
 fn standings(pool: &Pool) -> Vec<(u16, u8)> {
     let are_primaries_down = pool.servers.values().filter(|server| !server.backup).all(|server| server.state == ServerState::Down);
     let down = match pool.on_down {

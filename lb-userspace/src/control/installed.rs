@@ -1,4 +1,5 @@
-//! The model of what the maps hold: read back from them by `dataplane`, or followed operation by operation. Gives out the numbers that are free.
+//! The model of what the maps hold: read back from them by `dataplane`, or followed operation by operation. Gives out the numbers that are
+//! free.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -83,8 +84,8 @@ pub struct InstalledService {
     pub record: Service,
     /// The current member of each slot.
     pub current: Arc<[Option<MemberId>]>,
-    /// The members with a weight, in the order of their endpoints, that `current` was computed from; none if nobody knows (read back). It spares
-    /// computing the table again.
+    /// The members with a weight, in the order of their endpoints, that `current` was computed from; none if nobody knows (read back). It
+    /// spares computing the table again.
     pub shares: Option<Vec<(MemberId, u16)>>,
 }
 
@@ -185,18 +186,22 @@ impl Installed {
         self.ports.values().copied().chain(any_port).collect()
     }
 
-    pub(super) fn free_service(&self) -> Option<ServiceId> {
+    /// Numbers for services, the lowest first.
+    pub(super) fn free_services(&self) -> impl Iterator<Item = ServiceId> + use<> {
         // A number that a member left behind still names would adopt it.
-        let named: BTreeSet<u16> = self.members.values().flat_map(|member| [member.info.service, member.service.0]).collect();
-        lowest_free(self.capacity.services, |id| self.services.contains_key(&ServiceId(id)) || named.contains(&id)).map(ServiceId)
+        let named = self.members.values().flat_map(|member| [member.info.service, member.service.0]);
+        let used: BTreeSet<u16> = self.services.keys().map(|id| id.0).chain(named).collect();
+        (1..=self.capacity.services).filter(move |id| !used.contains(id)).map(ServiceId)
     }
 
-    pub(super) fn free_members(&self) -> impl Iterator<Item = MemberId> + '_ {
+    /// Numbers for members, the lowest first.
+    pub(super) fn free_members(&self) -> impl Iterator<Item = MemberId> {
         (1..=self.capacity.members).filter_map(MemberId::new).filter(|id| !self.members.contains_key(id))
     }
 
-    pub(super) fn free_vip(&self) -> Option<u16> {
-        lowest_free(self.capacity.vips, |index| self.vips.contains_key(&index))
+    /// Numbers for addresses, the lowest first.
+    pub(super) fn free_vips(&self) -> impl Iterator<Item = u16> {
+        (1..=self.capacity.vips).filter(|index| !self.vips.contains_key(index))
     }
 
     /// The first of `pages` consecutive slot pages that no service has.
@@ -235,10 +240,6 @@ impl InstalledMember {
 /// The pages that so many slots fill, or a part of one.
 pub(super) fn pages_of(slots: u32) -> u32 {
     slots.div_ceil(SLOTS_PER_PAGE)
-}
-
-fn lowest_free(capacity: u16, is_used: impl Fn(u16) -> bool) -> Option<u16> {
-    (1..=capacity).find(|&id| !is_used(id))
 }
 
 #[cfg(test)]

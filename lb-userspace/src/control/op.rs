@@ -63,7 +63,8 @@ pub enum Op {
     SetSlots {
         /// Whose.
         service: ServiceId,
-        /// What the table was computed from, see [`InstalledService::shares`](super::installed::InstalledService::shares); not for the maps.
+        /// What the table was computed from, see [`InstalledService::shares`](super::installed::InstalledService::shares); not for the
+        /// maps.
         shares: Vec<(MemberId, u16)>,
         /// One entry a slot.
         current: Arc<[Option<MemberId>]>,

@@ -1,11 +1,12 @@
 //! The plan: operations that lead from what the maps hold to what they should hold, make before break.
 //!
 //! Order: free what is due · planes and their SNAT addresses · records of new services · members, headers · slots · source rules · changed
-//! service records · publish · unpublish · members that take less or have to go. After any prefix of it no reachable slot names a member that is not written, and planning again leads to
-//! the same end.
+//! service records · publish · unpublish · members that take less or have to go. After any prefix of it no reachable slot names a member
+//! that is not written, and planning again leads to the same end.
 //!
-//! A server that the configuration drops is *retired*: its slots go to others, its record stays. It is freed one idle timeout later, when nothing names
-//! it; named again before that, it is the same member. A dropped service is unpublished, its members retire, and all go together.
+//! A server that the configuration drops is *retired*: its slots go to others, its record stays. It is freed one idle timeout later, when
+//! nothing names it; named again before that, it is the same member. A dropped service is unpublished, its members retire, and all go
+//! together.
 
 mod free;
 mod make;
@@ -66,8 +67,8 @@ pub enum PlanError {
     },
 }
 
-/// The operations from `installed` to `desired`; none when nothing differs. `now_unix_s` is in seconds of the Unix epoch. `incarnation` gives a random number that
-/// it never gave before, one for each new service.
+/// The operations from `installed` to `desired`; none when nothing differs. `now_unix_s` is in seconds of the Unix epoch. `incarnation`
+/// gives a random number that it never gave before, one for each new service.
 ///
 /// # Errors
 /// [`PlanError`] if a table is full. Nothing should be done then.

@@ -1,7 +1,7 @@
 //! Which numbers NAT planes have. A header names consecutive planes, one for each SNAT address, and a plane in use cannot move.
 //!
-//! So a list that grows is extended in place where there is room. Where there is none, its new planes go where all of it would fit,
-//! the member uses those alone, and the older ones follow once their flows have ended and they were freed.
+//! So a list that grows is extended in place where there is room. Where there is none, its new planes go where all of it would fit, the
+//! member uses those alone, and the older ones follow once their flows have ended and they were freed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,15 +31,15 @@ impl PlaneNumbers {
         Self { capacity: installed.capacity.planes, by_key, by_index, lowest_free: 1 }
     }
 
-    /// The operations that give every plane of these lists a number and its fields; none where one has no room.
+    /// The operations that give these lists' planes numbers and fields; none where a list has no room at all.
     pub(super) fn provide(&mut self, installed: &Installed, lists: &BTreeSet<&[PlaneSpec]>) -> Option<Vec<Op>> {
         let mut written = BTreeSet::new();
         let mut ops = Vec::new();
         for list in lists {
+            self.place(list)?;
             for plane in *list {
-                let index = match self.by_key.get(&plane.key()) {
-                    Some(&index) => index,
-                    None => self.place(plane, list)?,
+                let Some(&index) = self.by_key.get(&plane.key()) else {
+                    continue;
                 };
                 if installed.planes.get(&index) != Some(plane) && written.insert(index) {
                     ops.push(Op::WritePlane { index, plane: *plane });
@@ -49,19 +49,28 @@ impl PlaneNumbers {
         Some(ops)
     }
 
-    /// Gives a plane of `list` that has no number one.
-    fn place(&mut self, plane: &PlaneSpec, list: &[PlaneSpec]) -> Option<u16> {
-        let window = self.window(list).unwrap_or((1, self.capacity));
-        let is_of_list = |index: u16| self.by_index.get(&index).is_some_and(|key| list.iter().any(|plane| plane.key() == *key));
-        let free = |index: &u16| !self.by_index.contains_key(index);
-        let beside = (window.0..=window.1).filter(free).find(|&index| is_of_list(index - 1) || is_of_list(index.saturating_add(1)));
-        let index = beside.or_else(|| (window.0..=window.1).find(free))?;
-        self.by_key.insert(plane.key(), index);
-        self.by_index.insert(index, plane.key());
+    /// Numbers those of `list` that have none. Where the whole does not fit but a part of it is there, that part serves alone.
+    fn place(&mut self, list: &[PlaneSpec]) -> Option<()> {
+        let missing: Vec<Key> = list.iter().map(PlaneSpec::key).filter(|key| !self.by_key.contains_key(key)).collect();
+        if missing.is_empty() {
+            return Some(());
+        }
+        let Some((first, last)) = self.window(list) else {
+            return (missing.len() < list.len()).then_some(());
+        };
+        let own: BTreeSet<Key> = list.iter().map(PlaneSpec::key).collect();
+        for key in missing {
+            let is_own = |index: u16| self.by_index.get(&index).is_some_and(|key| own.contains(key));
+            let free = |index: &u16| !self.by_index.contains_key(index);
+            let beside = (first..=last).filter(free).find(|&index| is_own(index - 1) || is_own(index.saturating_add(1)));
+            let index = beside.or_else(|| (first..=last).find(free))?;
+            self.by_key.insert(key, index);
+            self.by_index.insert(index, key);
+        }
         while self.by_index.contains_key(&self.lowest_free) {
             self.lowest_free += 1;
         }
-        Some(index)
+        Some(())
     }
 
     /// The first and last number of where all of `list` fits: free, or its own; of several, where most of it is already.

@@ -8,8 +8,8 @@
 //!    └ first member       └──┘ other: only current            └─ other member or none → LEARNING
 //! ```
 //!
-//! A slot whose current member is none stays learning until it has one: its flows still go to the default, and a settled or clean word could not
-//! say so.
+//! A slot whose current member is none stays learning until it has one: its flows still go to the default, and a settled or clean word
+//! could not say so.
 
 use lb_common::words::{MemberId, SlotState, SlotWord, Tick};
 
@@ -48,8 +48,8 @@ pub fn change(word: SlotWord, current: Option<MemberId>, now: Tick) -> SlotChang
 
 /// The slot once time has done its work, if it changes.
 ///
-/// `learning_since` is its learning timer; `last_no_room` when a flow of its service last found no room in the cache; `idle_s` the service's idle timeout.
-/// Ticks count whole seconds, so that a full timeout has passed only when their difference exceeds it.
+/// `learning_since` is its learning timer; `last_no_room` when a flow of its service last found no room in the cache; `idle_s` the
+/// service's idle timeout. Ticks count whole seconds, so that a full timeout has passed only when their difference exceeds it.
 pub fn ripen(word: SlotWord, learning_since: Tick, last_no_room: Option<Tick>, idle_s: u32, now: Tick) -> Option<SlotWord> {
     let is_past = |tick: Tick| has_passed(tick, idle_s, now);
     match word.state() {

@@ -94,20 +94,6 @@ fn a_changed_weight_moves_few_slots_of_the_others() {
     assert!(moved < 65_536 * 15 / 1000, "{moved}");
 }
 
-#[test]
-#[ignore = "times the release build"]
-fn a_full_table_takes_few_milliseconds() {
-    for members in [20, 100, 1000] {
-        let shares = equal_shares(members);
-        #[allow(clippy::disallowed_methods, reason = "measures")]
-        let start = std::time::Instant::now();
-        for _ in 0..20 {
-            std::hint::black_box(table(65_536, std::hint::black_box(&shares)));
-        }
-        println!("{members} members: {:?}", start.elapsed() / 20);
-    }
-}
-
 /// The figure is the contract between nodes: another table would send a peer's flows to other servers.
 #[test]
 fn tables_never_change_between_versions() {

@@ -29,9 +29,9 @@ fn the_lowest_free_numbers_are_given() {
     let member = MemberId::new(1).unwrap();
     maps.apply(&Op::WriteMember { id: member, info: MemberInfo { service: 1, ..MemberInfo::zeroed() } });
     assert_eq!(maps.free_members().map(MemberId::number).collect::<Vec<_>>(), [2]);
-    assert_eq!(maps.free_service(), Some(ServiceId(2)), "a member left behind names the first");
+    assert_eq!(maps.free_services().next(), Some(ServiceId(2)), "a member left behind names the first");
     maps.apply(&Op::FreeMember { id: member });
-    assert_eq!(maps.free_service(), Some(ServiceId(1)));
+    assert_eq!(maps.free_services().next(), Some(ServiceId(1)));
 }
 
 #[test]

@@ -2,36 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lb_common::words::{MemberId, ServiceId};
+use lb_common::{
+    maps::Service,
+    words::{MemberId, ServiceId},
+};
 
 use super::{Draft, Freeable};
 use crate::control::{ServiceKey, installed::InstalledMember, op::Op};
 
 pub(super) fn free_due(draft: &mut Draft<'_>, freeable: &Freeable) {
-    let mut members_of: BTreeMap<ServiceId, Vec<MemberId>> = BTreeMap::new();
+    let mut members_of: BTreeMap<ServiceId, Vec<MemberId>> = draft.state.services.keys().map(|id| (*id, Vec::new())).collect();
     for (id, member) in &draft.state.members {
         members_of.entry(ServiceId(member.info.service)).or_default().push(*id);
     }
     let published = draft.state.published_services();
     for (service, members) in members_of {
-        if published.contains(&service) {
-            free_members(draft, service, &members, freeable);
-        } else if draft.state.services.contains_key(&service) {
-            free_with_members(draft, service, &members, freeable);
-        } else {
-            // Left behind by a plan that was cut short after its service was freed.
+        if !draft.state.services.contains_key(&service) {
+            // Left behind by a plan that was cut short after their service was freed.
             free_all(draft, members.into_iter().filter(|id| freeable.members.contains(id)));
+        } else if published.contains(&service) {
+            free_members(draft, service, &members, freeable);
+        } else {
+            free_with_members(draft, service, &members, freeable);
         }
     }
-    let memberless: Vec<ServiceId> = draft.state.services.keys().copied().filter(|id| is_memberless(draft, *id)).collect();
-    for service in memberless.into_iter().filter(|id| !published.contains(id)) {
-        free_with_members(draft, service, &[], freeable);
-    }
     free_planes(draft, freeable);
-}
-
-fn is_memberless(draft: &Draft<'_>, service: ServiceId) -> bool {
-    draft.state.members.values().all(|member| member.info.service != service.0)
 }
 
 fn free_members(draft: &mut Draft<'_>, service: ServiceId, members: &[MemberId], freeable: &Freeable) {
@@ -75,7 +70,7 @@ fn is_due(draft: &Draft<'_>, service: ServiceId, id: MemberId, freeable: &Freeab
         && !is_named(draft, member, &service.record)
 }
 
-fn is_named(draft: &Draft<'_>, member: &InstalledMember, record: &lb_common::maps::Service) -> bool {
+fn is_named(draft: &Draft<'_>, member: &InstalledMember, record: &Service) -> bool {
     let service = ServiceKey::of(record).and_then(|key| draft.desired.services.get(&key));
     service.is_some_and(|service| service.members.contains_key(&member.endpoint()))
 }

@@ -28,11 +28,12 @@ pub(super) fn planes(draft: &mut Draft<'_>) -> Result<(), PlanError> {
 
 /// Slot pages and records of services that have none: the slots cannot be set before the record says where they are.
 pub(super) fn services(draft: &mut Draft<'_>, incarnation: &mut dyn FnMut() -> u64) -> Result<(), PlanError> {
+    let mut free = draft.state.free_services();
     for (key, service) in &draft.desired.services {
         if draft.services.contains_key(key) {
             continue;
         }
-        let id = draft.state.free_service().ok_or(PlanError::Services { capacity: draft.state.capacity.services })?;
+        let id = free.next().ok_or(PlanError::Services { capacity: draft.state.capacity.services })?;
         let pages = pages_of(service.slots);
         let first_page = draft.state.free_pages(pages).ok_or(PlanError::SlotPages { slots: service.slots, pages })?;
         let kept = Kept { id, slot_page: first_page, slots: service.slots, slot_key: service.slot_key, incarnation: incarnation() };
@@ -81,11 +82,9 @@ fn record(key: &ServiceKey, service: &DesiredService, kept: Kept) -> Service {
 /// Members that are new or may take more than they did, then headers: before any slot names them.
 pub(super) fn members(draft: &mut Draft<'_>) -> Result<(), PlanError> {
     let desired = draft.desired;
-    let mut free: Vec<MemberId> = Vec::new();
     let missing = desired.services.iter().flat_map(|(key, service)| service.members.keys().map(move |endpoint| (key, endpoint)));
     let missing = missing.filter(|(key, endpoint)| !draft.members.contains_key(&(draft.services[key], **endpoint))).count();
-    free.extend(draft.state.free_members().take(missing));
-    let mut free = free.into_iter();
+    let mut free = draft.state.free_members().take(missing).collect::<Vec<_>>().into_iter();
     let planes = PlaneNumbers::of(&draft.state);
     for (key, service) in &desired.services {
         let service_id = draft.services[key];

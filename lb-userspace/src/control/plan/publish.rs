@@ -16,8 +16,11 @@ use crate::{
 
 /// Makes the addresses of planes receive replies, before a header names the planes.
 pub(super) fn snat_addresses(draft: &mut Draft<'_>) -> Result<(), PlanError> {
-    for address in plane_addresses(draft) {
-        let (index, installed) = numbered(draft, address)?;
+    let addresses = plane_addresses(draft);
+    let numbers = numbers(draft, addresses.iter())?;
+    for address in addresses {
+        let index = numbers[&address];
+        let installed = draft.state.vips.get(&index).copied().unwrap_or_else(|| no_services(address));
         publish_vip(draft, index, Vip { flags: installed.flags | u32::from(VipWord::SNAT), ..installed });
     }
     Ok(())
@@ -25,9 +28,10 @@ pub(super) fn snat_addresses(draft: &mut Draft<'_>) -> Result<(), PlanError> {
 
 /// Makes packets reach every desired service.
 pub(super) fn publish(draft: &mut Draft<'_>) -> Result<(), PlanError> {
-    for (address, wanted) in addresses(draft) {
-        let (index, _) = numbered(draft, address)?;
-        publish_vip(draft, index, wanted);
+    let wanted = addresses(draft);
+    let numbers = numbers(draft, wanted.keys())?;
+    for (address, vip) in wanted {
+        publish_vip(draft, numbers[&address], vip);
     }
     let ports: Vec<(PortKey, ServiceId)> = ports(draft).into_iter().collect();
     for (key, service) in ports {
@@ -83,22 +87,29 @@ fn plane_addresses(draft: &Draft<'_>) -> BTreeSet<Address> {
 }
 
 fn ports(draft: &Draft<'_>) -> BTreeMap<PortKey, ServiceId> {
-    let indexes: BTreeMap<Address, u16> = draft.state.vips.iter().map(|(index, vip)| (vip.address, *index)).collect();
+    let numbers = known_numbers(draft);
     let keys = draft.desired.services.keys().filter(|key| key.port != 0);
     keys.filter_map(|key| {
-        let vip = *indexes.get(&key.vip_address())?;
+        let vip = *numbers.get(&key.vip_address())?;
         Some((PortKey { vip, port: key.port, protocol: number(key.protocol) }, draft.services[key]))
     })
     .collect()
 }
 
-/// The address's number, or a free one, and its record.
-fn numbered(draft: &Draft<'_>, address: Address) -> Result<(u16, Vip), PlanError> {
-    if let Some((index, vip)) = draft.state.vips.iter().find(|(_, vip)| vip.address == address) {
-        return Ok((*index, *vip));
+fn known_numbers(draft: &Draft<'_>) -> BTreeMap<Address, u16> {
+    draft.state.vips.iter().map(|(index, vip)| (vip.address, *index)).collect()
+}
+
+/// The numbers of these addresses and all known ones; free numbers for those that have none.
+fn numbers<'a>(draft: &Draft<'_>, addresses: impl Iterator<Item = &'a Address>) -> Result<BTreeMap<Address, u16>, PlanError> {
+    let mut numbers = known_numbers(draft);
+    let mut free = draft.state.free_vips();
+    for address in addresses {
+        if !numbers.contains_key(address) {
+            numbers.insert(*address, free.next().ok_or(PlanError::Vips { capacity: draft.state.capacity.vips })?);
+        }
     }
-    let index = draft.state.free_vip().ok_or(PlanError::Vips { capacity: draft.state.capacity.vips })?;
-    Ok((index, no_services(address)))
+    Ok(numbers)
 }
 
 fn publish_vip(draft: &mut Draft<'_>, index: u16, vip: Vip) {

@@ -26,8 +26,8 @@ pub(super) fn slots(draft: &mut Draft<'_>) {
     }
 }
 
-/// Notes for services read back from the maps that their slots are what `desired` gives, where they are. Without it every plan would compute their
-/// tables again to find no difference.
+/// Notes for services read back from the maps that their slots are what `desired` gives, where they are. Without it every plan would
+/// compute their tables again to find no difference.
 pub fn recognise(installed: &mut Installed, desired: &Desired) {
     let members: BTreeMap<(ServiceId, Endpoint), MemberId> =
         installed.members.iter().map(|(id, member)| ((ServiceId(member.info.service), member.endpoint()), *id)).collect();
@@ -43,7 +43,8 @@ pub fn recognise(installed: &mut Installed, desired: &Desired) {
     }
 }
 
-/// The services that keep another number of slots, or another slot key, than the configuration gives them: both stay for a service's life, or its flows would be lost.
+/// The services that keep another number of slots, or another slot key, than the configuration gives them: both stay for a service's life,
+/// or its flows would be lost.
 pub fn held_back(installed: &Installed, desired: &Desired) -> Vec<ServiceKey> {
     let services = installed.services.values().filter_map(|service| Some((ServiceKey::of(&service.record)?, &service.record)));
     services

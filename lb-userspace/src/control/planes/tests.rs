@@ -80,3 +80,10 @@ fn more_planes_than_the_map_holds_have_no_room() {
     let list: Vec<PlaneSpec> = (20..29).map(plane).collect();
     assert_eq!(PlaneNumbers::of(&maps).provide(&maps, &[&list[..]].into()), None);
 }
+
+#[test]
+fn a_list_that_fits_nowhere_keeps_to_the_part_that_is_there() {
+    let mut maps = installed(&[(1, plane(20))]);
+    maps.planes.extend((2..=7).map(|index| (index, plane_toward(9, index as u8))));
+    assert_eq!(provided(&mut maps, &[plane(20), plane(21)]), (vec![], (1, 1)));
+}

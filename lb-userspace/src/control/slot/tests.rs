@@ -16,7 +16,9 @@ fn word(current: u16, default: u16, stamp: Tick) -> SlotWord {
 }
 
 /// (current, default) before, new current, (current, default) after, timer.
-const CHANGES: &[((u16, u16), u16, (u16, u16), LearningTimer)] = &[
+type Change = ((u16, u16), u16, (u16, u16), LearningTimer);
+
+const CHANGES: &[Change] = &[
     // Nobody has had it: clean with the new one.
     ((NONE, NONE), A, (A, NONE), Keep),
     // Clean.
