@@ -104,7 +104,7 @@ fn tables_never_change_between_versions() {
 }
 
 fn slots() -> impl Strategy<Value = u32> {
-    (8_u32..=16).prop_map(|exponent| 1 << exponent)
+    (8_u32..=13).prop_map(|exponent| 1 << exponent)
 }
 
 fn shares() -> impl Strategy<Value = Vec<Share>> {

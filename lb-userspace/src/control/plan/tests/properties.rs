@@ -101,7 +101,7 @@ fn perform(world: &mut World, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     /// [`World::perform`] checks after every operation that no reachable slot names a free or unwritten member.
     #[test]

@@ -212,12 +212,11 @@ impl World {
         }
     }
 
-    /// What is out of use if no flow lives: whatever no reachable slot names.
+    /// What is out of use if no flow lives: whatever no reachable slot has as its default.
     pub(super) fn freeable(&self) -> Freeable {
         let published = self.maps.published_services();
         let reachable = self.slots.iter().filter(|(id, _)| published.contains(id));
-        let named: BTreeSet<MemberId> =
-            reachable.flat_map(|(_, slots)| slots).flat_map(|(word, _)| [word.current(), word.default()]).flatten().collect();
+        let named: BTreeSet<MemberId> = reachable.flat_map(|(_, slots)| slots).filter_map(|(word, _)| word.default()).collect();
         let members = self.maps.members.keys().copied().filter(|id| !named.contains(id)).collect();
         Freeable { members, planes: self.maps.planes.keys().copied().collect() }
     }
