@@ -248,6 +248,19 @@ fn a_member_half_written_is_written_again() {
 }
 
 #[test]
+fn a_retired_member_that_a_slot_still_names_is_not_freed_and_the_slot_is_mended() {
+    let one = web_on(&[server(2)]);
+    let mut world = World::fresh(&web_on(&[server(1), server(2)]));
+    world.converge(&one);
+    world.now += 500;
+    let id = world.member(1).unwrap().0;
+    let service = world.maps.services.get_mut(&ServiceId(1)).unwrap();
+    (service.current, service.shares) = ([Some(id); 256].into(), None);
+    let freeable = Freeable { members: [id].into(), ..Freeable::default() };
+    assert_eq!(kinds(&world.plan(&one, &freeable).unwrap()), ["slots"]);
+}
+
+#[test]
 fn a_full_table_is_an_error_that_names_it() {
     let error = |change: &dyn Fn(&mut Installed), desired: &Desired| {
         let mut world = World::new();
