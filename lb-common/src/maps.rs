@@ -250,7 +250,15 @@ pub const HEADER_WORDS: usize = 12;
 /// | 32 | 96 | bytes | network |
 ///
 /// `bytes` holds, from its start, the Ethernet header (`link_bytes`) and for tunnels the outer IP header, and for GUE the UDP and GUE headers, with
-/// length, checksum and identification fields zero. For NAT see [`Header::nat`].
+/// length, checksum and identification fields zero. For NAT its words are:
+///
+/// | words | meaning | order |
+/// |---|---|---|
+/// | 0, 1 | Ethernet header, two bytes of zero | network |
+/// | 2, 3 | SNAT address of the first plane | network |
+/// | 4, 5 | server address | network |
+/// | 6 | low 16 bits: server port as wire bytes, 0 keeps the packet's | network |
+/// | 7 to 11 | zero | – |
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 pub struct Header {

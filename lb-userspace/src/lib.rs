@@ -10,6 +10,8 @@
 //! | `runtime` | wiring of the daemon | all of these |
 //! | `cli` | the operator's commands | all |
 
+pub mod balance;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod netlink;

@@ -1,48 +1,132 @@
-//! The operations that a plan consists of, and the model of what they leave in the maps.
+//! The operations that a plan consists of.
 //!
-//! Each operation is one step that is safe to stop after. [`super::plan`] makes them, `dataplane` performs them, [`super::Installed::apply`] says
-//! what the maps hold afterwards.
+//! Each operation is one step that is safe to stop after. [`super::plan`] makes them, `dataplane` performs them,
+//! [`Installed::apply`](super::installed::Installed::apply) says what the maps hold afterwards.
+
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use lb_common::{
     address::Address,
-    maps::{Header, MemberInfo, Service, Vip},
+    maps::{Header, MemberInfo, Service, SourceRule, Vip},
     words::{MemberId, ServiceId},
 };
 
 /// One step of a plan.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Op {
-    /// Create zeroed slot pages `first_page .. first_page + pages` and put them into `SLOT_PAGES`.
-    CreateSlots { first_page: u32, pages: u32 },
+    /// Create zeroed slot pages and put them into `SLOT_PAGES`, in place of any that are there.
+    CreateSlots {
+        /// Index of the first.
+        first_page: u32,
+        /// How many.
+        pages: u32,
+    },
     /// Write `MEMBER_INFO` and the state and service of the `MEMBERS` word; the word's header index stays if it has one.
-    WriteMember { id: MemberId, info: MemberInfo },
-    /// Write the header to a fresh record, then flip the member's word to it. None: the word names header 0 (no next hop).
-    SetHeader { id: MemberId, header: Option<Box<Header>> },
+    WriteMember {
+        /// Whose.
+        id: MemberId,
+        /// The whole record.
+        info: MemberInfo,
+    },
+    /// Write the header to a fresh record, then flip the member's word to it.
+    SetHeader {
+        /// Whose.
+        id: MemberId,
+        /// None: the word names header 0 (no next hop).
+        header: Option<Box<Header>>,
+    },
     /// Write a plane's constant fields, its chunks as they are, and publish its endpoint in `NAT_ENDPOINTS`.
-    WritePlane { index: u16, plane: PlaneSpec },
+    WritePlane {
+        /// Its number.
+        index: u16,
+        /// Its constant fields.
+        plane: PlaneSpec,
+    },
     /// Add or replace the rule of a source prefix.
-    AddSourceRule { service: ServiceId, source: IpNet, rule: u32 },
+    AddSourceRule {
+        /// Whose.
+        service: ServiceId,
+        /// The prefix, host bits zero.
+        source: IpNet,
+        /// What becomes of its sources.
+        rule: SourceRule,
+    },
     /// Write a service's record. The service may be in use: every field that differs then is a single aligned store.
-    WriteService { id: ServiceId, record: Service },
-    /// Make these the current members of the service's slots, one entry a slot, by the rules of [`super::slot::change`].
-    SetSlots { service: ServiceId, current: Vec<Option<MemberId>> },
+    WriteService {
+        /// Its number.
+        id: ServiceId,
+        /// The whole record.
+        record: Service,
+    },
+    /// Make these the current members of the service's slots, by the rules of [`super::slot::change`]. The service's record is written.
+    SetSlots {
+        /// Whose.
+        service: ServiceId,
+        /// What the table was computed from, see [`InstalledService::shares`](super::installed::InstalledService::shares); not for the
+        /// maps.
+        shares: Vec<(MemberId, u16)>,
+        /// One entry a slot.
+        current: Arc<[Option<MemberId>]>,
+    },
     /// Write `VIPS`, then the entry in `VIP_LINES` if it is missing or its flags changed.
-    PublishVip { index: u16, vip: Vip },
+    PublishVip {
+        /// The record's number.
+        index: u16,
+        /// The whole record.
+        vip: Vip,
+    },
     /// Put (VIP, port, protocol) → service into `PORT_LINES`. Not for any-port services, which the VIP's record names.
-    PublishPort { vip: u16, port: u16, protocol: u8, service: ServiceId },
+    PublishPort {
+        /// The VIP's number.
+        vip: u16,
+        /// In host order.
+        port: u16,
+        /// 6 or 17.
+        protocol: u8,
+        /// Who takes it.
+        service: ServiceId,
+    },
     /// Remove that entry.
-    UnpublishPort { vip: u16, port: u16, protocol: u8 },
+    UnpublishPort {
+        /// The VIP's number.
+        vip: u16,
+        /// In host order.
+        port: u16,
+        /// 6 or 17.
+        protocol: u8,
+    },
     /// Remove the entry in `VIP_LINES`, then clear the record.
-    UnpublishVip { index: u16 },
+    UnpublishVip {
+        /// The record's number.
+        index: u16,
+    },
     /// Remove the rule of a source prefix.
-    RemoveSourceRule { service: ServiceId, source: IpNet },
+    RemoveSourceRule {
+        /// Whose.
+        service: ServiceId,
+        /// The prefix.
+        source: IpNet,
+    },
     /// Clear the member's word, info and counters: its number may be used again.
-    FreeMember { id: MemberId },
+    FreeMember {
+        /// Its number.
+        id: MemberId,
+    },
     /// Remove the plane's endpoint, return its chunks, clear the record.
-    FreePlane { index: u16 },
+    FreePlane {
+        /// Its number.
+        index: u16,
+    },
     /// Clear the service's record and counters and drop its slot pages: its number may be used again.
-    FreeService { id: ServiceId, first_page: u32, pages: u32 },
+    FreeService {
+        /// Its number.
+        id: ServiceId,
+        /// Index of its first slot page.
+        first_page: u32,
+        /// How many it has.
+        pages: u32,
+    },
 }
 
 /// The constant part of a NAT plane.
@@ -52,7 +136,7 @@ pub struct PlaneSpec {
     pub snat: Address,
     /// The server.
     pub server: Address,
-    /// Its port, host order.
+    /// Its port, host order; 0 for every port, toward a server that keeps the ports of an any-port service.
     pub server_port: u16,
     /// 6 or 17.
     pub protocol: u8,
@@ -60,4 +144,11 @@ pub struct PlaneSpec {
     pub low: (u8, u8),
     /// Positions of the upper range: first and number.
     pub high: (u8, u8),
+}
+
+impl PlaneSpec {
+    /// What no two planes have in common: SNAT address, server endpoint and protocol.
+    pub fn key(&self) -> (Address, Address, u16, u8) {
+        (self.snat, self.server, self.server_port, self.protocol)
+    }
 }

@@ -1,0 +1,207 @@
+//! Planes, services, members, headers, source rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lb_common::{
+    maps::{Header, MemberInfo, Service},
+    words::{MemberId, MemberWord, ServiceId},
+};
+
+use super::{Draft, PlanError};
+use crate::control::{
+    Endpoint, ServiceKey,
+    desired::{DesiredMember, DesiredService},
+    header::{self, Target},
+    installed::pages_of,
+    number,
+    op::{Op, PlaneSpec},
+    planes::PlaneNumbers,
+};
+
+pub(super) fn planes(draft: &mut Draft<'_>) -> Result<(), PlanError> {
+    let members = draft.desired.services.values().flat_map(|service| service.members.values());
+    let lists: BTreeSet<&[PlaneSpec]> = members.map(|member| &member.planes[..]).filter(|list| !list.is_empty()).collect();
+    let ops = PlaneNumbers::of(&draft.state).provide(&draft.state, &lists);
+    ops.ok_or(PlanError::Planes { capacity: draft.state.capacity.planes })?.into_iter().for_each(|op| draft.push(op));
+    Ok(())
+}
+
+/// Slot pages and records of services that have none: the slots cannot be set before the record says where they are.
+pub(super) fn services(draft: &mut Draft<'_>, incarnation: &mut dyn FnMut() -> u64) -> Result<(), PlanError> {
+    let mut free = draft.state.free_services();
+    for (key, service) in &draft.desired.services {
+        if draft.services.contains_key(key) {
+            continue;
+        }
+        let id = free.next().ok_or(PlanError::Services { capacity: draft.state.capacity.services })?;
+        let pages = pages_of(service.slots);
+        let first_page = draft.state.free_pages(pages).ok_or(PlanError::SlotPages { slots: service.slots, pages })?;
+        let kept = Kept { id, slot_page: first_page, slots: service.slots, slot_key: service.slot_key, incarnation: incarnation() };
+        draft.push(Op::CreateSlots { first_page, pages });
+        draft.push(Op::WriteService { id, record: record(key, service, kept) });
+        draft.services.insert(*key, id);
+    }
+    Ok(())
+}
+
+/// What of a service's record stays as long as it lives: its flows depend on it.
+struct Kept {
+    id: ServiceId,
+    slot_page: u32,
+    slots: u32,
+    slot_key: u64,
+    incarnation: u64,
+}
+
+impl Kept {
+    fn of(id: ServiceId, record: &Service) -> Self {
+        let slots = record.slot_mask + 1;
+        Self { id, slot_page: record.slot_page, slots, slot_key: record.slot_key, incarnation: record.incarnation }
+    }
+}
+
+fn record(key: &ServiceKey, service: &DesiredService, kept: Kept) -> Service {
+    Service {
+        vip: key.vip_address(),
+        slot_key: kept.slot_key,
+        incarnation: kept.incarnation,
+        slot_page: kept.slot_page,
+        slot_mask: kept.slots - 1,
+        idle_s: service.idle_s,
+        port: key.port,
+        protocol: number(key.protocol),
+        reserved0: 0,
+        flags: service.flags,
+        rate_interval_us: service.rate_interval_us,
+        rate_tolerance_us: service.rate_tolerance_us,
+        id: kept.id.0,
+        reserved1: 0,
+    }
+}
+
+/// Members that are new or may take more than they did, then headers: before any slot names them.
+pub(super) fn members(draft: &mut Draft<'_>) -> Result<(), PlanError> {
+    let desired = draft.desired;
+    let missing = desired.services.iter().flat_map(|(key, service)| service.members.keys().map(move |endpoint| (key, endpoint)));
+    let missing = missing.filter(|(key, endpoint)| !draft.members.contains_key(&(draft.services[key], **endpoint))).count();
+    let mut free = draft.state.free_members().take(missing).collect::<Vec<_>>().into_iter();
+    let planes = PlaneNumbers::of(&draft.state);
+    for (key, service) in &desired.services {
+        let service_id = draft.services[key];
+        for (endpoint, member) in &service.members {
+            let id = match draft.members.get(&(service_id, *endpoint)) {
+                Some(id) => *id,
+                None => free.next().ok_or(PlanError::Members { capacity: draft.state.capacity.members })?,
+            };
+            draft.members.insert((service_id, *endpoint), id);
+            let info = info(service_id, endpoint, member);
+            if is_no_less(draft, id, &info) {
+                write_member(draft, id, info);
+            }
+            set_header(draft, id, header_of(draft, key, endpoint, member, &planes));
+        }
+    }
+    reroute_retired(draft);
+    Ok(())
+}
+
+/// Members that take less than they did, or retire: after the slots have left them and the services are unpublished.
+pub(super) fn lesser_members(draft: &mut Draft<'_>) {
+    let wanted = wanted_members(draft);
+    let ids: Vec<MemberId> = draft.state.members.keys().copied().collect();
+    for id in ids {
+        let info = wanted.get(&id).copied().unwrap_or_else(|| retired(draft, id));
+        write_member(draft, id, info);
+    }
+}
+
+fn wanted_members(draft: &Draft<'_>) -> BTreeMap<MemberId, MemberInfo> {
+    let services = draft.desired.services.iter().map(|(key, service)| (draft.services[key], service));
+    let members = services.flat_map(|(id, service)| service.members.iter().map(move |(endpoint, member)| (id, endpoint, member)));
+    members.map(|(service, endpoint, member)| (draft.members[&(service, *endpoint)], info(service, endpoint, member))).collect()
+}
+
+fn info(service: ServiceId, endpoint: &Endpoint, member: &DesiredMember) -> MemberInfo {
+    MemberInfo {
+        address: endpoint.address.into(),
+        port: endpoint.port,
+        service: service.0,
+        weight: member.weight,
+        state: member.state,
+        forward: member.forward as u8,
+        retired_at: 0,
+    }
+}
+
+/// The info of a member that nobody wants. A time to come (the clock was set back) is set anew, or it would stay for as long.
+fn retired(draft: &Draft<'_>, id: MemberId) -> MemberInfo {
+    let info = draft.state.members[&id].info;
+    let retired_at = if info.retired_at == 0 || info.retired_at > draft.now_unix_s { draft.now_unix_s.max(1) } else { info.retired_at };
+    MemberInfo { weight: 0, state: info.state | MemberWord::NO_NEW, retired_at, ..info }
+}
+
+/// Whether a member may take at least what it took: every state flag forbids something.
+fn is_no_less(draft: &Draft<'_>, id: MemberId, info: &MemberInfo) -> bool {
+    draft.state.members.get(&id).is_none_or(|member| info.state & !member.state == 0)
+}
+
+fn write_member(draft: &mut Draft<'_>, id: MemberId, info: MemberInfo) {
+    if draft.state.members.get(&id).is_none_or(|member| !member.is_as(&info)) {
+        draft.push(Op::WriteMember { id, info });
+    }
+}
+
+/// None without a next hop, or with one that does not fit: packets to the member are then dropped and counted.
+fn header_of(draft: &Draft<'_>, key: &ServiceKey, server: &Endpoint, member: &DesiredMember, planes: &PlaneNumbers) -> Option<Header> {
+    let hop = draft.desired.next_hops.get(&server.address)?;
+    let target = Target {
+        forward: member.forward,
+        server: *server,
+        vip: key.vip,
+        tunnel_source: member.tunnel_source,
+        gue_port: member.gue_port,
+        planes: planes.run(&member.planes),
+    };
+    header::build(&target, hop).ok()
+}
+
+fn set_header(draft: &mut Draft<'_>, id: MemberId, header: Option<Header>) {
+    let header = header.map(Box::new);
+    if draft.state.members.get(&id).is_some_and(|member| member.header != header) {
+        draft.push(Op::SetHeader { id, header });
+    }
+}
+
+/// The flows of retired members still follow routes and neighbours.
+fn reroute_retired(draft: &mut Draft<'_>) {
+    let wanted: BTreeSet<MemberId> = wanted_members(draft).into_keys().collect();
+    let retired = draft.state.members.iter().filter(|(id, _)| !wanted.contains(id));
+    let headers: Vec<(MemberId, Header)> = retired
+        .filter_map(|(id, member)| {
+            let hop = draft.desired.next_hops.get(&member.info.address.ip())?;
+            Some((*id, header::rerouted(member.header.as_deref()?, hop)))
+        })
+        .collect();
+    headers.into_iter().for_each(|(id, header)| set_header(draft, id, Some(header)));
+}
+
+/// Rules that are new, then records, then rules that are gone: so that no source is refused between a list and its successor.
+pub(super) fn rules_and_records(draft: &mut Draft<'_>) {
+    let desired = draft.desired;
+    for (key, wanted) in &desired.services {
+        let id = draft.services[key];
+        for (&source, &rule) in &wanted.rules {
+            if draft.state.rules.get(&(id, source)) != Some(&rule) {
+                draft.push(Op::AddSourceRule { service: id, source, rule });
+            }
+        }
+        let installed = draft.state.services[&id].record;
+        let record = record(key, wanted, Kept::of(id, &installed));
+        if record != installed {
+            draft.push(Op::WriteService { id, record });
+        }
+        let gone = draft.state.rules.keys().filter(|(service, source)| *service == id && !wanted.rules.contains_key(source));
+        let gone: Vec<_> = gone.map(|(_, source)| *source).collect();
+        gone.into_iter().for_each(|source| draft.push(Op::RemoveSourceRule { service: id, source }));
+    }
+}

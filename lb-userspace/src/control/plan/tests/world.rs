@@ -1,0 +1,306 @@
+//! A model of maps, kernel time and slots that plans are performed on.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use lb_common::{
+    address::Address,
+    maps::{Service, SourceRule},
+    words::{ServiceId, SlotWord, Tick},
+};
+
+use super::super::*;
+use crate::{
+    config::model::{
+        AddressPolicy, Balance, Bind, Config, Forward, Limits, Listener, Node, OnDown, Pool, Protocol, Server, ServerState, UdpFlows,
+        XdpMode,
+    },
+    control::{
+        desired::Host,
+        header::NextHop,
+        installed::{Capacity, InstalledMember},
+        slot,
+    },
+};
+
+pub(super) const CAPACITY: Capacity = Capacity { services: 16, members: 200, vips: 16, planes: 400 };
+pub(super) const IDLE_S: u64 = 60;
+
+pub(super) fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+pub(super) fn server(number: u8) -> Server {
+    Server { address: IpAddr::from([10, 0, 0, number]), port: None, weight: 10, backup: false, state: ServerState::Ready }
+}
+
+pub(super) fn pool(servers: &[Server]) -> Pool {
+    let servers = servers.iter().map(|server| (server.address.to_string(), *server)).collect();
+    Pool { forward: Forward::Dsr, balance: Balance::Tuple, on_down: OnDown::Keep, servers }
+}
+
+pub(super) fn bind(address: &str, port: Option<u16>, protocol: Protocol) -> Bind {
+    Bind { address: ip(address), port, protocol }
+}
+
+pub(super) fn web() -> Listener {
+    Listener {
+        binds: vec![bind("192.0.2.1", Some(80), Protocol::Tcp)],
+        pool: "p0".into(),
+        allow: Vec::new(),
+        deny: Vec::new(),
+        conn_rate: None,
+        slots: 256,
+        tcp_idle: Duration::from_secs(IDLE_S),
+        udp_idle: Duration::from_secs(IDLE_S),
+        udp: UdpFlows::Tracked,
+    }
+}
+
+pub(super) fn config(listeners: &[Listener], pools: &[Pool]) -> Config {
+    let node = Node {
+        name: "n".into(),
+        interfaces: vec!["eth0".into()],
+        xdp: XdpMode::Auto,
+        slot_seed: "seed".into(),
+        pin_dir: "/p".into(),
+        state_dir: "/s".into(),
+        addresses: AddressPolicy::Leave,
+        tunnel_source4: None,
+        tunnel_source6: None,
+    };
+    Config {
+        node,
+        limits: Limits::default(),
+        listeners: listeners.iter().enumerate().map(|(i, listener)| (format!("l{i}"), listener.clone())).collect(),
+        pools: pools.iter().enumerate().map(|(i, pool)| (format!("p{i}"), pool.clone())).collect(),
+    }
+}
+
+pub(super) fn next_hop(last_byte: u8) -> NextHop {
+    NextHop { ifindex: 1, port_index: 0, source_mac: [2; 6], target_mac: [last_byte; 6], mtu: 1500, source: ip("10.0.0.250") }
+}
+
+/// Servers 10.0.0.1 to 10.0.0.9 are reached.
+pub(super) fn host() -> Host {
+    Host {
+        next_hops: (1..10).map(|number| (IpAddr::from([10, 0, 0, number]), next_hop(number))).collect(),
+        own_addresses: [ip("10.0.0.250")].into(),
+        ephemeral_ports: 32_768..=60_999,
+    }
+}
+
+pub(super) fn desired(listeners: &[Listener], pools: &[Pool]) -> Desired {
+    Desired::from_config(&config(listeners, pools), &host())
+}
+
+/// One web service on these servers.
+pub(super) fn web_on(servers: &[Server]) -> Desired {
+    desired(&[web()], &[pool(servers)])
+}
+
+pub(super) struct World {
+    pub(super) maps: Installed,
+    slots: BTreeMap<ServiceId, Vec<(SlotWord, Tick)>>,
+    pub(super) now: Tick,
+    incarnations: u64,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        Self { maps: Installed::new(CAPACITY), slots: BTreeMap::new(), now: 1000, incarnations: 0 }
+    }
+
+    pub(super) fn fresh(desired: &Desired) -> Self {
+        let mut world = Self::new();
+        world.converge(desired);
+        world
+    }
+
+    pub(super) fn plan(&mut self, desired: &Desired, freeable: &Freeable) -> Result<Vec<Op>, PlanError> {
+        let incarnations = &mut self.incarnations;
+        let mut incarnation = || {
+            *incarnations += 1;
+            *incarnations
+        };
+        plan(desired, &self.maps, u64::from(self.now), freeable, &mut incarnation)
+    }
+
+    /// Performs a plan that frees nothing.
+    pub(super) fn converge(&mut self, desired: &Desired) -> Vec<Op> {
+        let ops = self.plan(desired, &Freeable::default()).unwrap();
+        ops.iter().for_each(|op| self.perform(op));
+        ops
+    }
+
+    pub(super) fn perform(&mut self, op: &Op) {
+        let now = self.now;
+        match op {
+            Op::SetSlots { service, current, .. } => {
+                for ((word, since), member) in self.slots.get_mut(service).unwrap().iter_mut().zip(current.iter()) {
+                    let change = slot::change(*word, *member, now);
+                    *word = change.word;
+                    if change.timer == slot::LearningTimer::Restart {
+                        *since = now;
+                    }
+                }
+            }
+            Op::WriteService { id, record } => {
+                self.slots.entry(*id).or_insert_with(|| vec![(SlotWord(0), 0); record.slot_mask as usize + 1]);
+            }
+            Op::FreeService { id, .. } => {
+                assert!(!self.maps.published_services().contains(id));
+                self.slots.remove(id);
+            }
+            Op::SetHeader { id, .. } => assert!(self.maps.members.contains_key(id)),
+            Op::CreateSlots { .. }
+            | Op::WriteMember { .. }
+            | Op::WritePlane { .. }
+            | Op::AddSourceRule { .. }
+            | Op::PublishVip { .. }
+            | Op::PublishPort { .. }
+            | Op::UnpublishPort { .. }
+            | Op::UnpublishVip { .. }
+            | Op::RemoveSourceRule { .. }
+            | Op::FreeMember { .. }
+            | Op::FreePlane { .. } => {}
+        }
+        self.maps.apply(op);
+        self.check();
+    }
+
+    /// What must hold after every single operation.
+    fn check(&self) {
+        for id in self.maps.published_services() {
+            let service = &self.maps.services[&id];
+            let mut is_named = [false; CAPACITY.members as usize + 1];
+            for ((word, _), current) in self.slots[&id].iter().zip(service.current.iter()) {
+                assert_eq!(word.current(), *current);
+                [word.current(), word.default()].into_iter().flatten().for_each(|member| is_named[usize::from(member.number())] = true);
+            }
+            for member in (1..).zip(&is_named[1..]).filter(|(_, is_named)| **is_named).filter_map(|(number, _)| MemberId::new(number)) {
+                let member = self.maps.members.get(&member).unwrap_or_else(|| panic!("{id:?} names {member:?}, which is free"));
+                assert_eq!((member.service, member.info.service), (id, id.0));
+            }
+        }
+        for (key, id) in &self.maps.ports {
+            let record = self.maps.services[id].record;
+            assert_eq!((self.maps.vips[&key.vip].address, key.port, key.protocol), (record.vip, record.port, record.protocol));
+        }
+        for header in self.maps.members.values().filter_map(|member| member.header.as_deref()) {
+            for index in header.nat_plane..header.nat_plane + header.nat_planes {
+                let snat = self.maps.planes[&index].snat;
+                let vip = self.maps.vips.values().find(|vip| vip.address == snat).expect("replies to a plane in use are received");
+                assert_ne!(vip.flags & u32::from(lb_common::words::VipWord::SNAT), 0);
+            }
+        }
+    }
+
+    /// Lets time pass, for the slots in two steps: settled, then clean.
+    pub(super) fn wait(&mut self, seconds: Tick) {
+        for step in [seconds / 2, seconds - seconds / 2] {
+            self.now += step;
+            for (id, slots) in &mut self.slots {
+                let idle_s = self.maps.services[id].record.idle_s;
+                for (word, since) in slots {
+                    *word = slot::ripen(*word, *since, None, idle_s, self.now).unwrap_or(*word);
+                }
+            }
+        }
+    }
+
+    /// What is out of use if no flow lives: whatever no reachable slot has as its default.
+    pub(super) fn freeable(&self) -> Freeable {
+        let published = self.maps.published_services();
+        let reachable = self.slots.iter().filter(|(id, _)| published.contains(id));
+        let named: BTreeSet<MemberId> = reachable.flat_map(|(_, slots)| slots).filter_map(|(word, _)| word.default()).collect();
+        let members = self.maps.members.keys().copied().filter(|id| !named.contains(id)).collect();
+        Freeable { members, planes: self.maps.planes.keys().copied().collect() }
+    }
+
+    /// Waits and plans until nothing is left to do.
+    pub(super) fn come_to_rest(&mut self, desired: &Desired) {
+        for _ in 0..20 {
+            self.wait(1000);
+            let freeable = self.freeable();
+            let ops = self.plan(desired, &freeable).unwrap();
+            if ops.is_empty() {
+                return;
+            }
+            ops.iter().for_each(|op| self.perform(op));
+        }
+        panic!("the plan never ends: {:?}", self.plan(desired, &self.freeable()));
+    }
+
+    /// The maps as packets see them: no numbers, nothing retired.
+    pub(super) fn view(&self) -> BTreeMap<Key, ServiceView> {
+        let published = self.maps.published_services();
+        let services = self.maps.services.iter().filter(|(id, _)| published.contains(id));
+        services.map(|(id, service)| (service_key(&service.record), self.service_view(*id))).collect()
+    }
+
+    fn service_view(&self, id: ServiceId) -> ServiceView {
+        let service = &self.maps.services[&id];
+        let members = self.maps.members.values().filter(|member| member.info.service == id.0 && member.info.retired_at == 0);
+        ServiceView {
+            record: Service { id: 0, incarnation: 0, slot_page: 0, ..service.record },
+            rules: self.maps.rules.iter().filter(|((owner, _), _)| *owner == id).map(|((_, net), rule)| (net.to_string(), *rule)).collect(),
+            members: members.map(|member| (member.endpoint(), member_view(member))).collect(),
+            slots: service.current.iter().map(|id| id.map(|id| self.maps.members[&id].endpoint())).collect(),
+        }
+    }
+
+    /// Addresses with their flags and the services of their whole port range.
+    pub(super) fn vips(&self) -> BTreeMap<Address, (u32, [Option<Key>; 2])> {
+        let key = |id: u16| self.maps.services.get(&ServiceId(id)).map(|service| service_key(&service.record));
+        self.maps.vips.values().map(|vip| (vip.address, (vip.flags, [key(vip.any_tcp), key(vip.any_udp)]))).collect()
+    }
+
+    /// SNAT addresses that a member uses, in their order.
+    pub(super) fn snat_of(&self, number: u8) -> Vec<IpAddr> {
+        let member = self.maps.members.values().find(|member| member.info.address.ip() == IpAddr::from([10, 0, 0, number])).unwrap();
+        let header = member.header.as_deref().unwrap();
+        (header.nat_plane..header.nat_plane + header.nat_planes).map(|index| self.maps.planes[&index].snat.ip()).collect()
+    }
+
+    pub(super) fn member(&self, number: u8) -> Option<(MemberId, &InstalledMember)> {
+        let mut members = self.maps.members.iter();
+        members.find(|(_, member)| member.info.address.ip() == IpAddr::from([10, 0, 0, number])).map(|(id, member)| (*id, member))
+    }
+
+    pub(super) fn slots_of(&self, id: MemberId) -> usize {
+        self.maps.services.values().flat_map(|service| service.current.iter()).filter(|current| **current == Some(id)).count()
+    }
+}
+
+/// VIP, port, IP protocol.
+type Key = (Address, u16, u8);
+
+fn service_key(record: &Service) -> Key {
+    (record.vip, record.port, record.protocol)
+}
+
+#[derive(PartialEq, Debug)]
+pub(super) struct ServiceView {
+    record: Service,
+    rules: BTreeMap<String, SourceRule>,
+    members: BTreeMap<Endpoint, MemberView>,
+    slots: Vec<Option<Endpoint>>,
+}
+
+/// Weight, state, forward, header without the numbers of planes.
+type MemberView = (u16, u8, u8, Option<lb_common::maps::Header>);
+
+fn member_view(member: &InstalledMember) -> MemberView {
+    let header = member.header.as_deref().map(|header| {
+        let mut bytes = header.bytes;
+        if header.nat_planes > 0 {
+            bytes[2..4].fill(0);
+        }
+        lb_common::maps::Header { nat_plane: 0, nat_planes: header.nat_planes.min(1), bytes, ..*header }
+    });
+    (member.info.weight, member.state, member.info.forward, header)
+}
