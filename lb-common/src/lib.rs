@@ -7,5 +7,6 @@
 pub mod address;
 pub mod hash;
 pub mod maps;
+pub mod place;
 pub mod reason;
 pub mod words;

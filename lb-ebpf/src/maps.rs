@@ -6,8 +6,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use lb_common::maps::{
-    Header, MemberInfo, NatFlow, NatPlane, SLOTS_PER_PAGE, Sample, Service, SourceKey4, SourceKey6, SourceRule, Tally, Traffic,
-    WORDS_PER_LINE, Vip,
+    Header, MemberInfo, NatFlow, NatPlane, SLOTS_PER_PAGE, Sample, Service, SourceKey4, SourceKey6, SourceRule, Tally, Traffic, Vip,
+    WORDS_PER_LINE,
 };
 
 use crate::word::Word;

@@ -10,3 +10,5 @@
 //! | `cli` | the operator's commands | all |
 
 pub mod config;
+pub mod control;
+pub mod dataplane;

@@ -1,0 +1,3 @@
+//! The operations that the data plane performs.
+
+pub mod op;
