@@ -25,3 +25,27 @@ pub const fn port(vip: u16, port: u16, protocol: u8, key: u64) -> Hash {
 pub fn endpoint(server: &Address, snat: &Address, server_port: u16, protocol: u8, key: u64) -> Hash {
     hash::pair(server, snat, (server_port as u32) << 16 | protocol as u32, key)
 }
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    #[test]
+    fn an_ipv4_address_is_its_own_tag_and_an_ipv6_one_is_told_by_all_its_bits() {
+        let v4 = Address::from(Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(vip(&v4, 7).tag, v4.v4_word());
+        let v6 = |last| vip(&Address::from(Ipv6Addr::new(0x2001, 0xdb8, last, 0, 0, 0, 0, 1)), 7);
+        assert_ne!(v6(0).tag, v6(1).tag);
+    }
+
+    #[test]
+    fn an_endpoint_depends_on_port_protocol_and_direction() {
+        let (a, b) = (Address::from(Ipv4Addr::new(10, 0, 0, 1)), Address::from(Ipv4Addr::new(10, 0, 0, 2)));
+        let tcp = endpoint(&a, &b, 80, 6, 7);
+        for other in [endpoint(&a, &b, 80, 17, 7), endpoint(&a, &b, 81, 6, 7), endpoint(&b, &a, 80, 6, 7), endpoint(&a, &b, 80, 6, 8)] {
+            assert_ne!(tcp, other);
+        }
+    }
+}

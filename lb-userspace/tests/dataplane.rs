@@ -20,7 +20,7 @@ use lb_userspace::{
     control::op::{Op, PlaneSpec},
     dataplane::{
         AbiError, Access, AccessError, ApplyError, AttachError, Dataplane, Features, LinkState, LoadError, Origin, PinDir, PinDirError,
-        Request, SlotAge, SlotRules, Tables, TablesError, Unripe, attached, examine, stop, sweep,
+        Request, Samples, SlotAge, SlotRules, Tables, TablesError, Unripe, attached, examine, stop, sweep,
     },
 };
 use rustix::{
@@ -162,6 +162,69 @@ fn a_data_plane_outlives_its_daemon_and_is_adopted_with_its_tables() {
     assert_eq!(attached(&lab.pins()).unwrap(), [("in0".to_owned(), LinkState::Attached)]);
 }
 
+const CHILD_PIN_DIR: &str = "WEIR_TEST_PIN_DIR";
+
+/// Starts this test program again, in this thread's namespace, to run only [`child_that_is_killed`].
+fn child(launcher: &[&str], pin_dir: &Path) -> Command {
+    let exe = std::env::current_exe().unwrap();
+    let mut argv = launcher.iter().map(std::ffi::OsStr::new).chain([exe.as_os_str()]);
+    let mut command = Command::new(argv.next().unwrap());
+    command.args(argv).args(["--ignored", "--exact", "child_that_is_killed"]).env(CHILD_PIN_DIR, pin_dir);
+    command.stdout(std::process::Stdio::null());
+    command
+}
+
+#[test]
+#[ignore = "a process for other tests: it starts and changes the data plane until it is killed"]
+fn child_that_is_killed() {
+    let pin_dir = PathBuf::from(std::env::var_os(CHILD_PIN_DIR).unwrap());
+    loop {
+        let (mut dataplane, _) = start_at(&pin_dir, &LIMITS, Features(0), &["in0"]).unwrap();
+        dataplane.add_interface("peer0").unwrap();
+        dataplane.rebuild(Features(Settings::NAT | Settings::RATE)).unwrap();
+        dataplane.remove_interface("peer0").unwrap();
+        if pin_dir.starts_with("/sys/fs/bpf") {
+            return;
+        }
+    }
+}
+
+#[test]
+fn whenever_the_daemon_is_killed_the_next_one_takes_over() {
+    let lab = Lab::new();
+    let mut was_attached = false;
+    let mut origins = Vec::new();
+    for round in 0..12 {
+        let mut process = child(&[], &lab.pin_dir()).spawn().unwrap();
+        // Every round dies at another point of load, adoption and change.
+        std::thread::sleep(std::time::Duration::from_millis(20 + round * 67 % 500));
+        process.kill().unwrap();
+        process.wait().unwrap();
+        assert!(!was_attached || xdp_of("in0").is_some(), "round {round}: forwarding stopped");
+
+        let (dataplane, origin) = lab.start(&["in0"]).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        origins.push(origin);
+        let usage = dataplane.tables().nat_usage().unwrap();
+        assert!([0, 4].contains(&usage.free_chunks), "round {round}: {usage:?}");
+        drop(dataplane);
+        was_attached = round % 4 != 3;
+        if !was_attached {
+            assert_eq!(stop(&lab.pins()).unwrap().interfaces, ["in0"]);
+            assert!(!lab.pin_dir().exists(), "round {round}");
+        }
+    }
+    assert!(origins.contains(&Origin::Fresh) && origins.contains(&Origin::Adopted), "{origins:?}");
+}
+
+#[test]
+fn the_bpf_file_system_is_mounted_where_nobody_did() {
+    let lab = Lab::new();
+    let in_a_mount_namespace = ["unshare", "--mount", "sh", "-c", "umount -q -l /sys/fs/bpf; \"$@\" && mountpoint -q /sys/fs/bpf", "sh"];
+    let status = child(&in_a_mount_namespace, Path::new("/sys/fs/bpf/weir-test/pins")).status().unwrap();
+    assert!(status.success());
+    drop(lab);
+}
+
 #[test]
 fn stop_leaves_nothing_and_may_be_repeated() {
     let lab = Lab::new();
@@ -176,6 +239,7 @@ fn stop_leaves_nothing_and_may_be_repeated() {
 fn stop_finishes_a_stop_that_was_interrupted() {
     let lab = Lab::new();
     drop(lab.start(&["in0"]).unwrap());
+    assert!(matches!(stop(&PinDir::at(Path::new("/tmp"))), Err(PinDirError::NotBpf { .. })));
     for pin in ["link-in0", "abi", "FLOWS"] {
         fs::remove_file(lab.pin_dir().join(pin)).unwrap();
     }
@@ -423,6 +487,18 @@ fn vips_ports_and_source_rules_are_published_and_taken_back() {
 }
 
 #[test]
+fn a_full_line_is_refused_and_keeps_its_entries() {
+    let lab = Lab::new();
+    let (mut dataplane, _) = lab.start(&["in0"]).unwrap();
+    let publish = |port| Op::PublishPort { vip: 1, port, protocol: 6, service: ServiceId(1) };
+    let (refused, error) =
+        (1..=u16::MAX).find_map(|port| Some((port, dataplane.applier().apply(&publish(port), 0).err()?))).expect("8192 places");
+    assert!(matches!(error, ApplyError::LineFull { table: "PORT_LINES", .. }), "{error:?}");
+    assert_eq!(dataplane.tables().ports().count(), usize::from(refused) - 1);
+    apply_all(&mut dataplane, &[publish(1)], 0);
+}
+
+#[test]
 fn nat_is_turned_on_without_touching_other_tables_and_its_chunks_return() {
     let lab = Lab::new();
     let (mut dataplane, _) = lab.start(&["in0"]).unwrap();
@@ -503,6 +579,9 @@ fn lookers_on_read_beside_the_daemon_and_cannot_write() {
         Map::from_map_data(MapData::from_pin(lab.pin_dir().join("FLOWS")).unwrap()).unwrap().try_into().unwrap();
     flows.set(0, [FlowWord::new(1, member(1), FlowState::Syn, 1).0; 8], 0).unwrap();
     assert_eq!(sweep(&tables, 1), Err(AccessError::ReadOnly { name: "FLOWS" }));
+    let settings = tables.settings(Features(Settings::NAT));
+    assert_eq!((settings.flow_mask, settings.endpoint_mask, settings.hertz), (127, 0, dataplane.clock().hertz()));
+    assert_eq!(Samples::open(&lab.pins()).unwrap().drain(8), []);
 }
 
 #[test]

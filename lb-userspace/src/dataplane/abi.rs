@@ -88,9 +88,9 @@ impl AbiRecord {
 /// # Errors
 /// [`AbiError::NotLoaded`] or [`AbiError::Version`]; limits are not compared.
 pub(crate) fn read(pins: &PinDir) -> Result<AbiRecord, AbiError> {
-    let fd = open_pin(&pins.pin(naming::ABI), Access::ReadOnly).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => AbiError::NotLoaded { path: pins.path().to_path_buf() },
-        _ => AbiError::Pin(error),
+    let fd = open_pin(&pins.pin(naming::ABI), Access::ReadOnly).map_err(|error| {
+        let is_absent = error.kind() == std::io::ErrorKind::NotFound;
+        if is_absent { AbiError::NotLoaded { path: pins.path().to_path_buf() } } else { AbiError::Pin(error) }
     })?;
     let map = MapData::from_fd(fd)?;
     if map.info()?.value_size() as usize != size_of::<AbiRecord>() {

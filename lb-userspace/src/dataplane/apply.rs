@@ -172,10 +172,11 @@ impl Applier {
     }
 
     fn add_source_rule(&mut self, service: ServiceId, source: IpNet, rule: SourceRule) -> Result<(), ApplyError> {
-        Ok(match source_key_of(service, source) {
-            SourceKey::V4(key) => self.tables.sources4.insert(&key, rule, 0)?,
-            SourceKey::V6(key) => self.tables.sources6.insert(&key, rule, 0)?,
-        })
+        let added = match source_key_of(service, source) {
+            SourceKey::V4(key) => self.tables.sources4.insert(&key, rule, 0),
+            SourceKey::V6(key) => self.tables.sources6.insert(&key, rule, 0),
+        };
+        Ok(added?)
     }
 
     fn remove_source_rule(&mut self, service: ServiceId, source: IpNet) -> Result<(), ApplyError> {

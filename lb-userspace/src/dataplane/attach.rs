@@ -17,7 +17,7 @@ use rustix::{
 };
 
 use super::{
-    load::{causes, is_denied},
+    load::causes,
     naming,
     pins::{PinDir, PinDirError, link_ifindex},
 };
@@ -138,18 +138,18 @@ pub(crate) fn attach_all(
     let linked = pins.linked_interfaces()?;
     let (kept, stale): (Vec<_>, Vec<_>) = linked.into_iter().partition(|name| is_live(pins, name, wanted.get(name)));
     for name in stale.iter().filter(|name| wanted.contains_key(*name)) {
-        pins.remove(&naming::link(name))?;
+        pins.remove_link(name)?;
     }
     let added: Vec<&String> = wanted.keys().filter(|name| !kept.contains(name)).collect();
     let attached = attach_each(pins, program, &added, mode).and_then(|()| update_links(pins, program, &kept));
     if let Err(error) = attached {
         for name in added {
-            pins.remove(&naming::link(name))?;
+            pins.remove_link(name)?;
         }
         return Err(error);
     }
     for name in stale.iter().filter(|name| !wanted.contains_key(*name)) {
-        pins.remove(&naming::link(name))?;
+        pins.remove_link(name)?;
     }
     Ok(wanted)
 }
@@ -158,7 +158,7 @@ pub(crate) fn attach_all(
 pub(crate) fn attach_pinned(pins: &PinDir, program: &mut Xdp, name: &str, mode: XdpMode) -> Result<u32, AttachError> {
     let ifindex = interface_index(name)?;
     if !is_live(pins, name, Some(&ifindex)) {
-        pins.remove(&naming::link(name))?;
+        pins.remove_link(name)?;
         let link = attach(program, name, ifindex, mode)?;
         link.pin(pins.link(name)).map_err(|source| AttachError::Pin { name: name.to_owned(), source: Box::new(source) })?;
     }
@@ -231,7 +231,6 @@ fn attach_as(program: &mut Xdp, name: &str, ifindex: u32, mode: &'static str, fl
             Err(match os_error(&source) {
                 Some(libc::EBUSY | libc::EEXIST) => AttachError::Occupied { name, source },
                 Some(libc::EPERM) => AttachError::Permission { name, source },
-                _ if is_denied(source.as_ref()) => AttachError::Permission { name, source },
                 _ => AttachError::Refused { name, mode, source },
             })
         }
@@ -239,9 +238,8 @@ fn attach_as(program: &mut Xdp, name: &str, ifindex: u32, mode: &'static str, fl
 }
 
 fn os_error(error: &ProgramError) -> Option<i32> {
-    match error {
-        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
-        ProgramError::XdpError(XdpError::NetlinkError(error)) | ProgramError::NetlinkError(error) => error.raw_os_error(),
-        _ => None,
+    if let ProgramError::XdpError(XdpError::NetlinkError(error)) | ProgramError::NetlinkError(error) = error {
+        return error.raw_os_error();
     }
+    causes(error).find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error())
 }

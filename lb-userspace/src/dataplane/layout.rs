@@ -75,10 +75,10 @@ pub const MAX_INTERFACES: u32 = 64;
 /// Source rules of one address family.
 pub const MAX_SOURCE_RULES: u32 = 16_384;
 /// The words before the entries in `NAT_FREE`: head and tail.
-pub const FREE_RING_HEAD: u32 = 2;
+pub(crate) const FREE_RING_HEAD: u32 = 2;
 
 /// The number of NAT chunks for these limits.
-pub const fn nat_chunks(limits: &Limits) -> u32 {
+pub(crate) const fn nat_chunks(limits: &Limits) -> u32 {
     let chunks = limits.nat_flows.div_ceil(PORTS_PER_CHUNK);
     if chunks == 0 { 1 } else { chunks }
 }
@@ -137,7 +137,7 @@ pub fn map_sizes(limits: &Limits, features: Features) -> Vec<MapSize> {
 }
 
 /// What a program must be told about maps of these sizes.
-pub fn settings(sizes: &[MapSize], features: Features, hertz: u32, table_key: u64) -> Settings {
+pub(crate) fn settings(sizes: &[MapSize], features: Features, hertz: u32, table_key: u64) -> Settings {
     let entries = |name| sizes.iter().find(|size| size.name == name).map_or(1, |size| size.entries);
     let mask = |name| entries(name) - 1;
     Settings {

@@ -13,7 +13,7 @@
 use std::{collections::BTreeMap, error::Error, io, path::Path};
 
 use aya::{
-    Ebpf, EbpfError, EbpfLoader,
+    Ebpf, EbpfError, EbpfLoader, TestRun as _, TestRunOptions,
     maps::MapInfo,
     pin::PinError,
     programs::{ProgramError, Xdp},
@@ -87,6 +87,12 @@ pub enum LoadError {
         program: &'static str,
         /// The refusal.
         source: Box<ProgramError>,
+    },
+    /// A loaded program does not do what every packet path must.
+    #[error("the new program answered a frame that is for nobody with verdict {verdict} instead of passing it: it is not used")]
+    Unproven {
+        /// Its verdict.
+        verdict: u32,
     },
     /// An object cannot be pinned.
     #[error("failed to pin {name}")]
@@ -211,17 +217,19 @@ impl Dataplane {
 
     /// Puts the loaded object to work on the interfaces.
     fn take(request: &Request<'_>, pins: PinDir, lock: PinLock, abi: AbiRecord, mut object: Ebpf) -> Result<Self, LoadError> {
-        load_program(&mut object, naming::CLOCK_PROGRAM)?;
-        pin_program(&pins, &mut object, naming::CLOCK_PROGRAM, naming::CLOCK)?;
+        let clock = load_program(&mut object, naming::CLOCK_PROGRAM)?;
+        PendingPin::new(&pins, clock, naming::CLOCK)?.commit()?;
         let clock = KernelClock::open(&pins.pin(naming::CLOCK), abi.hertz)?;
         let tables = Tables::open(&pins, Access::ReadWrite)?;
         let mut applier = Applier::new(tables, request.rules, clock.tick()?)?;
-        let program = load_program(&mut object, naming::PACKET_PROGRAM)?;
-        let interfaces = attach::attach_all(&pins, program, request.interfaces, request.mode)?;
-        pin_program(&pins, &mut object, naming::PACKET_PROGRAM, naming::PROGRAM)?;
-        for &ifindex in interfaces.values() {
-            applier.port_of(ifindex)?;
+        for name in request.interfaces {
+            applier.port_of(attach::interface_index(name)?)?;
         }
+        let program = load_program(&mut object, naming::PACKET_PROGRAM)?;
+        prove(program)?;
+        let pin = PendingPin::new(&pins, program, naming::PROGRAM)?;
+        let interfaces = attach::attach_all(&pins, program, request.interfaces, request.mode)?;
+        pin.commit()?;
         let Request { features, mode, .. } = *request;
         Ok(Self { pins, object, clock, features, mode, interfaces, applier, _lock: lock })
     }
@@ -235,9 +243,11 @@ impl Dataplane {
         let mut object = load_object(&self.pins, &abi, features)?;
         let tables = Tables::open(&self.pins, Access::ReadWrite)?;
         let program = load_program(&mut object, naming::PACKET_PROGRAM)?;
+        prove(program)?;
+        let pin = PendingPin::new(&self.pins, program, naming::PROGRAM)?;
         let names: Vec<String> = self.interfaces.keys().cloned().collect();
         attach::update_links(&self.pins, program, &names)?;
-        pin_program(&self.pins, &mut object, naming::PACKET_PROGRAM, naming::PROGRAM)?;
+        pin.commit()?;
         self.applier.replace_tables(tables);
         self.object = object;
         self.features = features;
@@ -249,11 +259,10 @@ impl Dataplane {
     /// # Errors
     /// [`LoadError::Attach`]; nothing has changed then.
     pub fn add_interface(&mut self, name: &str) -> Result<(), LoadError> {
-        attach::check_interfaces(&[name.to_owned()])?;
+        self.applier.port_of(attach::interface_index(name)?)?;
         let program = packet_program(&mut self.object)?;
         let ifindex = attach::attach_pinned(&self.pins, program, name, self.mode)?;
         self.interfaces.insert(name.to_owned(), ifindex);
-        self.applier.port_of(ifindex)?;
         Ok(())
     }
 
@@ -262,7 +271,7 @@ impl Dataplane {
     /// # Errors
     /// [`PinDirError`] if the link cannot be removed.
     pub fn remove_interface(&mut self, name: &str) -> Result<(), PinDirError> {
-        self.pins.remove(&naming::link(name))?;
+        self.pins.remove_link(name)?;
         self.interfaces.remove(name);
         Ok(())
     }
@@ -402,13 +411,40 @@ fn refusal_of_program(program: &'static str, error: ProgramError) -> LoadError {
     LoadError::Program { program, source: Box::new(error) }
 }
 
-/// Pins a program under `pin`, in place of an earlier one without a gap.
-fn pin_program(pins: &PinDir, object: &mut Ebpf, name: &'static str, pin: &'static str) -> Result<(), LoadError> {
-    let new = naming::replacement(pin);
-    pins.remove(&new)?;
-    let pinned = program(object, name)?.pin(pins.pin(&new));
-    pinned.map_err(|source| LoadError::Pin { name: pin, source: Box::new(source) })?;
-    Ok(pins.rename(&new, pin)?)
+/// Runs a frame of no known protocol through the program, which must pass it untouched.
+fn prove(program: &Xdp) -> Result<(), LoadError> {
+    const XDP_PASS: u32 = 2;
+    let frame = [0x5a; 64];
+    let options = TestRunOptions { data_in: Some(&frame), ..TestRunOptions::new() };
+    let run = program.test_run(options);
+    let run = run.map_err(|source| LoadError::Program { program: naming::PACKET_PROGRAM, source: Box::new(source) })?;
+    if run.return_value == XDP_PASS { Ok(()) } else { Err(LoadError::Unproven { verdict: run.return_value }) }
+}
+
+/// A program pinned under a name that it waits with, to take its own without a gap.
+struct PendingPin<'a> {
+    pins: &'a PinDir,
+    name: &'static str,
+}
+
+impl<'a> PendingPin<'a> {
+    fn new(pins: &'a PinDir, program: &mut Xdp, name: &'static str) -> Result<Self, LoadError> {
+        let waiting = naming::replacement(name);
+        pins.remove(&waiting)?;
+        program.pin(pins.pin(&waiting)).map_err(|source| LoadError::Pin { name, source: Box::new(source) })?;
+        Ok(Self { pins, name })
+    }
+
+    fn commit(self) -> Result<(), PinDirError> {
+        self.pins.rename(&naming::replacement(self.name), self.name)
+    }
+}
+
+impl Drop for PendingPin<'_> {
+    fn drop(&mut self) {
+        // Nothing is there after a commit; what cannot be removed now is before the next pin.
+        let _ = self.pins.remove(&naming::replacement(self.name));
+    }
 }
 
 fn random_key() -> Result<u64, LoadError> {

@@ -107,6 +107,11 @@ impl PinDir {
         fs::create_dir_all(&self.path).map_err(|source| self.io(&self.path, source))
     }
 
+    /// Refuses a directory that is elsewhere.
+    pub(crate) fn check_bpf_fs(&self) -> Result<(), PinDirError> {
+        if self.is_in_bpf_fs()? { Ok(()) } else { Err(PinDirError::NotBpf { path: self.path.clone() }) }
+    }
+
     fn is_in_bpf_fs(&self) -> Result<bool, PinDirError> {
         let existing = self.path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         let stat = statfs(existing).map_err(|errno| self.io(existing, errno.into()))?;
@@ -167,6 +172,16 @@ impl PinDir {
         }
     }
 
+    /// Detaches the program from an interface and removes the pinned link; fine if it is not there. Removing the pin alone detaches some time
+    /// later (linux v6.18 kernel/bpf/inode.c, bpf_free_inode waits for readers), and until then the interface would seem occupied.
+    pub(crate) fn remove_link(&self, interface: &str) -> Result<(), PinDirError> {
+        let name = naming::link(interface);
+        match detach(&self.pin(&name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.io(&self.pin(&name), error)),
+            _ => self.remove(&name),
+        }
+    }
+
     /// Gives a pin another name, replacing what had it.
     pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), PinDirError> {
         fs::rename(self.pin(from), self.pin(to)).map_err(|source| self.io(&self.pin(from), source))
@@ -196,6 +211,22 @@ pub(crate) fn link_ifindex(path: &Path) -> io::Result<u32> {
     let field = info.lines().find_map(|line| line.strip_prefix("ifindex:"));
     let ifindex = field.and_then(|value| value.trim().parse().ok());
     ifindex.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the pinned object is no xdp link"))
+}
+
+/// Takes the program of a pinned link off its interface (BPF_LINK_DETACH).
+fn detach(path: &Path) -> io::Result<()> {
+    /// The members of `union bpf_attr` for BPF_LINK_DETACH.
+    #[repr(C)]
+    struct LinkDetach {
+        link_fd: i32,
+    }
+    const BPF_LINK_DETACH: libc::c_long = 34;
+
+    let link = open_pin(path, Access::ReadWrite)?;
+    let request = LinkDetach { link_fd: link.as_raw_fd() };
+    // SAFETY: `request` has the size that is passed, and `link` is open.
+    let detached = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw const request, size_of::<LinkDetach>()) };
+    if detached < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Opens any pinned object (BPF_OBJ_GET).

@@ -6,7 +6,7 @@ use aya::maps::{MapData, MapError, PerCpuArray};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use lb_common::{
     address::Address,
-    maps::{Header, MemberInfo, NatPlane, Service, SourceRule, Tally, Traffic, Vip},
+    maps::{Header, MemberInfo, NatPlane, Service, Settings, SourceRule, Tally, Traffic, Vip},
     reason::{Drop, Note},
     words::{FlowState, FlowWord, MemberId, MemberWord, PortWord, ServiceId, SlotWord, Tick, VipWord},
 };
@@ -14,6 +14,7 @@ use lb_common::{
 use super::{
     apply::is_in_use,
     cell::Cell,
+    layout::{self, Features, MapSize},
     lines,
     mapped::AccessError,
     planes::{self, NatUsage},
@@ -54,6 +55,26 @@ impl Tables {
     /// The limits that the tables were made for.
     pub fn limits(&self) -> Limits {
         self.abi.limits()
+    }
+
+    /// What a program built for `features` is told about these tables.
+    pub fn settings(&self, features: Features) -> Settings {
+        layout::settings(&self.sizes(), features, self.abi.hertz, self.abi.table_key)
+    }
+
+    /// The tables' sizes as they are: those of a feature that was ever on stay large.
+    fn sizes(&self) -> Vec<MapSize> {
+        let lens = [
+            ("RATES", self.rates.len()),
+            ("NAT_LINES", self.nat_lines.len()),
+            ("NAT_ENDPOINTS", self.nat_endpoints.len()),
+            ("NAT_FREE", self.nat_free.len()),
+        ];
+        let mut sizes = layout::map_sizes(&self.limits(), Features::default());
+        for size in &mut sizes {
+            size.entries = lens.iter().find(|(name, _)| *name == size.name).map_or(size.entries, |&(_, len)| len);
+        }
+        sizes
     }
 
     /// Key of every local table's hash.

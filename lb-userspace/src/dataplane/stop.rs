@@ -21,11 +21,12 @@ pub struct Stopped {
 /// Detaches from every interface and removes all pins and the pin directory. Fine if nothing, or only a part, is there.
 ///
 /// # Errors
-/// [`PinDirError::InUse`] while a daemon runs; else what the file system refuses.
+/// [`PinDirError::InUse`] while a daemon runs, [`PinDirError::NotBpf`] for a directory that Weir cannot have made; else what the file system refuses.
 pub fn stop(pins: &PinDir) -> Result<Stopped, PinDirError> {
     if !pins.path().exists() {
         return Ok(Stopped::default());
     }
+    pins.check_bpf_fs()?;
     let lock = pins.lock()?;
     let interfaces = pins.linked_interfaces()?;
     let others = pins.names()?.len() - interfaces.len();
@@ -58,7 +59,7 @@ pub enum LinkState {
 /// Removes everything, without the lock.
 pub(crate) fn remove_all(pins: &PinDir) -> Result<(), PinDirError> {
     for interface in pins.linked_interfaces()? {
-        pins.remove(&naming::link(&interface))?;
+        pins.remove_link(&interface)?;
     }
     remove_pins(pins)?;
     pins.remove_directory()

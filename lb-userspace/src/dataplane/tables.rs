@@ -294,11 +294,10 @@ impl SlotPages {
 
 /// Whether the kernel said that there is no such key.
 pub(crate) fn is_not_found(error: &MapError) -> bool {
-    match error {
-        MapError::KeyNotFound | MapError::ElementNotFound => true,
-        MapError::SyscallError(error) => error.io_error.raw_os_error() == Some(libc::ENOENT),
-        _ => false,
+    if let MapError::SyscallError(error) = error {
+        return error.io_error.raw_os_error() == Some(libc::ENOENT);
     }
+    matches!(error, MapError::KeyNotFound | MapError::ElementNotFound)
 }
 
 /// One service's slots.
