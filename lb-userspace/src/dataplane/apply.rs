@@ -142,7 +142,7 @@ impl Applier {
     }
 
     fn create_slots(&mut self, first_page: u32, pages: u32) -> Result<(), ApplyError> {
-        Ok((first_page..first_page + pages).try_for_each(|page| self.tables.slot_pages.create(page))?)
+        Ok(self.tables.slot_pages.create(first_page, pages)?)
     }
 
     fn write_member(&mut self, id: MemberId, info: &MemberInfo) -> Result<(), ApplyError> {

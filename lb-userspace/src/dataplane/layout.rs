@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_nat_flows_cost_about_84_mib() {
+    fn a_million_nat_flows_cost_89_mib() {
         let machine = Machine { cpus: 2, slot_pages: 0 };
         let limits = Limits { nat_flows: 1 << 20, ..Limits::default() };
         let with = memory_bytes(&limits, Features(Settings::NAT), machine);

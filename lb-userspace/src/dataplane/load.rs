@@ -30,9 +30,10 @@ use super::{
     mapped::{Access, Mapped},
     naming,
     object::object,
-    pins::{PinDir, PinDirError, PinLock, open_pin},
+    pins::{PinDir, PinDirError, PinLock},
     slots::SlotRules,
     stop,
+    syscall::open_pin,
     tables::{Tables, TablesError},
 };
 use crate::config::model::{Limits, XdpMode};

@@ -5,7 +5,7 @@
 //! | `load` | starts or adopts the data plane, rebuilds its program, adds and removes interfaces |
 //! | `attach`, `pins`, `naming`, `abi`, `stop` | links, the pin directory, the mark that maps are complete, removal of all |
 //! | `object`, `layout`, `clock` | the embedded object, the maps' sizes (pure), the kernel's clock |
-//! | `tables`, `mapped`, `cell` | the maps, open |
+//! | `tables`, `mapped`, `cell`, `syscall` | the maps, open |
 //! | `apply`, `slots`, `lines`, `planes`, `headers` | the operations of a plan |
 //! | `read`, `sweep`, `samples` | what is in the maps |
 //! | `kernel` | whether this machine can do it |
@@ -30,6 +30,7 @@ mod samples;
 mod slots;
 mod stop;
 mod sweep;
+mod syscall;
 mod tables;
 
 pub use abi::AbiError;

@@ -6,16 +6,11 @@
 //! | `abi` | [`super::abi`]: the mark that the maps are complete |
 //! | `program`, `clock` | the programs of the object |
 //! | `link-IFNAME` | the program's attachment to an interface |
-#![allow(unsafe_code, reason = "opening a pin for reading only and without taking the link over: aya does neither")]
 
 use std::{
-    ffi::CString,
     fs,
     io::{self, ErrorKind},
-    os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
-    },
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::{Path, PathBuf},
 };
 
@@ -25,7 +20,11 @@ use rustix::{
     mount::{MountFlags, mount},
 };
 
-use super::{mapped::Access, naming};
+use super::{
+    mapped::Access,
+    naming,
+    syscall::{self, open_pin},
+};
 
 /// linux include/uapi/linux/magic.h
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -176,7 +175,7 @@ impl PinDir {
     /// later (linux v6.18 kernel/bpf/inode.c, bpf_free_inode waits for readers), and until then the interface would seem occupied.
     pub(crate) fn remove_link(&self, interface: &str) -> Result<(), PinDirError> {
         let name = naming::link(interface);
-        match detach(&self.pin(&name)) {
+        match open_pin(&self.pin(&name), Access::ReadWrite).and_then(|link| syscall::detach(link.as_fd())) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(self.io(&self.pin(&name), error)),
             _ => self.remove(&name),
         }
@@ -211,44 +210,4 @@ pub(crate) fn link_ifindex(path: &Path) -> io::Result<u32> {
     let field = info.lines().find_map(|line| line.strip_prefix("ifindex:"));
     let ifindex = field.and_then(|value| value.trim().parse().ok());
     ifindex.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the pinned object is no xdp link"))
-}
-
-/// Takes the program of a pinned link off its interface (BPF_LINK_DETACH).
-fn detach(path: &Path) -> io::Result<()> {
-    /// The members of `union bpf_attr` for BPF_LINK_DETACH.
-    #[repr(C)]
-    struct LinkDetach {
-        link_fd: i32,
-    }
-    const BPF_LINK_DETACH: libc::c_long = 34;
-
-    let link = open_pin(path, Access::ReadWrite)?;
-    let request = LinkDetach { link_fd: link.as_raw_fd() };
-    // SAFETY: `request` has the size that is passed, and `link` is open.
-    let detached = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw const request, size_of::<LinkDetach>()) };
-    if detached < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// Opens any pinned object (BPF_OBJ_GET).
-pub(crate) fn open_pin(path: &Path, access: Access) -> io::Result<OwnedFd> {
-    /// The members of `union bpf_attr` for BPF_OBJ_GET; linux include/uapi/linux/bpf.h.
-    #[repr(C)]
-    struct ObjGet {
-        pathname: u64,
-        bpf_fd: u32,
-        file_flags: u32,
-    }
-    const BPF_OBJ_GET: libc::c_long = 7;
-    const BPF_F_RDONLY: u32 = 1 << 3;
-
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let file_flags = if access == Access::ReadOnly { BPF_F_RDONLY } else { 0 };
-    let request = ObjGet { pathname: path.as_ptr() as u64, bpf_fd: 0, file_flags };
-    // SAFETY: `request` has the size that is passed, and `path` outlives the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw const request, size_of::<ObjGet>()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel just made this descriptor (close-on-exec) and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
