@@ -29,7 +29,7 @@ static SETTINGS: Settings = Settings {
 
 /// Lets every packet pass.
 #[xdp(frags)]
-pub fn weir(_ctx: XdpContext) -> u32 {
+fn weir(_ctx: XdpContext) -> u32 {
     touch_every_kind_of_map();
     xdp_action::XDP_PASS
 }

@@ -200,8 +200,8 @@ impl Dataplane {
                 clean_interrupted(&pins)?;
                 let fresh = Self::load_fresh(request, pins.clone(), lock);
                 if fresh.is_err() {
-                    // The first failure is the one to report.
-                    let _ = stop::remove_all(&pins);
+                    // The first failure is the one to report; whoever took the directory meanwhile cleans it himself.
+                    let _ = pins.lock().and_then(|_lock| stop::remove_all(&pins));
                 }
                 Ok((fresh?, Origin::Fresh))
             }
