@@ -226,6 +226,16 @@ fn the_bpf_file_system_is_mounted_where_nobody_did() {
 }
 
 #[test]
+fn without_privileges_the_cure_is_named_and_nothing_stays_behind() {
+    let lab = Lab::new();
+    let without_privileges = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--"];
+    let output = child(&without_privileges, &lab.pin_dir()).stdout(std::process::Stdio::piped()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("Permission {"), "{said}");
+    assert!(!lab.pin_dir().exists());
+}
+
+#[test]
 fn stop_leaves_nothing_and_may_be_repeated() {
     let lab = Lab::new();
     drop(lab.start(&["in0"]).unwrap());

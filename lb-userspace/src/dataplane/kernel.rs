@@ -119,7 +119,7 @@ fn object() -> Vec<Finding> {
         Err(error @ LoadError::Permission { .. }) => {
             return vec![Finding::new("privileges", false, reason(&error), "run as root")];
         }
-        Err(error) => return vec![Finding::new(what, false, reason(&error), "a kernel with CONFIG_BPF_SYSCALL and CONFIG_XDP_SOCKETS")],
+        Err(error) => return vec![Finding::new(what, false, reason(&error), "a kernel with CONFIG_BPF_SYSCALL and CONFIG_BPF_JIT")],
     };
     vec![
         Finding::new("privileges", true, "sufficient", ""),
@@ -143,9 +143,11 @@ fn mapping(object: &Ebpf) -> Finding {
 
 fn verifier(object: &mut Ebpf) -> Finding {
     let what = "packet program";
+    let hint = "please report this, with the kernel's version";
     match load_program(object, naming::PACKET_PROGRAM) {
-        Ok(_) => Finding::new(what, true, "accepted by the verifier", ""),
-        Err(error) => Finding::new(what, false, reason(&error), "please report this, with the kernel's version"),
+        Ok(_) => Finding::new(what, true, "accepted by the verifier", hint),
+        Err(LoadError::Verifier { log, .. }) => Finding::new(what, false, log, hint),
+        Err(error) => Finding::new(what, false, reason(&error), hint),
     }
 }
 

@@ -3,6 +3,8 @@
 //! The maps of a feature that is off have one entry: the loaded program has no access to them left, so that turning the feature on may replace
 //! them (see [`super::load`]).
 
+use std::net::IpAddr;
+
 use lb_common::{
     maps::{
         Header, Line, MemberInfo, NatFlow, NatPlane, PORTS_PER_CHUNK, SLOTS_PER_PAGE, Service, Settings, Tally, Traffic, Vip,
@@ -11,16 +13,38 @@ use lb_common::{
     reason::{Drop, Note},
 };
 
-use crate::config::model::Limits;
+use crate::config::model::{Config, Forward, Limits};
 
 /// A union of the [`Settings`] features: what the configuration uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Features(pub u32);
 
 impl Features {
+    /// What this configuration uses: of its pools, those that a listener sends to.
+    pub fn of(config: &Config) -> Self {
+        let features = config.listeners.values().map(|listener| {
+            let forward = config.pools.get(&listener.pool).map_or(0, |pool| of_forward(&pool.forward));
+            let rules = if listener.allow.is_empty() && listener.deny.is_empty() { 0 } else { Settings::SOURCE_RULES };
+            let rate = if listener.conn_rate.is_some() { Settings::RATE } else { 0 };
+            let ipv6 = if listener.binds.iter().any(|bind| bind.address.is_ipv6()) { Settings::IPV6 } else { 0 };
+            forward | rules | rate | ipv6
+        });
+        Self(features.fold(0, |all, one| all | one))
+    }
+
     /// Whether every feature of `feature` is in use.
     pub const fn has(self, feature: u32) -> bool {
         self.0 & feature == feature
+    }
+}
+
+fn of_forward(forward: &Forward) -> u32 {
+    match forward {
+        Forward::Nat { snat } if snat.iter().any(IpAddr::is_ipv6) => Settings::NAT | Settings::IPV6,
+        Forward::Nat { .. } => Settings::NAT,
+        Forward::Dsr => Settings::DSR,
+        Forward::Ipip => Settings::IPIP,
+        Forward::Gue { .. } => Settings::GUE,
     }
 }
 
@@ -174,7 +198,10 @@ fn map_bytes(size: &MapSize, cpus: u32) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
     use super::*;
+    use crate::config::model::{AddressPolicy, Balance, Bind, Listener, Node, OnDown, Pool, Protocol, UdpFlows, XdpMode};
 
     const MIB: u64 = 1 << 20;
 
@@ -196,6 +223,46 @@ mod tests {
         let with = memory_bytes(&limits, Features(Settings::NAT), machine);
         let without = memory_bytes(&limits, Features(0), machine);
         assert_eq!((with - without) / MIB, 89);
+    }
+
+    #[test]
+    fn only_what_a_listener_uses_is_in_the_program() {
+        let listener = |address: &str, pool: &str| Listener {
+            binds: vec![Bind { address: address.parse().unwrap(), port: Some(80), protocol: Protocol::Tcp }],
+            pool: pool.to_owned(),
+            allow: vec![],
+            deny: vec!["10.0.0.0/8".parse().unwrap()],
+            conn_rate: None,
+            slots: 256,
+            tcp_idle: Duration::from_secs(60),
+            udp_idle: Duration::from_secs(30),
+            udp: UdpFlows::Tracked,
+        };
+        let pool = |forward| Pool { forward, balance: Balance::Tuple, on_down: OnDown::Keep, servers: BTreeMap::new() };
+        let node = Node {
+            name: String::new(),
+            interfaces: vec![],
+            xdp: XdpMode::Auto,
+            slot_seed: String::new(),
+            pin_dir: PathBuf::new(),
+            state_dir: PathBuf::new(),
+            addresses: AddressPolicy::Leave,
+            tunnel_source4: None,
+            tunnel_source6: None,
+        };
+        let mut config = Config {
+            node,
+            limits: Limits::default(),
+            listeners: BTreeMap::from([("web".to_owned(), listener("192.0.2.1", "a"))]),
+            pools: BTreeMap::from([
+                ("a".to_owned(), pool(Forward::Dsr)),
+                ("b".to_owned(), pool(Forward::Nat { snat: vec!["2001:db8::1".parse().unwrap()] })),
+            ]),
+        };
+        assert_eq!(Features::of(&config), Features(Settings::DSR | Settings::SOURCE_RULES));
+        config.listeners.insert("mail".to_owned(), listener("192.0.2.2", "b"));
+        let with_nat = Settings::DSR | Settings::SOURCE_RULES | Settings::NAT | Settings::IPV6;
+        assert_eq!(Features::of(&config), Features(with_nat));
     }
 
     #[test]
