@@ -20,7 +20,7 @@ use lb_userspace::{
     control::op::{Op, PlaneSpec},
     dataplane::{
         AbiError, Access, AccessError, ApplyError, AttachError, Dataplane, Features, LinkState, LoadError, Origin, PinDir, PinDirError,
-        Request, Samples, SlotAge, SlotRules, Tables, TablesError, Unripe, attached, examine, stop, sweep,
+        Request, Samples, SlotRules, Tables, TablesError, Unripe, attached, examine, stop, sweep,
     },
 };
 use rustix::{
@@ -94,13 +94,14 @@ fn change_slot(word: SlotWord, member: Option<MemberId>, now: Tick) -> SlotWord 
     }
 }
 
-fn ripen_slot(word: SlotWord, age: SlotAge) -> SlotWord {
+fn ripen_slot(word: SlotWord, learning_since: Tick, last_no_room: Option<Tick>, idle_s: u32, now: Tick) -> Option<SlotWord> {
+    let is_past = |tick: Tick| now.wrapping_sub(tick) > idle_s;
     match word.state() {
-        SlotState::Learning { .. } if age.now.wrapping_sub(age.learning_since) > age.idle_s => {
-            SlotWord::new(word.current(), word.current(), age.now)
+        SlotState::Learning { .. } if is_past(learning_since) && last_no_room.is_none_or(is_past) => {
+            Some(SlotWord::new(word.current(), word.current(), now))
         }
-        SlotState::Settled if age.now.wrapping_sub(word.stamp()) > age.idle_s => SlotWord::new(word.current(), None, age.now),
-        SlotState::Clean | SlotState::Learning { .. } | SlotState::Settled => word,
+        SlotState::Settled if is_past(word.stamp()) => Some(SlotWord::new(word.current(), None, now)),
+        SlotState::Clean | SlotState::Learning { .. } | SlotState::Settled => None,
     }
 }
 
@@ -438,7 +439,11 @@ fn slots_learn_settle_and_become_clean_and_an_adopter_restarts_the_timers() {
     let (mut dataplane, _) = lab.start(&["in0"]).unwrap();
     let adopted_at = dataplane.tick().unwrap();
     assert_eq!(dataplane.applier().ripen_all(adopted_at + 59).unwrap(), Unripe { learning: 8192, settled: 0 });
-    assert_eq!(dataplane.applier().ripen_all(adopted_at + 61).unwrap(), Unripe { learning: 0, settled: 8192 });
+    let map = Map::from_map_data(MapData::from_pin(lab.pin_dir().join("TOUCHES")).unwrap()).unwrap();
+    let mut no_room_at: Array<_, u64> = map.try_into().unwrap();
+    no_room_at.set(1, u64::from(adopted_at + 10), 0).unwrap();
+    assert_eq!(dataplane.applier().ripen_all(adopted_at + 61).unwrap(), Unripe { learning: 8192, settled: 0 });
+    assert_eq!(dataplane.applier().ripen_all(adopted_at + 71).unwrap(), Unripe { learning: 0, settled: 8192 });
     assert_eq!(dataplane.applier().ripen_all(adopted_at + 200).unwrap(), Unripe::default());
     let slots = dataplane.tables().slots(id).unwrap();
     assert!(slots.iter().all(|slot| (slot.current(), slot.default()) == (MemberId::new(2), None)));

@@ -45,7 +45,7 @@ pub use pins::{PinDir, PinDirError};
 pub use planes::{NatUsage, PlaneUsage};
 pub use read::{MemberRecord, ReadError};
 pub use samples::{DroppedPacket, Samples};
-pub use slots::{SetSlotsError, SlotAge, SlotRules, Unripe};
+pub use slots::{SetSlotsError, SlotRules, Unripe};
 pub use stop::{LinkState, Stopped, attached, stop};
 pub use sweep::{SWEEP_INTERVAL, Swept, sweep};
 pub use tables::{SlotsError, Tables, TablesError};

@@ -14,19 +14,9 @@ use super::{
 pub struct SlotRules {
     /// What a slot becomes when it is given to another member.
     pub change: fn(SlotWord, Option<MemberId>, Tick) -> SlotWord,
-    /// What a slot becomes as time passes.
-    pub ripen: fn(SlotWord, SlotAge) -> SlotWord,
-}
-
-/// What a slot's ripening depends on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SlotAge {
-    /// When the slot began to learn, or when its service last found no room for a flow, whichever is later.
-    pub learning_since: Tick,
-    /// The service's idle timeout, seconds.
-    pub idle_s: u32,
-    /// The time.
-    pub now: Tick,
+    /// What a slot becomes as time passes, if it changes: from the tick at which it began to learn, the last one at which its service found no
+    /// room for a flow, the service's idle timeout in seconds, and the time.
+    pub ripen: fn(SlotWord, Tick, Option<Tick>, u32, Tick) -> Option<SlotWord>,
 }
 
 /// How many slots are not clean.
@@ -115,7 +105,7 @@ impl SlotTimers {
         let mut all = Unripe::default();
         let mut clean = Vec::new();
         for (&id, began) in &self.began {
-            let unripe = ripen(tables, self.rules.ripen, id, began, now)?;
+            let unripe = ripen(tables, self.rules, id, began, now)?;
             if unripe == Unripe::default() {
                 clean.push(id);
             }
@@ -133,13 +123,14 @@ impl SlotTimers {
     }
 }
 
-fn ripen(tables: &Tables, rule: fn(SlotWord, SlotAge) -> SlotWord, id: ServiceId, began: &[Tick], now: Tick) -> Result<Unripe, SlotsError> {
+fn ripen(tables: &Tables, rules: SlotRules, id: ServiceId, began: &[Tick], now: Tick) -> Result<Unripe, SlotsError> {
     let table = tables.slot_table(id)?;
-    let no_room_at = tables.touches.word(u32::from(id.0), 0)? as Tick;
+    let no_room_at = tables.touches.word(u32::from(id.0), 0)?;
+    let last_no_room = (no_room_at != 0).then_some(no_room_at as Tick);
     let mut unripe = Unripe::default();
     for (slot, &began) in began.iter().enumerate() {
-        let age = SlotAge { learning_since: later(began, no_room_at), idle_s: table.service.idle_s, now };
-        let (_, new) = change(&table, slot as u32, |word| rule(word, age))?;
+        let rule = |word| (rules.ripen)(word, began, last_no_room, table.service.idle_s, now).unwrap_or(word);
+        let (_, new) = change(&table, slot as u32, rule)?;
         unripe.count(new);
     }
     Ok(unripe)
@@ -157,12 +148,6 @@ fn is_learning(word: SlotWord) -> bool {
     matches!(word.state(), SlotState::Learning { .. })
 }
 
-/// The later of a timer's start and the last lack of room, 0 for none; ticks wrap.
-fn later(began: Tick, no_room_at: Tick) -> Tick {
-    let is_after = no_room_at.wrapping_sub(began) < Tick::MAX / 2;
-    if no_room_at != 0 && is_after { no_room_at } else { began }
-}
-
 /// Changes a slot; what it was and is.
 fn change(table: &SlotTable, slot: u32, rule: impl Fn(SlotWord) -> SlotWord) -> Result<(SlotWord, SlotWord), AccessError> {
     let (page, index) = table.locate(slot)?;
@@ -172,17 +157,4 @@ fn change(table: &SlotTable, slot: u32, rule: impl Fn(SlotWord) -> SlotWord) -> 
         Some(changed.1.0)
     })?;
     Ok(changed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_lack_of_room_postpones_ripening_only_if_it_came_after_the_change() {
-        assert_eq!(later(100, 0), 100);
-        assert_eq!(later(100, 90), 100);
-        assert_eq!(later(100, 130), 130);
-        assert_eq!(later(u32::MAX - 5, 3), 3);
-    }
 }
