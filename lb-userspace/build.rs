@@ -2,6 +2,7 @@
 //!
 //! One switch: the environment variable `WEIR_EBPF`. Unset, the object is built here. A path takes that file instead. `none` embeds an
 //! empty object, so that everything but the data plane builds and is tested without an eBPF toolchain.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a build script runs programs and writes files")]
 
 use std::{
     env, fs,

@@ -119,9 +119,7 @@ pub fn decide<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, ingress: &In
             let decision = match route(tables, &parsed) {
                 Routed::Decided(decision) => decision,
                 Routed::Icmp => icmp(tables, frame, &parsed),
-                Routed::Request(service) => {
-                    request(tables, service, &parsed).unwrap_or_else(|| open(tables, ingress, service, &parsed))
-                }
+                Routed::Request(service) => request(tables, service, &parsed).unwrap_or_else(|| open(tables, ingress, service, &parsed)),
             };
             (decision, Some(parsed))
         }
@@ -237,7 +235,7 @@ const fn refuse(service: ServiceId, reason: Drop) -> Decision {
 #[inline(always)]
 fn find_service<T: Tables>(tables: &T, vip: VipWord, protocol: u8, wire_port: u16) -> Option<T::Ref<'_, Service>> {
     let asked = PortWord::new(vip.index(), u16::from_be(wire_port), protocol, 0);
-    let line = place::port(vip.index(), u16::from_be(wire_port), protocol, tables.table_key());
+    let line = place::port(vip.index(), u16::from_be(wire_port), protocol, tables.table_key()).index;
     let mut id = ServiceId::NONE;
     for cell in tables.port_line(line & tables.setting(|s| &s.port_mask))? {
         let word = PortWord(cell.load());

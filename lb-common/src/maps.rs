@@ -254,11 +254,11 @@ pub const HEADER_WORDS: usize = 12;
 ///
 /// | words | meaning | order |
 /// |---|---|---|
-/// | 0, 1 | Ethernet header, two bytes of zero | network |
-/// | 2, 3 | SNAT address of the first plane | network |
-/// | 4, 5 | server address | network |
-/// | 6 | low 16 bits: server port as wire bytes, 0 keeps the packet's | network |
-/// | 7 to 11 | zero | – |
+/// | 0 to 2 | Ethernet header, then zero | network |
+/// | 3, 4 | SNAT address of the first plane | network |
+/// | 5, 6 | server address | network |
+/// | 7 | low 16 bits: server port as wire bytes, 0 keeps the packet's | network |
+/// | 8 to 11 | zero | – |
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 pub struct Header {
@@ -288,16 +288,16 @@ pub struct Header {
 const _: () = assert!(size_of::<Header>() == 128);
 
 impl Header {
-    /// NAT: the server's address, words 4 and 5 of `bytes`.
+    /// NAT: the server's address, words 5 and 6 of `bytes`.
     #[inline(always)]
     pub const fn nat_server(&self) -> Address {
-        Self::address(self.bytes[4], self.bytes[5])
+        Self::address(self.bytes[5], self.bytes[6])
     }
 
-    /// NAT: the SNAT address of the first plane, words 2 and 3 of `bytes`.
+    /// NAT: the SNAT address of the first plane, words 3 and 4 of `bytes`.
     #[inline(always)]
     pub const fn nat_snat(&self) -> Address {
-        Self::address(self.bytes[2], self.bytes[3])
+        Self::address(self.bytes[3], self.bytes[4])
     }
 
     #[inline(always)]
@@ -309,10 +309,10 @@ impl Header {
         })
     }
 
-    /// NAT: the server's port as wire bytes, the low 16 bits of word 6; 0 keeps the packet's.
+    /// NAT: the server's port as wire bytes, the low 16 bits of word 7; 0 keeps the packet's.
     #[inline(always)]
     pub const fn nat_server_port(&self) -> u16 {
-        self.bytes[6] as u16
+        self.bytes[7] as u16
     }
 
     /// The kind of forwarding, if the record is in use.

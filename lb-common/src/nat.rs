@@ -289,17 +289,26 @@ fn record_of<T: Tables>(tables: &T, plane: u16, snat_port: u16) -> Option<u32> {
     Some(((chunk - 1) as u32) << 8 | (port & 0xff) as u32)
 }
 
-/// The flow of a server's packet to a SNAT address.
+/// The plane of an endpoint; 0 for none.
 #[inline(always)]
-pub fn find_server<'t, T: Tables>(tables: &'t T, key: &ServerKey) -> Option<(Found, T::Ref<'t, NatFlow>)> {
-    let hash = place::nat_endpoint(&key.server, key.server_port, &key.snat, key.protocol, tables.table_key());
-    let line = tables.nat_endpoint_line(hash.index & tables.setting(|s| &s.endpoint_mask))?;
-    let mut plane = 0;
+fn find_plane<T: Tables>(tables: &T, key: &ServerKey, server_port: u16) -> u16 {
+    let hash = place::endpoint(&key.server, &key.snat, server_port, key.protocol, tables.table_key());
+    let Some(line) = tables.nat_endpoint_line(hash.index & tables.setting(|s| &s.endpoint_mask)) else { return 0 };
     for cell in line {
         let word = cell.load();
         if (word >> 32) as u32 == hash.tag && word != 0 {
-            plane = word as u16;
+            return word as u16;
         }
+    }
+    0
+}
+
+/// The flow of a server's packet to a SNAT address.
+#[inline(always)]
+pub fn find_server<'t, T: Tables>(tables: &'t T, key: &ServerKey) -> Option<(Found, T::Ref<'t, NatFlow>)> {
+    let mut plane = find_plane(tables, key, key.server_port);
+    if plane == 0 {
+        plane = find_plane(tables, key, 0);
     }
     if plane == 0 {
         return None;

@@ -20,15 +20,15 @@ pub const fn vip_matches(word: VipWord, tag: u32, is_v4: bool) -> bool {
     word.tag() == tag && word.index() != 0 && (word.flags() & VipWord::IPV6 == 0) == is_v4
 }
 
-/// The line of `PORT_LINES` that names a service, before masking.
+/// Where a VIP's port lies in `PORT_LINES`, whose entries hold the whole key: the tag is not used. `port` is in host order.
 #[inline(always)]
-pub const fn port(vip: u16, port: u16, protocol: u8, key: u64) -> u32 {
-    hash::word(PortWord::new(vip, port, protocol, 0).0, key).index
+pub const fn port(vip: u16, port: u16, protocol: u8, key: u64) -> Hash {
+    hash::word(PortWord::new(vip, port, protocol, 0).0, key)
 }
 
-/// Where a NAT endpoint lies in `NAT_ENDPOINTS`. `server_port` is wire bytes.
+/// Where a plane lies in `NAT_ENDPOINTS`. `server_port` is wire bytes; 0 for a plane of every port.
 #[inline(always)]
-pub fn nat_endpoint(server: &Address, server_port: u16, snat: &Address, protocol: u8, key: u64) -> Hash {
+pub fn endpoint(server: &Address, snat: &Address, server_port: u16, protocol: u8, key: u64) -> Hash {
     hash::pair(server, snat, (server_port as u32) << 16 | protocol as u32, key)
 }
 
@@ -54,4 +54,28 @@ pub const fn second_line(hash: Hash, mask: u32) -> u32 {
 #[inline(always)]
 pub const fn first_line(hash: Hash, mask: u32) -> u32 {
     hash.index & mask
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    #[test]
+    fn an_ipv4_address_is_its_own_tag_and_an_ipv6_one_is_told_by_all_its_bits() {
+        let v4 = Address::from(Ipv4Addr::new(192, 0, 2, 1));
+        assert_eq!(vip(&v4, 7).tag, v4.v4_word());
+        let v6 = |last| vip(&Address::from(Ipv6Addr::new(0x2001, 0xdb8, last, 0, 0, 0, 0, 1)), 7);
+        assert_ne!(v6(0).tag, v6(1).tag);
+    }
+
+    #[test]
+    fn an_endpoint_depends_on_port_protocol_and_direction() {
+        let (a, b) = (Address::from(Ipv4Addr::new(10, 0, 0, 1)), Address::from(Ipv4Addr::new(10, 0, 0, 2)));
+        let tcp = endpoint(&a, &b, 80, 6, 7);
+        for other in [endpoint(&a, &b, 80, 17, 7), endpoint(&a, &b, 81, 6, 7), endpoint(&b, &a, 80, 6, 7), endpoint(&a, &b, 80, 6, 8)] {
+            assert_ne!(tcp, other);
+        }
+    }
 }

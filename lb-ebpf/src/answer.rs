@@ -30,7 +30,7 @@ const LONG_QUOTE6: usize = 1232;
 
 /// Tells the sender of a refused packet.
 #[inline(always)]
-pub fn answer(context: *mut xdp_md, service: ServiceId, parsed: &Parsed) -> u32 {
+pub(crate) fn answer(context: *mut xdp_md, service: ServiceId, parsed: &Parsed) -> u32 {
     let frame = Frame::new(context);
     let answered = if parsed.transport.protocol == protocol::TCP {
         reset(frame, parsed).map(|()| Note::ResetSent)
@@ -48,7 +48,7 @@ pub fn answer(context: *mut xdp_md, service: ServiceId, parsed: &Parsed) -> u32 
 
 /// Turns the link-layer header around.
 #[inline(always)]
-pub fn swap_macs(frame: &Frame) -> Result<(), Unwritable> {
+pub(crate) fn swap_macs(frame: &Frame) -> Result<(), Unwritable> {
     let old: EthernetHeader = frame.get(0).ok_or(Unwritable)?;
     frame.set(0, old.source)?;
     frame.set(6, old.destination)
@@ -166,7 +166,7 @@ fn unreachable(frame: Frame, parsed: &Parsed) -> Result<(), Unwritable> {
 /// Answers a packet that exceeds the path to its member, or to its client, unless routers might have fragmented it.
 /// Then the drop is counted here.
 #[inline(always)]
-pub fn too_big(context: *mut xdp_md, service: ServiceId, parsed: &Parsed, mtu: u16) -> Verdict {
+pub(crate) fn too_big(context: *mut xdp_md, service: ServiceId, parsed: &Parsed, mtu: u16) -> Verdict {
     let frame = Frame::new(context);
     if !parsed.transport.dont_fragment {
         return Verdict::failed(Drop::TooBig);

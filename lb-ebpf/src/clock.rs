@@ -5,7 +5,7 @@ use aya_ebpf::{bindings::xdp_action, helpers::bpf_jiffies64, macros::xdp, progra
 
 /// Writes `jiffies64`, native order, over the packet's first eight bytes.
 #[xdp]
-pub fn weir_clock(ctx: XdpContext) -> u32 {
+fn weir_clock(ctx: XdpContext) -> u32 {
     let start = ctx.data();
     if start + size_of::<u64>() > ctx.data_end() {
         return xdp_action::XDP_ABORTED;

@@ -12,7 +12,7 @@ use crate::{frame::Frame, kernel::jiffies, maps};
 
 /// Counts a packet of `bytes` sent to a member.
 #[inline(always)]
-pub fn sent(member: MemberId, bytes: usize) {
+pub(crate) fn sent(member: MemberId, bytes: usize) {
     if let Some(traffic) = maps::MEMBER_STATS.get_ptr_mut(member.number() as u32) {
         // SAFETY: this CPU's record, which no other program writes meanwhile.
         unsafe {
@@ -24,7 +24,7 @@ pub fn sent(member: MemberId, bytes: usize) {
 
 /// Counts what happened beside the forwarding.
 #[inline(always)]
-pub fn note(service: ServiceId, note: Note) {
+pub(crate) fn note(service: ServiceId, note: Note) {
     if let Some(tally) = maps::NOTES.get_ptr_mut(service.0 as u32 * Note::COUNT + note.index()) {
         // SAFETY: as in `sent`.
         unsafe { (*tally).count += 1 };
@@ -33,7 +33,7 @@ pub fn note(service: ServiceId, note: Note) {
 
 /// Counts a drop, and hands the packet to userspace unless one was within this tick of the clock.
 #[inline(always)]
-pub fn dropped(frame: &Frame, service: ServiceId, reason: u32) {
+pub(crate) fn dropped(frame: &Frame, service: ServiceId, reason: u32) {
     let Some(tally) = maps::DROPS.get_ptr_mut(service.0 as u32 * Drop::COUNT + reason) else { return };
     let now = jiffies();
     // SAFETY: as in `sent`.
@@ -48,7 +48,7 @@ pub fn dropped(frame: &Frame, service: ServiceId, reason: u32) {
 
 /// Counts a drop of a frame that may have been resized or rewritten already, so that it makes no sample.
 #[inline(always)]
-pub fn failed(service: ServiceId, reason: u32) {
+pub(crate) fn failed(service: ServiceId, reason: u32) {
     if let Some(tally) = maps::DROPS.get_ptr_mut(service.0 as u32 * Drop::COUNT + reason) {
         // SAFETY: as in `sent`.
         unsafe { (*tally).count += 1 };

@@ -19,19 +19,19 @@ use crate::{
 };
 
 /// The Ethernet header without a VLAN tag.
-pub const PLAIN_LINK: usize = 14;
+pub(crate) const PLAIN_LINK: usize = 14;
 /// The Ethernet header with one.
-pub const TAGGED_LINK: usize = 18;
+pub(crate) const TAGGED_LINK: usize = 18;
 /// The IPv4 header without options.
-pub const IPV4: usize = 20;
+pub(crate) const IPV4: usize = 20;
 /// The IPv6 header.
-pub const IPV6: usize = 40;
+pub(crate) const IPV6: usize = 40;
 /// UDP and GUE.
 const GUE: usize = 12;
 
 /// Sends the frame out of an interface: back out of the one that it came in by, or over to another.
 #[inline(always)]
-pub fn transmit(frame: &Frame, ifindex: u32) -> Verdict {
+pub(crate) fn transmit(frame: &Frame, ifindex: u32) -> Verdict {
     if frame.ifindex() == ifindex {
         return Verdict::done(xdp_action::XDP_TX);
     }
@@ -43,7 +43,7 @@ pub fn transmit(frame: &Frame, ifindex: u32) -> Verdict {
 
 /// Sends the packet to its member in the member's way. NAT is `translate`'s.
 #[inline(always)]
-pub fn send(frame: Frame, delivery: &Delivery, parsed: &Parsed) -> Verdict {
+pub(crate) fn send(frame: Frame, delivery: &Delivery, parsed: &Parsed) -> Verdict {
     let header = or_fail!(maps::HEADERS.get(delivery.header), Drop::Inconsistent);
     let kind = or_fail!(header.forward(), Drop::Inconsistent);
     let mtu = header.mtu as usize - kind.overhead();
@@ -73,7 +73,7 @@ pub fn send(frame: Frame, delivery: &Delivery, parsed: &Parsed) -> Verdict {
 
 /// Puts the first `BYTES` prebuilt bytes in place of the frame's own link-layer header.
 #[inline(always)]
-pub fn wrap<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
+pub(crate) fn wrap<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
     let frame = frame.shrink_head(parsed.network.offset() as i32 - BYTES as i32)?;
     copy_prebuilt::<BYTES>(&frame, header)?;
     Ok(frame)
@@ -205,7 +205,7 @@ fn inner_sum(frame: &Frame, parsed: &Parsed) -> Option<Sum> {
 
 /// Lowers the MSS of a SYN to what fits the path (`mtu`: the largest packet without encapsulation).
 #[inline(never)]
-pub fn clamp_mss(context: *mut xdp_md, service: ServiceId, parsed: &Parsed, mtu: usize) -> Result<(), Unwritable> {
+pub(crate) fn clamp_mss(context: *mut xdp_md, service: ServiceId, parsed: &Parsed, mtu: usize) -> Result<(), Unwritable> {
     let frame = &Frame::new(context);
     let headers = if parsed.network.source.is_v4() { IPV4 + 20 } else { IPV6 + 20 };
     let l4 = parsed.transport.offset();
@@ -221,7 +221,8 @@ pub fn clamp_mss(context: *mut xdp_md, service: ServiceId, parsed: &Parsed, mtu:
 #[inline(always)]
 fn set_mss(frame: &Frame, l4: usize, option: MssOption, mss: u16) -> Result<(), Unwritable> {
     let (old, new) = (option.mss.to_be(), mss.to_be());
-    let diff = if option.is_odd { Sum::ZERO.remove16(old.swap_bytes()).add16(new.swap_bytes()) } else { Sum::ZERO.remove16(old).add16(new) };
+    let diff =
+        if option.is_odd { Sum::ZERO.remove16(old.swap_bytes()).add16(new.swap_bytes()) } else { Sum::ZERO.remove16(old).add16(new) };
     let checksum: u16 = frame.get(l4 + 16).ok_or(Unwritable)?;
     frame.set(l4 + 16, diff.update(checksum))?;
     frame.set(option.offset, new)

@@ -13,23 +13,23 @@ use lb_common::{checksum::Sum, packet::Packet};
 /// The frame of one run of a program. It keeps no pointer into the packet: each access takes them from the context, so that none outlives a
 /// resize, and the compiler has none to merge with a number where paths join, which the verifier would refuse.
 #[derive(Clone, Copy)]
-pub struct Frame {
+pub(crate) struct Frame {
     context: *mut xdp_md,
 }
 
 /// The frame could not be resized, or is shorter than it was parsed to be.
-pub struct Unwritable;
+pub(crate) struct Unwritable;
 
 impl Frame {
     /// The frame that the program was called for.
     #[inline(always)]
-    pub fn new(context: *mut xdp_md) -> Self {
+    pub(crate) fn new(context: *mut xdp_md) -> Self {
         Self { context }
     }
 
     /// The frame for reading, until it is written or resized.
     #[inline(always)]
-    pub fn snapshot(&self) -> Snapshot {
+    pub(crate) fn snapshot(&self) -> Snapshot {
         let (start, end): (usize, usize);
         // The compiler knows a field of 32 bits to have a zero upper half and may keep only the lower one on the stack, where a pointer has to
         // stay whole for the verifier: so it does not get to see the width.
@@ -42,20 +42,20 @@ impl Frame {
 
     /// The interface that it came in by.
     #[inline(always)]
-    pub fn ifindex(&self) -> u32 {
+    pub(crate) fn ifindex(&self) -> u32 {
         // SAFETY: as in `snapshot`.
         unsafe { (*self.context).ingress_ifindex }
     }
 
     /// Its context.
     #[inline(always)]
-    pub fn context(&self) -> *mut xdp_md {
+    pub(crate) fn context(&self) -> *mut xdp_md {
         self.context
     }
 
     /// Its length, all buffers together.
     #[inline(always)]
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         // SAFETY: as in `snapshot`.
         unsafe { bpf_xdp_get_buff_len(self.context) as usize }
     }
@@ -67,7 +67,7 @@ impl Frame {
 
     /// Writes `value` at `offset`.
     #[inline(always)]
-    pub fn set<T: Pod>(&self, offset: usize, value: T) -> Result<(), Unwritable> {
+    pub(crate) fn set<T: Pod>(&self, offset: usize, value: T) -> Result<(), Unwritable> {
         let place = self.at::<T>(offset).ok_or(Unwritable)?;
         // SAFETY: `at` checked the bounds. The machine and the verifier allow any alignment of packet memory.
         unsafe { *place = value };
@@ -76,7 +76,7 @@ impl Frame {
 
     /// The sum over `BYTES` bytes from `offset` on, a multiple of four.
     #[inline(always)]
-    pub fn sum<const BYTES: usize>(&self, offset: usize) -> Result<Sum, Unwritable> {
+    pub(crate) fn sum<const BYTES: usize>(&self, offset: usize) -> Result<Sum, Unwritable> {
         // Kernels before 6.12 sum at most 512 bytes at a time.
         const MOST: usize = 512;
         let place = self.at::<[u8; BYTES]>(offset).ok_or(Unwritable)?.cast::<u8>();
@@ -93,7 +93,7 @@ impl Frame {
 
     /// Moves the frame's start: forward by `bytes`, or backward when negative. What lies before the old start is undefined.
     #[inline(always)]
-    pub fn shrink_head(self, bytes: i32) -> Result<Self, Unwritable> {
+    pub(crate) fn shrink_head(self, bytes: i32) -> Result<Self, Unwritable> {
         if bytes == 0 {
             return Ok(self);
         }
@@ -106,7 +106,7 @@ impl Frame {
 
     /// Cuts the frame to `bytes`.
     #[inline(always)]
-    pub fn cut_to(self, bytes: usize) -> Result<Self, Unwritable> {
+    pub(crate) fn cut_to(self, bytes: usize) -> Result<Self, Unwritable> {
         let length = self.bytes();
         if length > bytes {
             // SAFETY: as in `shrink_head`.
@@ -132,7 +132,7 @@ impl Packet for Frame {
 
 /// A frame that is only read.
 #[derive(Clone, Copy)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     context: *mut xdp_md,
     start: usize,
     end: usize,

@@ -16,13 +16,13 @@ use crate::{
     forward::transmit,
     frame::{Frame, Unwritable},
     maps,
-    verdict::{Ok as _, Verdict, or_fail},
     translate::{self, Rewrite, rewrite_addresses},
+    verdict::{Ok as _, Verdict, or_fail},
 };
 
 /// Makes an echo request its own reply: addresses trade places, so only the type changes the checksum.
 #[inline(always)]
-pub fn echo(context: *mut xdp_md, parsed: &Parsed) -> u32 {
+pub(crate) fn echo(context: *mut xdp_md, parsed: &Parsed) -> u32 {
     let frame = Frame::new(context);
     match make_echo_reply(&frame, parsed) {
         Ok(()) => {
@@ -59,7 +59,7 @@ fn set_addresses(frame: &Frame, l3: usize, source: Address, destination: Address
 
 /// Sends an error about what a server sent toward a client to that server.
 #[inline(always)]
-pub fn request_error(context: *mut xdp_md, delivery: &Delivery, index: FlowIndex, parsed: &Parsed) -> Verdict {
+pub(crate) fn request_error(context: *mut xdp_md, delivery: &Delivery, index: FlowIndex, parsed: &Parsed) -> Verdict {
     let frame = Frame::new(context);
     let flow = or_fail!(maps::NAT_FLOWS.get(index), Drop::Inconsistent);
     let header = or_fail!(maps::HEADERS.get(delivery.header), Drop::Inconsistent);
@@ -79,7 +79,7 @@ pub fn request_error(context: *mut xdp_md, delivery: &Delivery, index: FlowIndex
 
 /// Sends an error about what a client sent toward a server to that client. What the server itself says is said by the VIP.
 #[inline(always)]
-pub fn reply_error(context: *mut xdp_md, index: FlowIndex, parsed: &Parsed) -> Verdict {
+pub(crate) fn reply_error(context: *mut xdp_md, index: FlowIndex, parsed: &Parsed) -> Verdict {
     let frame = Frame::new(context);
     let flow = or_fail!(maps::NAT_FLOWS.get(index), Drop::Inconsistent);
     let toward = or_fail!(translate::reply_rewrite(flow), Drop::Inconsistent);
@@ -109,11 +109,8 @@ fn rewrite_error(frame: &Frame, parsed: &Parsed, outer: &Rewrite, quoted: &Rewri
     let (source, destination) = inner_addresses(frame, inner_l3, is_v4).ok_or(Unwritable)?;
     let address_diff = addresses(&source, &destination, quoted);
     rewrite_addresses(frame, inner_l3, quoted, address_diff)?;
-    let port_diff = Sum::ZERO
-        .remove16(inner.source_port)
-        .remove16(inner.destination_port)
-        .add16(quoted.source_port)
-        .add16(quoted.destination_port);
+    let port_diff =
+        Sum::ZERO.remove16(inner.source_port).remove16(inner.destination_port).add16(quoted.source_port).add16(quoted.destination_port);
     let l4 = inner.offset();
     frame.set(l4, quoted.source_port)?;
     frame.set(l4 + 2, quoted.destination_port)?;

@@ -20,7 +20,7 @@ use crate::{SETTINGS, maps, stage, word::Word};
 
 /// The maps of this program.
 #[derive(Clone, Copy)]
-pub struct Kernel;
+pub(crate) struct Kernel;
 
 impl Cell for Word {
     #[inline(always)]
@@ -46,7 +46,7 @@ fn line<const N: usize, const F: usize>(map: &'static Array<maps::Line, N, F>, i
 
 /// The kernel's clock in its own ticks.
 #[inline(always)]
-pub fn jiffies() -> u64 {
+pub(crate) fn jiffies() -> u64 {
     // SAFETY: the helper has no precondition.
     unsafe { bpf_jiffies64() }
 }
@@ -228,7 +228,7 @@ impl Tables for Kernel {
 }
 
 /// A record in a map.
-pub struct Record<T: 'static>(&'static T);
+pub(crate) struct Record<T: 'static>(&'static T);
 
 impl<T> core::ops::Deref for Record<T> {
     type Target = T;

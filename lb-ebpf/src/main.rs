@@ -49,7 +49,7 @@ static SETTINGS: Settings = Settings {
 
 /// The packet path: decides on a frame and performs the decision.
 #[xdp(frags)]
-pub fn weir(ctx: XdpContext) -> u32 {
+pub(crate) fn weir(ctx: XdpContext) -> u32 {
     let Some((scratch, outcome)) = stage::workspace() else { return xdp_action::XDP_PASS };
     match stage::weir_parse(ctx.ctx, scratch) {
         stage::OURS => {}

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use lb_common::maps::{
     Header, LinkInfo, MemberInfo, NatFlow, NatPlane, SLOTS_PER_PAGE, Sample, Service, SourceKey4, SourceKey6, SourceRule, Tally, Traffic,
-    WORDS_PER_LINE, Vip,
+    Vip, WORDS_PER_LINE,
 };
 
 use crate::{stage::Workspace, word::Word};
@@ -16,74 +16,74 @@ use crate::{stage::Workspace, word::Word};
 const MAPPABLE: usize = 1 << 10;
 
 /// A cache line of words that others change meanwhile.
-pub type Line = [Word; WORDS_PER_LINE];
+pub(crate) type Line = [Word; WORDS_PER_LINE];
 
 /// A part of a service's table of slots.
-pub type SlotPage = Array<Word, { SLOTS_PER_PAGE as usize }, MAPPABLE>;
+pub(crate) type SlotPage = Array<Word, { SLOTS_PER_PAGE as usize }, MAPPABLE>;
 
 #[btf_map]
-pub static VIP_LINES: Array<Line, 1, MAPPABLE> = Array::new();
+pub(crate) static VIP_LINES: Array<Line, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static VIPS: Array<Vip, 1, MAPPABLE> = Array::new();
+pub(crate) static VIPS: Array<Vip, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static PORT_LINES: Array<Line, 1, MAPPABLE> = Array::new();
+pub(crate) static PORT_LINES: Array<Line, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static SERVICES: Array<Service, 1, MAPPABLE> = Array::new();
+pub(crate) static SERVICES: Array<Service, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static SLOT_PAGES: ArrayOfMaps<SlotPage, 1> = ArrayOfMaps::new();
+pub(crate) static SLOT_PAGES: ArrayOfMaps<SlotPage, 1> = ArrayOfMaps::new();
 #[btf_map]
-pub static MEMBERS: Array<Word, 1, MAPPABLE> = Array::new();
+pub(crate) static MEMBERS: Array<Word, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static MEMBER_INFO: Array<MemberInfo, 1, MAPPABLE> = Array::new();
+pub(crate) static MEMBER_INFO: Array<MemberInfo, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static HEADERS: Array<Header, 1, MAPPABLE> = Array::new();
+pub(crate) static HEADERS: Array<Header, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static INTERFACES: DevMapHash<64> = DevMapHash::new();
+pub(crate) static INTERFACES: DevMapHash<64> = DevMapHash::new();
 #[btf_map]
-pub static LINKS: HashMap<u32, LinkInfo, 64> = HashMap::new();
+pub(crate) static LINKS: HashMap<u32, LinkInfo, 64> = HashMap::new();
 #[btf_map]
-pub static FLOWS: Array<Line, 1, MAPPABLE> = Array::new();
+pub(crate) static FLOWS: Array<Line, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static FRAGMENTS: Array<Line, 1, MAPPABLE> = Array::new();
+pub(crate) static FRAGMENTS: Array<Line, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static RATES: Array<Line, 1, MAPPABLE> = Array::new();
+pub(crate) static RATES: Array<Line, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static SOURCES4: LpmTrie<SourceKey4, SourceRule, 16384> = LpmTrie::new();
+pub(crate) static SOURCES4: LpmTrie<SourceKey4, SourceRule, 16384> = LpmTrie::new();
 #[btf_map]
-pub static SOURCES6: LpmTrie<SourceKey6, SourceRule, 16384> = LpmTrie::new();
+pub(crate) static SOURCES6: LpmTrie<SourceKey6, SourceRule, 16384> = LpmTrie::new();
 #[btf_map]
-pub static NAT_LINES: Array<Line, 1, MAPPABLE> = Array::new();
+pub(crate) static NAT_LINES: Array<Line, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static NAT_PORTS: Array<Line, 1, MAPPABLE> = Array::new();
+pub(crate) static NAT_PORTS: Array<Line, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static NAT_FLOWS: Array<NatFlow, 1, MAPPABLE> = Array::new();
+pub(crate) static NAT_FLOWS: Array<NatFlow, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static NAT_PLANES: Array<NatPlane, 1, MAPPABLE> = Array::new();
+pub(crate) static NAT_PLANES: Array<NatPlane, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static NAT_CHUNKS: Array<Word, 1, MAPPABLE> = Array::new();
+pub(crate) static NAT_CHUNKS: Array<Word, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static NAT_USED: Array<Word, 1, MAPPABLE> = Array::new();
+pub(crate) static NAT_USED: Array<Word, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static NAT_ENDPOINTS: Array<Line, 1, MAPPABLE> = Array::new();
+pub(crate) static NAT_ENDPOINTS: Array<Line, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static NAT_FREE: Array<Word, 1, MAPPABLE> = Array::new();
+pub(crate) static NAT_FREE: Array<Word, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static WORKSPACE: PerCpuArray<Workspace, 1> = PerCpuArray::new();
+pub(crate) static WORKSPACE: PerCpuArray<Workspace, 1> = PerCpuArray::new();
 #[btf_map]
-pub static MEMBER_STATS: PerCpuArray<Traffic, 1> = PerCpuArray::new();
+pub(crate) static MEMBER_STATS: PerCpuArray<Traffic, 1> = PerCpuArray::new();
 #[btf_map]
-pub static DROPS: PerCpuArray<Tally, 1> = PerCpuArray::new();
+pub(crate) static DROPS: PerCpuArray<Tally, 1> = PerCpuArray::new();
 #[btf_map]
-pub static NOTES: PerCpuArray<Tally, 1> = PerCpuArray::new();
+pub(crate) static NOTES: PerCpuArray<Tally, 1> = PerCpuArray::new();
 #[btf_map]
-pub static TOUCHES: Array<Word, 1, MAPPABLE> = Array::new();
+pub(crate) static TOUCHES: Array<Word, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub static SAMPLES: RingBuf<Sample, 4096> = RingBuf::new();
+pub(crate) static SAMPLES: RingBuf<Sample, 4096> = RingBuf::new();
 
 /// What is known of an interface.
 #[inline(always)]
 #[allow(unsafe_code, reason = "a reference into a hash map")]
-pub fn link(ifindex: u32) -> Option<LinkInfo> {
+pub(crate) fn link(ifindex: u32) -> Option<LinkInfo> {
     // SAFETY: the daemon replaces entries under RCU and never removes one that a program may be reading; the record is copied out at once.
     unsafe { LINKS.get(ifindex) }.copied()
 }

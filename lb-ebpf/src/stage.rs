@@ -18,7 +18,7 @@ use crate::{answer, forward, frame::Frame, icmp, kernel::Kernel, maps, translate
 /// Room for a [`Parsed`]. An array of numbers, as the type of a function's argument has to be plain for the verifier.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     words: [u64; 13],
 }
 
@@ -26,14 +26,14 @@ const _: () = assert!(size_of::<Parsed>() <= size_of::<Scratch>() && align_of::<
 
 /// What the stages of one run share. It lies in a per-CPU map, as all of the stack's 512 bytes are needed for the calls.
 #[repr(C)]
-pub struct Workspace {
+pub(crate) struct Workspace {
     scratch: Scratch,
     outcome: Outcome,
 }
 
 /// This CPU's workspace: what the last run left in it.
 #[inline(always)]
-pub fn workspace() -> Option<(&'static mut Scratch, &'static mut Outcome)> {
+pub(crate) fn workspace() -> Option<(&'static mut Scratch, &'static mut Outcome)> {
     let workspace = maps::WORKSPACE.get_ptr_mut(0)?;
     // SAFETY: a live map value of this CPU, on which no other program runs meanwhile.
     Some(unsafe { (&mut (*workspace).scratch, &mut (*workspace).outcome) })
@@ -42,7 +42,7 @@ pub fn workspace() -> Option<(&'static mut Scratch, &'static mut Outcome)> {
 impl Scratch {
     /// What [`weir_parse`] found.
     #[inline(always)]
-    pub fn parsed(&self) -> &Parsed {
+    pub(crate) fn parsed(&self) -> &Parsed {
         // SAFETY: `weir_parse` wrote a `Parsed` here before it said that the frame is ours; an empty one is never read so.
         unsafe { &*core::ptr::from_ref(self).cast::<Parsed>() }
     }
@@ -51,43 +51,43 @@ impl Scratch {
 /// What the decision came to.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The service, 0 for none.
-    pub service: u32,
+    pub(crate) service: u32,
     member: u32,
     header: u32,
     /// The NAT flow.
-    pub flow: u32,
+    pub(crate) flow: u32,
     /// A [`Drop`] number.
-    pub reason: u32,
+    pub(crate) reason: u32,
     /// Whether a refusal is told to the sender: 1 or 0.
-    pub is_answered: u32,
+    pub(crate) is_answered: u32,
 }
 
 /// What is to be done with an [`Outcome`].
-pub mod act {
+pub(crate) mod act {
     /// Let the frame pass.
-    pub const PASS: u32 = 0;
+    pub(crate) const PASS: u32 = 0;
     /// Refuse it.
-    pub const DROP: u32 = 1;
+    pub(crate) const DROP: u32 = 1;
     /// Answer the echo request.
-    pub const ECHO: u32 = 2;
+    pub(crate) const ECHO: u32 = 2;
     /// Send it to the member.
-    pub const SEND: u32 = 3;
+    pub(crate) const SEND: u32 = 3;
     /// Send it to the member, translated.
-    pub const REQUEST: u32 = 4;
+    pub(crate) const REQUEST: u32 = 4;
     /// Send it to the client, translated.
-    pub const REPLY: u32 = 5;
+    pub(crate) const REPLY: u32 = 5;
     /// Send the error to the member, its quotation translated.
-    pub const REQUEST_ERROR: u32 = 6;
+    pub(crate) const REQUEST_ERROR: u32 = 6;
     /// Send the error to the client, its quotation translated.
-    pub const REPLY_ERROR: u32 = 7;
+    pub(crate) const REPLY_ERROR: u32 = 7;
     /// The decision goes on in `weir_icmp`.
-    pub const GO_ON_ICMP: u32 = 8;
+    pub(crate) const GO_ON_ICMP: u32 = 8;
     /// The decision goes on in `weir_nat`.
-    pub const GO_ON_NAT: u32 = 9;
+    pub(crate) const GO_ON_NAT: u32 = 9;
     /// The decision goes on in `weir_open`.
-    pub const GO_ON_OPEN: u32 = 10;
+    pub(crate) const GO_ON_OPEN: u32 = 10;
 }
 
 impl Outcome {
@@ -149,16 +149,16 @@ impl Outcome {
 }
 
 /// [`weir_parse`]: the frame is not for us.
-pub const NOT_OURS: u32 = 0;
+pub(crate) const NOT_OURS: u32 = 0;
 /// [`weir_parse`]: the frame is for us.
-pub const OURS: u32 = 1;
+pub(crate) const OURS: u32 = 1;
 /// [`weir_parse`]: the frame is for us and malformed.
-pub const MALFORMED: u32 = 2;
+pub(crate) const MALFORMED: u32 = 2;
 
 /// Parses the frame into `scratch`, which is written only for [`OURS`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_parse(context: *mut xdp_md, scratch: *mut Scratch) -> u32 {
+pub(crate) extern "C" fn weir_parse(context: *mut xdp_md, scratch: *mut Scratch) -> u32 {
     if scratch.is_null() {
         return NOT_OURS;
     }
@@ -176,7 +176,7 @@ pub extern "C" fn weir_parse(context: *mut xdp_md, scratch: *mut Scratch) -> u32
 /// [`remembered`], for [`Kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_remember(service: u32, slot: u64, hash: u64, manner: u32) -> u32 {
+pub(crate) extern "C" fn weir_remember(service: u32, slot: u64, hash: u64, manner: u32) -> u32 {
     let Some(service) = maps::SERVICES.get(service) else { return 0 };
     let hash = Hash { index: (hash >> 32) as u32, tag: hash as u32 };
     remembered(&Kernel, service, SlotWord(slot), hash, Manner(manner)).0
@@ -185,14 +185,14 @@ pub extern "C" fn weir_remember(service: u32, slot: u64, hash: u64, manner: u32)
 /// [`claim_in_line`], for [`Kernel`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_claim_in_line(line: u32, terms: u32, now: u32) -> u64 {
+pub(crate) extern "C" fn weir_claim_in_line(line: u32, terms: u32, now: u32) -> u64 {
     claim_in_line(&Kernel, line, Terms(terms), now)
 }
 
 /// [`claim_port`], for [`Kernel`]. `span`: chunks in the upper half, lines in the lower.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_claim_port(plane: u32, start: u32, span: u32, terms: u32, now: u32) -> u64 {
+pub(crate) extern "C" fn weir_claim_port(plane: u32, start: u32, span: u32, terms: u32, now: u32) -> u64 {
     let span = Span { chunks: span >> 16, lines: span & 0xffff };
     claim_port(&Kernel, plane as u16, start, span, Terms(terms), now).0
 }
@@ -200,7 +200,7 @@ pub extern "C" fn weir_claim_port(plane: u32, start: u32, span: u32, terms: u32,
 /// [`route`], into `outcome`. Returns one of [`act`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_route(scratch: *const Scratch, outcome: *mut Outcome) -> u32 {
+pub(crate) extern "C" fn weir_route(scratch: *const Scratch, outcome: *mut Outcome) -> u32 {
     let Some((parsed, outcome)) = decision_memory(scratch, outcome) else { return act::PASS };
     match route(&Kernel, parsed) {
         Routed::Decided(decision) => outcome.take(&decision),
@@ -215,7 +215,7 @@ pub extern "C" fn weir_route(scratch: *const Scratch, outcome: *mut Outcome) -> 
 /// [`decide::icmp`], into `outcome`. Returns one of [`act`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_icmp(context: *mut xdp_md, scratch: *const Scratch, outcome: *mut Outcome) -> u32 {
+pub(crate) extern "C" fn weir_icmp(context: *mut xdp_md, scratch: *const Scratch, outcome: *mut Outcome) -> u32 {
     let Some((parsed, outcome)) = decision_memory(scratch, outcome) else { return act::PASS };
     outcome.take(&decide::icmp(&Kernel, &Frame::new(context).snapshot(), parsed))
 }
@@ -223,7 +223,7 @@ pub extern "C" fn weir_icmp(context: *mut xdp_md, scratch: *const Scratch, outco
 /// [`decide::request`] for the service in `outcome`, into `outcome`. Returns one of [`act`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_nat(scratch: *const Scratch, outcome: *mut Outcome) -> u32 {
+pub(crate) extern "C" fn weir_nat(scratch: *const Scratch, outcome: *mut Outcome) -> u32 {
     let Some((parsed, outcome)) = decision_memory(scratch, outcome) else { return act::PASS };
     match decide::request(&Kernel, ServiceId(outcome.service as u16), parsed) {
         Some(decision) => outcome.take(&decision),
@@ -234,7 +234,7 @@ pub extern "C" fn weir_nat(scratch: *const Scratch, outcome: *mut Outcome) -> u3
 /// [`decide::open`] for the service in `outcome`, into `outcome`. Returns one of [`act`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_open(context: *mut xdp_md, scratch: *const Scratch, outcome: *mut Outcome) -> u32 {
+pub(crate) extern "C" fn weir_open(context: *mut xdp_md, scratch: *const Scratch, outcome: *mut Outcome) -> u32 {
     let Some((parsed, outcome)) = decision_memory(scratch, outcome) else { return act::PASS };
     let frame = Frame::new(context);
     let Some(ethernet) = frame.get::<EthernetHeader>(0) else { return act::PASS };
@@ -254,21 +254,21 @@ fn decision_memory<'a>(scratch: *const Scratch, outcome: *mut Outcome) -> Option
 /// Sends the packet to its member, whole or in a tunnel. Returns a [`Verdict`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_send(context: *mut xdp_md, scratch: *const Scratch, outcome: *const Outcome) -> u32 {
+pub(crate) extern "C" fn weir_send(context: *mut xdp_md, scratch: *const Scratch, outcome: *const Outcome) -> u32 {
     with(scratch, outcome, |parsed, _, delivery| forward::send(Frame::new(context), delivery, parsed))
 }
 
 /// Sends the packet to its member, translated. Returns a [`Verdict`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_request(context: *mut xdp_md, scratch: *const Scratch, outcome: *const Outcome) -> u32 {
+pub(crate) extern "C" fn weir_request(context: *mut xdp_md, scratch: *const Scratch, outcome: *const Outcome) -> u32 {
     with(scratch, outcome, |parsed, flow, delivery| translate::request(Frame::new(context), delivery, flow, parsed))
 }
 
 /// Sends an ICMP error to the member, its quotation translated. Returns a [`Verdict`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_request_error(context: *mut xdp_md, scratch: *const Scratch, outcome: *const Outcome) -> u32 {
+pub(crate) extern "C" fn weir_request_error(context: *mut xdp_md, scratch: *const Scratch, outcome: *const Outcome) -> u32 {
     with(scratch, outcome, |parsed, flow, delivery| icmp::request_error(context, delivery, flow, parsed))
 }
 
@@ -286,41 +286,41 @@ fn with(scratch: *const Scratch, outcome: *const Outcome, act: impl FnOnce(&Pars
 /// Sends a server's packet to the client of the NAT flow. Returns a [`Verdict`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_reply(context: *mut xdp_md, scratch: *const Scratch, flow: u32) -> u32 {
+pub(crate) extern "C" fn weir_reply(context: *mut xdp_md, scratch: *const Scratch, flow: u32) -> u32 {
     with_parsed(scratch, |parsed| translate::reply(Frame::new(context), flow, parsed).0)
 }
 
 /// Sends an ICMP error from the server's side to the client of the NAT flow. Returns a [`Verdict`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_reply_error(context: *mut xdp_md, scratch: *const Scratch, flow: u32) -> u32 {
+pub(crate) extern "C" fn weir_reply_error(context: *mut xdp_md, scratch: *const Scratch, flow: u32) -> u32 {
     with_parsed(scratch, |parsed| icmp::reply_error(context, flow, parsed).0)
 }
 
 /// The service of a NAT flow.
 #[inline(always)]
-pub fn service_of(flow: u32) -> u32 {
+pub(crate) fn service_of(flow: u32) -> u32 {
     maps::NAT_FLOWS.get(flow).map_or(0, |flow| flow.service as u32)
 }
 
 /// Answers an echo request.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_echo(context: *mut xdp_md, scratch: *const Scratch) -> u32 {
+pub(crate) extern "C" fn weir_echo(context: *mut xdp_md, scratch: *const Scratch) -> u32 {
     with_parsed(scratch, |parsed| icmp::echo(context, parsed))
 }
 
 /// Tells the sender of a refused packet.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_answer(context: *mut xdp_md, scratch: *const Scratch, service: u32) -> u32 {
+pub(crate) extern "C" fn weir_answer(context: *mut xdp_md, scratch: *const Scratch, service: u32) -> u32 {
     with_parsed(scratch, |parsed| answer::answer(context, ServiceId(service as u16), parsed))
 }
 
 /// Refuses a packet that exceeds `mtu`, and tells its sender.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_too_big(context: *mut xdp_md, scratch: *const Scratch, service: u32, mtu: u32) -> u32 {
+pub(crate) extern "C" fn weir_too_big(context: *mut xdp_md, scratch: *const Scratch, service: u32, mtu: u32) -> u32 {
     let service = ServiceId(service as u16);
     with_parsed(scratch, |parsed| answer::too_big(context, service, parsed, mtu as u16).action(service))
 }
@@ -337,7 +337,7 @@ fn with_parsed(scratch: *const Scratch, act: impl FnOnce(&Parsed) -> u32) -> u32
 /// Counts the drop of an untouched frame, and samples it.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn weir_drop(context: *mut xdp_md, service: u32, reason: u32) -> u32 {
+pub(crate) extern "C" fn weir_drop(context: *mut xdp_md, service: u32, reason: u32) -> u32 {
     crate::count::dropped(&Frame::new(context), ServiceId(service as u16), reason);
     xdp_action::XDP_DROP
 }

@@ -20,36 +20,35 @@ use crate::{
 
 /// What a packet's addresses and ports become.
 #[derive(Clone, Copy)]
-pub struct Rewrite {
+pub(crate) struct Rewrite {
     /// Source address.
-    pub source: Address,
+    pub(crate) source: Address,
     /// Destination address.
-    pub destination: Address,
+    pub(crate) destination: Address,
     /// Source port, wire bytes.
-    pub source_port: u16,
+    pub(crate) source_port: u16,
     /// Destination port, wire bytes.
-    pub destination_port: u16,
+    pub(crate) destination_port: u16,
 }
 
 /// What a request of the flow becomes.
 #[inline(always)]
-pub fn request_rewrite(header: &Header, flow: &NatFlow) -> Option<Rewrite> {
+pub(crate) fn request_rewrite(header: &Header, flow: &NatFlow) -> Option<Rewrite> {
     // The header carries the SNAT address of the member's first plane.
-    let source =
-        if flow.plane == header.nat_plane { header.nat_snat() } else { maps::NAT_PLANES.get(flow.plane as u32)?.snat };
+    let source = if flow.plane == header.nat_plane { header.nat_snat() } else { maps::NAT_PLANES.get(flow.plane as u32)?.snat };
     Some(Rewrite { source, destination: flow.server, source_port: flow.snat_port, destination_port: flow.server_port })
 }
 
 /// What a reply of the flow becomes.
 #[inline(always)]
-pub fn reply_rewrite(flow: &NatFlow) -> Option<Rewrite> {
+pub(crate) fn reply_rewrite(flow: &NatFlow) -> Option<Rewrite> {
     let service = maps::SERVICES.get(flow.service as u32)?;
     Some(Rewrite { source: service.vip, destination: flow.client, source_port: flow.vip_port, destination_port: flow.client_port })
 }
 
 /// Sends a client's packet to its server.
 #[inline(always)]
-pub fn request(frame: Frame, delivery: &Delivery, index: FlowIndex, parsed: &Parsed) -> Verdict {
+pub(crate) fn request(frame: Frame, delivery: &Delivery, index: FlowIndex, parsed: &Parsed) -> Verdict {
     let flow = or_fail!(maps::NAT_FLOWS.get(index), Drop::Inconsistent);
     let header = or_fail!(maps::HEADERS.get(delivery.header), Drop::Inconsistent);
     if parsed.transport.ip_bytes > header.mtu as usize {
@@ -67,7 +66,7 @@ pub fn request(frame: Frame, delivery: &Delivery, index: FlowIndex, parsed: &Par
 
 /// Puts the member's link-layer header in place of the frame's own.
 #[inline(always)]
-pub fn relink(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
+pub(crate) fn relink(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
     if header.link_bytes as usize == PLAIN_LINK {
         forward::wrap::<PLAIN_LINK, PLAIN_LINK>(frame, header, parsed)
     } else {
@@ -77,7 +76,7 @@ pub fn relink(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, U
 
 /// Sends a server's packet to its client.
 #[inline(always)]
-pub fn reply(frame: Frame, index: FlowIndex, parsed: &Parsed) -> Verdict {
+pub(crate) fn reply(frame: Frame, index: FlowIndex, parsed: &Parsed) -> Verdict {
     let flow = or_fail!(maps::NAT_FLOWS.get(index), Drop::Inconsistent);
     let way = or_fail!(way_back(&frame, flow), Drop::NoNextHop);
     let service = ServiceId(flow.service);
@@ -103,15 +102,15 @@ fn mtu_to_server(flow: &NatFlow) -> usize {
 }
 
 /// The link that replies of a flow leave by.
-pub struct WayBack {
+pub(crate) struct WayBack {
     mac: [u16; 3],
     /// The largest IP packet on it.
-    pub mtu: u16,
+    pub(crate) mtu: u16,
 }
 
 /// Finds it. A reply that leaves by the interface it came in by needs no look-up: the frame was addressed to that interface.
 #[inline(always)]
-pub fn way_back(frame: &Frame, flow: &NatFlow) -> Option<WayBack> {
+pub(crate) fn way_back(frame: &Frame, flow: &NatFlow) -> Option<WayBack> {
     if frame.ifindex() == flow.ifindex {
         let ethernet: EthernetHeader = frame.get(0)?;
         return Some(WayBack { mac: ethernet.destination, mtu: u16::MAX });
@@ -122,7 +121,7 @@ pub fn way_back(frame: &Frame, flow: &NatFlow) -> Option<WayBack> {
 
 /// Puts the way back to the client in place of the frame's own link-layer header.
 #[inline(always)]
-pub fn return_link(frame: Frame, flow: &NatFlow, way: &WayBack, parsed: &Parsed) -> Result<Frame, Unwritable> {
+pub(crate) fn return_link(frame: Frame, flow: &NatFlow, way: &WayBack, parsed: &Parsed) -> Result<Frame, Unwritable> {
     let link = if flow.vlan == 0 { PLAIN_LINK } else { TAGGED_LINK };
     let kind = if parsed.network.source.is_v4() { lb_common::packet::ETH_IPV4 } else { lb_common::packet::ETH_IPV6 };
     let frame = frame.shrink_head(parsed.network.offset() as i32 - link as i32)?;
@@ -155,7 +154,7 @@ fn address_diff(parsed: &Parsed, new: &Rewrite) -> Sum {
 
 /// Writes the addresses, and the IPv4 header's checksum.
 #[inline(always)]
-pub fn rewrite_addresses(frame: &Frame, l3: usize, new: &Rewrite, diff: Sum) -> Result<(), Unwritable> {
+pub(crate) fn rewrite_addresses(frame: &Frame, l3: usize, new: &Rewrite, diff: Sum) -> Result<(), Unwritable> {
     if new.source.is_v4() {
         let checksum: u16 = frame.get(l3 + 10).ok_or(Unwritable)?;
         frame.set(l3 + 10, diff.update(checksum))?;
@@ -168,18 +167,14 @@ pub fn rewrite_addresses(frame: &Frame, l3: usize, new: &Rewrite, diff: Sum) -> 
 
 /// Rewrites a packet, or a later fragment, which has no ports.
 #[inline(always)]
-pub fn rewrite(frame: &Frame, parsed: &Parsed, new: &Rewrite) -> Result<(), Unwritable> {
+pub(crate) fn rewrite(frame: &Frame, parsed: &Parsed, new: &Rewrite) -> Result<(), Unwritable> {
     let diff = address_diff(parsed, new);
     rewrite_addresses(frame, parsed.network.offset(), new, diff)?;
     let transport = &parsed.transport;
     if matches!(transport.fragment, Fragment::Later { .. }) {
         return Ok(());
     }
-    let diff = diff
-        .remove16(transport.source_port)
-        .remove16(transport.destination_port)
-        .add16(new.source_port)
-        .add16(new.destination_port);
+    let diff = diff.remove16(transport.source_port).remove16(transport.destination_port).add16(new.source_port).add16(new.destination_port);
     let l4 = transport.offset();
     frame.set(l4, new.source_port)?;
     frame.set(l4 + 2, new.destination_port)?;
@@ -192,7 +187,7 @@ pub fn rewrite(frame: &Frame, parsed: &Parsed, new: &Rewrite) -> Result<(), Unwr
 
 /// RFC 768: no checksum stays none, and one that comes out as zero is sent as all ones.
 #[inline(always)]
-pub fn rewrite_udp_checksum(frame: &Frame, l4: usize, diff: Sum) -> Result<(), Unwritable> {
+pub(crate) fn rewrite_udp_checksum(frame: &Frame, l4: usize, diff: Sum) -> Result<(), Unwritable> {
     let checksum: u16 = frame.get(l4 + 6).ok_or(Unwritable)?;
     if checksum == 0 {
         return Ok(());

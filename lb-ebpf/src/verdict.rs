@@ -11,7 +11,7 @@ use crate::count;
 /// An XDP action, or the reason why there is none, or the size that the packet exceeds.
 #[must_use]
 #[derive(Clone, Copy)]
-pub struct Verdict(pub u32);
+pub(crate) struct Verdict(pub u32);
 
 const FAILED: u32 = 0x100;
 const TOO_BIG: u32 = 0x200;
@@ -19,31 +19,31 @@ const TOO_BIG: u32 = 0x200;
 impl Verdict {
     /// The frame is handled.
     #[inline(always)]
-    pub fn done(action: u32) -> Self {
+    pub(crate) fn done(action: u32) -> Self {
         Self(action)
     }
 
     /// The frame cannot be sent; what was written of it must not be.
     #[inline(always)]
-    pub fn failed(reason: Drop) -> Self {
+    pub(crate) fn failed(reason: Drop) -> Self {
         Self(FAILED | reason.index())
     }
 
     /// The untouched frame exceeds the path, whose largest IP packet (before encapsulation) has `mtu` bytes.
     #[inline(always)]
-    pub fn too_big(mtu: u16) -> Self {
+    pub(crate) fn too_big(mtu: u16) -> Self {
         Self((mtu as u32) << 16 | TOO_BIG)
     }
 
     /// The MTU that the frame exceeds, if it does.
     #[inline(always)]
-    pub fn exceeded(self) -> Option<u32> {
+    pub(crate) fn exceeded(self) -> Option<u32> {
         if self.0 & TOO_BIG == 0 { None } else { Some(self.0 >> 16) }
     }
 
     /// The action to return to the driver. A failure is counted.
     #[inline(always)]
-    pub fn action(self, service: ServiceId) -> u32 {
+    pub(crate) fn action(self, service: ServiceId) -> u32 {
         if self.0 & FAILED == 0 {
             return self.0;
         }
@@ -64,7 +64,7 @@ macro_rules! or_fail {
 pub(crate) use or_fail;
 
 /// `Option` by the name that [`or_fail`] calls.
-pub trait Ok<T> {
+pub(crate) trait Ok<T> {
     /// Itself.
     fn ok(self) -> Option<T>;
 }

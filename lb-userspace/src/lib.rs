@@ -14,4 +14,5 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod dataplane;
 pub mod netlink;

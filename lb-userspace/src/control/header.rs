@@ -14,8 +14,6 @@ use super::Endpoint;
 pub struct NextHop {
     /// The interface to send from.
     pub ifindex: u32,
-    /// Its place in `PORTS`.
-    pub port_index: u16,
     /// The interface's link-layer address.
     pub source_mac: [u8; 6],
     /// The link-layer address of the server or of the router toward it.
@@ -107,9 +105,9 @@ pub fn build(target: &Target, hop: &NextHop) -> Result<Header, HeaderError> {
     };
     Ok(Header {
         ifindex: hop.ifindex,
-        port_index: hop.port_index,
-        kind: target.forward as u8,
         reserved0: 0,
+        kind: target.forward as u8,
+        link_bytes: ETHERNET_BYTES as u8,
         partial_sum,
         mtu: hop.mtu,
         nat_plane: target.planes.map_or(0, |planes| planes.first),
@@ -124,7 +122,7 @@ pub fn rerouted(header: &Header, hop: &NextHop) -> Header {
     let mut bytes = Bytes { bytes: bytemuck::cast(header.bytes), used: 0 };
     let ethertype = u16::from_be_bytes([bytes.bytes[12], bytes.bytes[13]]);
     bytes.ethernet(hop, ethertype);
-    Header { ifindex: hop.ifindex, port_index: hop.port_index, mtu: hop.mtu, bytes: bytes.words(), ..*header }
+    Header { ifindex: hop.ifindex, mtu: hop.mtu, bytes: bytes.words(), ..*header }
 }
 
 fn family_type(ip: IpAddr) -> u16 {
@@ -155,7 +153,7 @@ impl Bytes {
 
     /// What a translation writes, in whole words: see [`Header`].
     fn nat(&mut self, target: &Target) {
-        self.used = 16;
+        self.used = 24;
         self.put(bytemuck::bytes_of(&target.planes.map_or(Address::NONE, |planes| planes.snat)));
         self.put(bytemuck::bytes_of(&Address::from(target.server.address)));
         let port = u16::from_ne_bytes(target.server.port.to_be_bytes());

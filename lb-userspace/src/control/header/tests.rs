@@ -2,7 +2,6 @@ use super::*;
 
 const HOP: NextHop = NextHop {
     ifindex: 7,
-    port_index: 2,
     source_mac: [2, 0, 0, 0, 0, 1],
     target_mac: [2, 0, 0, 0, 0, 2],
     mtu: 1500,
@@ -54,7 +53,7 @@ fn finished(partial_sum: u32, rest: &[u8]) -> [u8; 2] {
 fn dsr_writes_only_the_ethernet_header() {
     let header = build(&target(ForwardKind::Dsr, "10.0.0.2", "192.0.2.1"), &HOP).unwrap();
     assert_eq!(bytes_of(&header), padded(&[ETHERNET_V4]));
-    assert_eq!((header.ifindex, header.port_index, header.kind, header.mtu, header.partial_sum), (7, 2, 2, 1500, 0));
+    assert_eq!((header.ifindex, header.link_bytes, header.kind, header.mtu, header.partial_sum), (7, 14, 2, 1500, 0));
     let header = build(&target(ForwardKind::Dsr, "2001:db8::2", "2001:db8::1"), &HOP).unwrap();
     assert_eq!(bytes_of(&header), padded(&[ETHERNET_V6]));
 }
@@ -66,16 +65,16 @@ fn nat_lays_out_addresses_and_port_in_whole_words() {
     nat.planes = Some(PlaneRun { first: 5, count: 2, snat: ip("10.0.0.9").into() });
     let header = build(&nat, &HOP).unwrap();
     let mapped = |last: u8| [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, last];
-    assert_eq!(bytes_of(&header)[..48], padded(&[ETHERNET_V4, &[0, 0], &mapped(9), &mapped(2)])[..48]);
-    assert_eq!((header.bytes[6] as u16).to_ne_bytes(), [0x1f, 0x90]);
-    assert_eq!((header.bytes[6] >> 16, &header.bytes[7..]), (0, [0; 5].as_slice()));
+    assert_eq!(bytes_of(&header)[..56], padded(&[ETHERNET_V4, &[0; 10], &mapped(9), &mapped(2)])[..56]);
+    assert_eq!((header.bytes[7] as u16).to_ne_bytes(), [0x1f, 0x90]);
+    assert_eq!((header.bytes[7] >> 16, &header.bytes[8..]), (0, [0; 4].as_slice()));
     assert_eq!((header.nat_plane, header.nat_planes, header.partial_sum), (5, 2, 0));
 }
 
 #[test]
 fn nat_without_a_server_port_keeps_the_packets() {
     let header = build(&target(ForwardKind::Nat, "10.0.0.2", "192.0.2.1"), &HOP).unwrap();
-    assert_eq!(header.bytes[6], 0);
+    assert_eq!(header.bytes[7], 0);
 }
 
 #[test]
@@ -143,6 +142,6 @@ fn a_source_of_the_other_family_is_refused() {
 #[test]
 fn rerouting_changes_link_and_interface_only() {
     let tunnel = target(ForwardKind::Gue4, "10.0.0.2", "2001:db8::1");
-    let hop = NextHop { ifindex: 9, port_index: 3, source_mac: [4; 6], target_mac: [6; 6], mtu: 9000, ..HOP };
+    let hop = NextHop { ifindex: 9, source_mac: [4; 6], target_mac: [6; 6], mtu: 9000, ..HOP };
     assert_eq!(rerouted(&build(&tunnel, &HOP).unwrap(), &hop), build(&tunnel, &hop).unwrap());
 }

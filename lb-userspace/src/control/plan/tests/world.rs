@@ -81,7 +81,7 @@ pub(super) fn config(listeners: &[Listener], pools: &[Pool]) -> Config {
 }
 
 pub(super) fn next_hop(last_byte: u8) -> NextHop {
-    NextHop { ifindex: 1, port_index: 0, source_mac: [2; 6], target_mac: [last_byte; 6], mtu: 1500, source: ip("10.0.0.250") }
+    NextHop { ifindex: 1, source_mac: [2; 6], target_mac: [last_byte; 6], mtu: 1500, source: ip("10.0.0.250") }
 }
 
 /// Servers 10.0.0.1 to 10.0.0.9 are reached.
@@ -298,7 +298,7 @@ fn member_view(member: &InstalledMember) -> MemberView {
     let header = member.header.as_deref().map(|header| {
         let mut bytes = header.bytes;
         if header.nat_planes > 0 {
-            bytes[2..4].fill(0);
+            bytes[3..5].fill(0);
         }
         lb_common::maps::Header { nat_plane: 0, nat_planes: header.nat_planes.min(1), bytes, ..*header }
     });

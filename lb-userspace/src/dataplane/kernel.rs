@@ -1,0 +1,193 @@
+//! Whether this machine can run the data plane, found out by trying: for `weir doctor`.
+
+use std::{error::Error, fs, path::Path};
+
+use aya::{Ebpf, maps::Map};
+use rustix::system::uname;
+
+use super::{
+    attach::interface_index,
+    clock::load_smallest,
+    load::{LoadError, causes, load_program},
+    mapped::{Access, Mapped},
+    naming,
+};
+
+/// The oldest kernel that has all that the program uses.
+const MIN_KERNEL: (u32, u32) = (6, 1);
+
+/// Drivers with native XDP, as their modules are called; linux drivers/net, those that set NETDEV_XDP_ACT_BASIC.
+const NATIVE_DRIVERS: &[&str] = &[
+    "bnxt_en",
+    "bonding",
+    "cpsw",
+    "dpaa2-eth",
+    "ena",
+    "enetc",
+    "fec",
+    "fsl_dpaa2_eth",
+    "gve",
+    "hv_netvsc",
+    "i40e",
+    "iavf",
+    "ice",
+    "igb",
+    "igc",
+    "ionic",
+    "ixgbe",
+    "ixgbevf",
+    "lan966x-switch",
+    "mana",
+    "mlx4_core",
+    "mlx4_en",
+    "mlx5_core",
+    "mtk_soc_eth",
+    "mvneta",
+    "mvpp2",
+    "nfp",
+    "qede",
+    "rvu_nicpf",
+    "rvu_nicvf",
+    "sfc",
+    "stmmac",
+    "tsnep",
+    "tun",
+    "veth",
+    "vif",
+    "virtio_net",
+    "vmxnet3",
+    "xen_netfront",
+];
+
+/// One answer about this machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    /// What was looked at.
+    pub what: String,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// What was found.
+    pub detail: String,
+    /// What to do about it.
+    pub hint: Option<&'static str>,
+}
+
+impl Finding {
+    fn new(what: impl Into<String>, ok: bool, detail: impl Into<String>, hint: &'static str) -> Self {
+        Self { what: what.into(), ok, detail: detail.into(), hint: (!ok).then_some(hint) }
+    }
+}
+
+/// Looks at the kernel and at these interfaces. Loads the object with the smallest maps and lets it go; attaches nothing.
+pub fn examine(interfaces: &[String]) -> Vec<Finding> {
+    let mut findings = vec![kernel_version(), btf(), jit()];
+    findings.extend(object());
+    findings.extend(interfaces.iter().map(|name| interface(name)));
+    findings
+}
+
+fn kernel_version() -> Finding {
+    let name = uname();
+    let release = name.release().to_string_lossy();
+    Finding::new("kernel", version(&release).is_some_and(|version| version >= MIN_KERNEL), release.as_ref(), "Linux 6.1 or later is needed")
+}
+
+/// Major and minor number of a release such as `6.18.44-fc`.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn btf() -> Finding {
+    let path = "/sys/kernel/btf/vmlinux";
+    let exists = Path::new(path).exists();
+    Finding::new("kernel types", exists, if exists { path } else { "absent" }, "a kernel with CONFIG_DEBUG_INFO_BTF")
+}
+
+fn jit() -> Finding {
+    let setting = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
+    // Namespaces other than the first do not show it.
+    let ok = !setting.is_ok_and(|setting| setting.trim() == "0");
+    Finding::new("bpf compiler", ok, if ok { "on" } else { "off" }, "sysctl net.core.bpf_jit_enable=1")
+}
+
+/// Since Linux 5.11 maps count against the memory cgroup: there is no locked-memory limit to look at.
+fn object() -> Vec<Finding> {
+    let what = "maps";
+    let mut object = match load_smallest() {
+        Ok(object) => object,
+        Err(error @ LoadError::Permission { .. }) => {
+            return vec![Finding::new("privileges", false, reason(&error), "run as root")];
+        }
+        Err(error) => return vec![Finding::new(what, false, reason(&error), "a kernel with CONFIG_BPF_SYSCALL and CONFIG_BPF_JIT")],
+    };
+    vec![
+        Finding::new("privileges", true, "sufficient", ""),
+        Finding::new(what, true, "arrays, arrays of maps, tries, devmap and ring buffer", ""),
+        mapping(&object),
+        verifier(&mut object),
+    ]
+}
+
+fn mapping(object: &Ebpf) -> Finding {
+    let what = "mapped arrays";
+    let hint = "a kernel with BPF_F_MMAPABLE arrays";
+    match object.map("MEMBERS") {
+        Some(Map::Array(map)) => match Mapped::<u64>::open("MEMBERS", map, Access::ReadWrite) {
+            Ok(_) => Finding::new(what, true, "work", hint),
+            Err(error) => Finding::new(what, false, reason(&error), hint),
+        },
+        _ => Finding::new(what, false, "the object has no such map", hint),
+    }
+}
+
+fn verifier(object: &mut Ebpf) -> Finding {
+    let what = "packet program";
+    let hint = "please report this, with the kernel's version";
+    match load_program(object, naming::PACKET_PROGRAM) {
+        Ok(_) => Finding::new(what, true, "accepted by the verifier", hint),
+        Err(LoadError::Verifier { log, .. }) => Finding::new(what, false, log, hint),
+        Err(error) => Finding::new(what, false, reason(&error), hint),
+    }
+}
+
+fn interface(name: &str) -> Finding {
+    let what = format!("interface {name}");
+    if let Err(error) = interface_index(name) {
+        return Finding::new(what, false, reason(&error), "node.interfaces names those that packets come in by");
+    }
+    let driver = fs::read_link(format!("/sys/class/net/{name}/device/driver"));
+    let driver = driver.ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let detail = match &driver {
+        Some(driver) if NATIVE_DRIVERS.contains(&driver.as_str()) => format!("driver {driver}: native xdp"),
+        Some(driver) => format!("driver {driver}: not known for native xdp, generic mode works"),
+        None => "a virtual device: native mode is tried at start, generic mode works".to_owned(),
+    };
+    Finding::new(what, true, detail, "")
+}
+
+/// An error with its causes, in one line.
+fn reason(error: &(dyn Error + 'static)) -> String {
+    let mut text = String::new();
+    for cause in causes(error) {
+        let cause = cause.to_string();
+        let first_line = cause.lines().next().unwrap_or_default();
+        // A transparent error says the same as its cause.
+        if !text.ends_with(first_line) {
+            text = if text.is_empty() { first_line.to_owned() } else { format!("{text}: {first_line}") };
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_begins_with_its_version() {
+        assert_eq!(version("6.18.44-fc-v595"), Some((6, 18)));
+        assert_eq!(version("6.1-rc3"), Some((6, 1)));
+        assert_eq!(version("linux"), None);
+    }
+}

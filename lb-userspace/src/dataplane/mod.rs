@@ -1,0 +1,51 @@
+//! The kernel side as the daemon sees it: the only user of aya.
+//!
+//! | file | what |
+//! |---|---|
+//! | `load` | starts or adopts the data plane, rebuilds its program, adds and removes interfaces |
+//! | `attach`, `pins`, `naming`, `abi`, `stop` | links, the pin directory, the mark that maps are complete, removal of all |
+//! | `object`, `layout`, `clock` | the embedded object, the maps' sizes (pure), the kernel's clock |
+//! | `tables`, `mapped`, `cell`, `syscall` | the maps, open |
+//! | `apply`, `slots`, `lines`, `planes`, `headers` | the operations of a plan |
+//! | `read`, `sweep`, `samples` | what is in the maps |
+//! | `kernel` | whether this machine can do it |
+
+mod abi;
+mod apply;
+mod attach;
+mod cell;
+mod clock;
+mod headers;
+mod kernel;
+mod layout;
+mod lines;
+mod load;
+mod mapped;
+mod naming;
+mod object;
+mod pins;
+mod planes;
+mod read;
+mod samples;
+mod slots;
+mod stop;
+mod sweep;
+mod syscall;
+mod tables;
+
+pub use abi::AbiError;
+pub use apply::{Applier, ApplyError};
+pub use attach::AttachError;
+pub use clock::{ClockError, KernelClock};
+pub use kernel::{Finding, examine};
+pub use layout::{Features, MAX_INTERFACES, MAX_SOURCE_RULES, Machine, MapKind, MapSize, map_sizes, memory_bytes};
+pub use load::{Dataplane, LoadError, Origin, Request};
+pub use mapped::{Access, AccessError, MapOpenError, Mapped};
+pub use pins::{PinDir, PinDirError};
+pub use planes::{NatUsage, PlaneUsage};
+pub use read::{MemberRecord, ReadError};
+pub use samples::{DroppedPacket, Samples};
+pub use slots::{SetSlotsError, SlotRules, Unripe};
+pub use stop::{LinkState, Stopped, attached, stop};
+pub use sweep::{SWEEP_INTERVAL, Swept, sweep};
+pub use tables::{SlotsError, Tables, TablesError};

@@ -1,0 +1,213 @@
+//! The pin directory: what lies in it, under which names, and that it is in a BPF file system.
+//!
+//! | name | object |
+//! |---|---|
+//! | a map's name | that map |
+//! | `abi` | [`super::abi`]: the mark that the maps are complete |
+//! | `program`, `clock` | the programs of the object |
+//! | `link-IFNAME` | the program's attachment to an interface |
+
+use std::{
+    fs,
+    io::{self, ErrorKind},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{FlockOperation, Mode, OFlags, flock, open, statfs},
+    io::Errno,
+    mount::{MountFlags, mount},
+};
+
+use super::{
+    mapped::Access,
+    naming,
+    syscall::{self, open_pin},
+};
+
+/// linux include/uapi/linux/magic.h
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+/// Where systems mount the BPF file system.
+const BPF_MOUNT: &str = "/sys/fs/bpf";
+
+/// Why the pin directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum PinDirError {
+    /// Nothing above it is a BPF file system.
+    #[error("{path} is not in a BPF file system\nhint: mount one: mount -t bpf bpf {BPF_MOUNT}", path = .path.display())]
+    NotBpf {
+        /// The pin directory.
+        path: PathBuf,
+    },
+    /// The BPF file system could not be mounted.
+    #[error("failed to mount a BPF file system on {BPF_MOUNT}")]
+    Mount {
+        /// The refusal.
+        source: io::Error,
+    },
+    /// The directory could not be made, read or changed.
+    #[error("failed to use the pin directory {path}", path = .path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The refusal.
+        source: io::Error,
+    },
+    /// Another process holds it.
+    #[error("another weir process holds {path}\nhint: stop that daemon first", path = .path.display())]
+    InUse {
+        /// The pin directory.
+        path: PathBuf,
+    },
+}
+
+/// A pin directory.
+#[derive(Clone, Debug)]
+pub struct PinDir {
+    path: PathBuf,
+}
+
+/// Held while a process owns the data plane; the kernel releases it when the process ends.
+#[derive(Debug)]
+pub(crate) struct PinLock {
+    _directory: OwnedFd,
+}
+
+impl PinDir {
+    /// The directory at `path`, which need not exist.
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.to_path_buf() }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a pin.
+    pub(crate) fn pin(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The path of an interface's link.
+    pub(crate) fn link(&self, interface: &str) -> PathBuf {
+        self.path.join(naming::link(interface))
+    }
+
+    /// Makes the directory, mounting the BPF file system where systems have it if nobody did.
+    ///
+    /// # Errors
+    /// [`PinDirError`] if it is not in a BPF file system or cannot be made.
+    pub(crate) fn create(&self) -> Result<(), PinDirError> {
+        if !self.is_in_bpf_fs()? {
+            self.mount_bpf_fs()?;
+        }
+        fs::create_dir_all(&self.path).map_err(|source| self.io(&self.path, source))
+    }
+
+    /// Refuses a directory that is elsewhere.
+    pub(crate) fn check_bpf_fs(&self) -> Result<(), PinDirError> {
+        if self.is_in_bpf_fs()? { Ok(()) } else { Err(PinDirError::NotBpf { path: self.path.clone() }) }
+    }
+
+    fn is_in_bpf_fs(&self) -> Result<bool, PinDirError> {
+        let existing = self.path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let stat = statfs(existing).map_err(|errno| self.io(existing, errno.into()))?;
+        Ok(stat.f_type as i64 == BPF_FS_MAGIC)
+    }
+
+    fn mount_bpf_fs(&self) -> Result<(), PinDirError> {
+        let mount_point = Path::new(BPF_MOUNT);
+        let is_ours_to_mount = self.path.starts_with(mount_point) && self.path != mount_point;
+        if !is_ours_to_mount || !is_empty_directory(mount_point) {
+            return Err(PinDirError::NotBpf { path: self.path.clone() });
+        }
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("bpf", mount_point, "bpf", flags, None).map_err(|errno| PinDirError::Mount { source: errno.into() })
+    }
+
+    /// Takes the directory for this process.
+    ///
+    /// # Errors
+    /// [`PinDirError::InUse`] if another process has it.
+    pub(crate) fn lock(&self) -> Result<PinLock, PinDirError> {
+        let directory =
+            open(&self.path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| self.io(&self.path, errno.into()))?;
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(PinLock { _directory: directory }),
+            Err(Errno::WOULDBLOCK) => Err(PinDirError::InUse { path: self.path.clone() }),
+            Err(errno) => Err(self.io(&self.path, errno.into())),
+        }
+    }
+
+    /// The names in it, sorted; none if it does not exist.
+    pub(crate) fn names(&self) -> Result<Vec<String>, PinDirError> {
+        let entries = match fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(self.io(&self.path, source)),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(|source| self.io(&self.path, source))?;
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// The interfaces that have a pinned link.
+    pub(crate) fn linked_interfaces(&self) -> Result<Vec<String>, PinDirError> {
+        Ok(self.names()?.iter().filter_map(|name| naming::interface_of_link(name)).collect())
+    }
+
+    /// Removes a pin; fine if it is not there.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), PinDirError> {
+        let path = self.pin(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.io(&path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Detaches the program from an interface and removes the pinned link; fine if it is not there. Removing the pin alone detaches some time
+    /// later (linux v6.18 kernel/bpf/inode.c, bpf_free_inode waits for readers), and until then the interface would seem occupied.
+    pub(crate) fn remove_link(&self, interface: &str) -> Result<(), PinDirError> {
+        let name = naming::link(interface);
+        match open_pin(&self.pin(&name), Access::ReadWrite).and_then(|link| syscall::detach(link.as_fd())) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.io(&self.pin(&name), error)),
+            _ => self.remove(&name),
+        }
+    }
+
+    /// Gives a pin another name, replacing what had it.
+    pub(crate) fn rename(&self, from: &str, to: &str) -> Result<(), PinDirError> {
+        fs::rename(self.pin(from), self.pin(to)).map_err(|source| self.io(&self.pin(from), source))
+    }
+
+    /// Removes the directory itself, if nothing is left in it; the directories above it stay.
+    pub(crate) fn remove_directory(&self) -> Result<(), PinDirError> {
+        match fs::remove_dir(&self.path) {
+            Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty) => Err(self.io(&self.path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn io(&self, path: &Path, source: io::Error) -> PinDirError {
+        PinDirError::Io { path: path.to_path_buf(), source }
+    }
+}
+
+fn is_empty_directory(path: &Path) -> bool {
+    fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// The interface that a pinned link is attached to; 0 if that interface has gone.
+pub(crate) fn link_ifindex(path: &Path) -> io::Result<u32> {
+    let link = open_pin(path, Access::ReadWrite)?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd()))?;
+    let field = info.lines().find_map(|line| line.strip_prefix("ifindex:"));
+    let ifindex = field.and_then(|value| value.trim().parse().ok());
+    ifindex.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the pinned object is no xdp link"))
+}
