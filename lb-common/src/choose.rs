@@ -2,14 +2,14 @@
 
 use crate::{
     address::Address,
-    flows::{self, Hit},
+    flows::{self, LookUp},
     hash::{self, Hash},
     maps::{SLOTS_PER_PAGE, Service},
     packet::tcp,
     place,
     reason::{Drop, Note},
     tables::{Cell, Step, Tables},
-    words::{FlowState, MemberId, MemberWord, ServiceId, SlotState, SlotWord, Tick},
+    words::{FlowState, FlowWord, MemberId, MemberWord, ServiceId, SlotState, SlotWord, Tick},
 };
 
 /// What of a packet matters to the choice of its member.
@@ -153,35 +153,32 @@ pub fn remembered<T: Tables>(tables: &T, service: &Service, slot: SlotWord, hash
         return Remembered::to_current(slot);
     }
     let now = tables.tick();
-    let hit = flows::find(tables, hash);
-    tables.trace(Step::Cache(hit.as_ref().map(|hit| hit.word)));
-    if let Some(hit) = &hit {
-        if let Some(id) = honoured(tables, service, manner, hit, now) {
+    let found = flows::find(tables, hash);
+    tables.trace(Step::Cache(found.word));
+    if found.is_hit() && is_honoured(tables, service, manner, found.word, now) {
+        if let Some(id) = found.word.member() {
             if manner.writes() {
-                hit.refresh(id, manner.tcp_flags(), now);
+                found.refresh(id, manner.tcp_flags(), now);
             }
             return Remembered::go_to(id);
         }
     }
     match slot.state() {
         SlotState::Clean | SlotState::Settled => Remembered::to_current(slot),
-        SlotState::Learning { default } => learn(tables, service, manner, Missed { slot, default, hash, stale: hit, now }),
+        SlotState::Learning { default } => learn(tables, service, manner, Missed { slot, default, hash, stale: found, now }),
     }
 }
 
-/// The member of a cached flow if the entry holds for this packet: its member is of this service, it has not outlived the idle timeout, and
-/// the packet does not open a connection where the entry's is closed or its member takes none.
+/// Whether a cached flow holds for this packet: its member is of this service, it has not outlived the idle timeout, and the packet does not
+/// open a connection where the entry's is closed or its member takes none.
 #[inline(always)]
-fn honoured<T: Tables>(tables: &T, service: &Service, manner: Manner, hit: &Hit<'_, T::Cell>, now: Tick) -> Option<MemberId> {
-    let id = hit.word.member()?;
-    let word = MemberWord(tables.member(id)?.load());
-    if word.service() != ServiceId(service.id) || hit.word.idle(now) > service.idle_s {
-        return None;
+fn is_honoured<T: Tables>(tables: &T, service: &Service, manner: Manner, entry: FlowWord, now: Tick) -> bool {
+    let Some(cell) = entry.member().and_then(|id| tables.member(id)) else { return false };
+    let word = MemberWord(cell.load());
+    if word.service() != ServiceId(service.id) || entry.idle(now) > service.idle_s {
+        return false;
     }
-    if manner.is_syn() && (hit.word.state() == FlowState::Closed || word.is(MemberWord::NO_NEW)) {
-        return None;
-    }
-    Some(id)
+    !manner.is_syn() || (entry.state() != FlowState::Closed && !word.is(MemberWord::NO_NEW))
 }
 
 /// A flow that a learning slot knows nothing of.
@@ -189,8 +186,8 @@ struct Missed<'t, C> {
     slot: SlotWord,
     default: MemberId,
     hash: Hash,
-    /// An entry of the same flow that does not hold.
-    stale: Option<Hit<'t, C>>,
+    /// An entry of the same flow that does not hold, or none.
+    stale: LookUp<'t, C>,
     now: Tick,
 }
 
@@ -207,7 +204,7 @@ fn learn<T: Tables>(tables: &T, service: &Service, manner: Manner, missed: Misse
         return Remembered::go_to(target);
     }
     let id = ServiceId(service.id);
-    if let Some(stale) = stale {
+    if stale.is_hit() {
         stale.restart(target, state, now);
         return Remembered::go_to(target);
     }

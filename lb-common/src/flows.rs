@@ -19,28 +19,44 @@ pub const ACKNOWLEDGED_IDLE_S: u32 = 6;
 /// Seconds after which an entry that saw a FIN or RST may be replaced.
 pub const CLOSED_IDLE_S: u32 = 60;
 
-/// An entry that was found: its place and what it said.
-pub struct Hit<'t, C> {
-    cell: &'t C,
-    /// What the entry said.
+/// What a look-up came to: an entry's place and what it said, or neither.
+///
+/// Not an `Option` of both: its second half would be undefined in a miss, and the compiler then moves registers that the verifier knows to be
+/// unset.
+pub struct LookUp<'t, C> {
+    cell: Option<&'t C>,
+    /// What the entry said; 0 in a miss.
     pub word: FlowWord,
 }
 
-impl<C: Cell> Hit<'_, C> {
+impl<C: Cell> LookUp<'_, C> {
+    /// Whether there is an entry.
+    #[inline(always)]
+    pub const fn is_hit(&self) -> bool {
+        self.cell.is_some()
+    }
+
+    #[inline(always)]
+    fn replace(&self, word: FlowWord) {
+        if let Some(cell) = self.cell {
+            cell.replace(self.word.0, word.0);
+        }
+    }
+
     /// Records a packet of the flow: its time, and what its TCP flags (0 for UDP) say of the flow.
     #[inline(always)]
     pub fn refresh(&self, member: MemberId, tcp_flags: u8, now: Tick) {
         let state = next_state(self.word, tcp_flags, now);
         let word = FlowWord::new(self.word.tag(), member, state, now);
         if word != self.word {
-            self.cell.replace(self.word.0, word.0);
+            self.replace(word);
         }
     }
 
     /// Gives the entry to a new flow of the same addresses and ports.
     #[inline(always)]
     pub fn restart(&self, member: MemberId, state: FlowState, now: Tick) {
-        self.cell.replace(self.word.0, FlowWord::new(self.word.tag(), member, state, now).0);
+        self.replace(FlowWord::new(self.word.tag(), member, state, now));
     }
 }
 
@@ -59,23 +75,23 @@ fn next_state(word: FlowWord, tcp_flags: u8, now: Tick) -> FlowState {
 
 /// Looks a flow up in both of its lines.
 #[inline(always)]
-pub fn find<T: Tables>(tables: &T, hash: Hash) -> Option<Hit<'_, T::Cell>> {
+pub fn find<T: Tables>(tables: &T, hash: Hash) -> LookUp<'_, T::Cell> {
     let mask = tables.setting(|s| &s.flow_mask);
-    if let Some(hit) = find_in(tables.flow_line(place::first_line(hash, mask))?, hash.tag) {
-        return Some(hit);
-    }
-    find_in(tables.flow_line(place::second_line(hash, mask))?, hash.tag)
-}
-
-#[inline(always)]
-fn find_in<C: Cell>(line: &CellLine<C>, tag: u32) -> Option<Hit<'_, C>> {
-    for cell in line {
-        let word = FlowWord(cell.load());
-        if word.tag() == tag && word.member().is_some() {
-            return Some(Hit { cell, word });
+    let mut found = LookUp { cell: None, word: FlowWord(0) };
+    for line in [place::first_line(hash, mask), place::second_line(hash, mask)] {
+        let Some(line) = tables.flow_line(line) else { break };
+        for cell in line {
+            let word = FlowWord(cell.load());
+            if word.tag() == hash.tag && word.member().is_some() {
+                found = LookUp { cell: Some(cell), word };
+                break;
+            }
+        }
+        if found.is_hit() {
+            break;
         }
     }
-    None
+    found
 }
 
 /// A flow table without room where this flow belongs.

@@ -38,8 +38,8 @@ pub enum Step {
         /// Its word.
         word: SlotWord,
     },
-    /// What the flow cache said; none is a miss.
-    Cache(Option<FlowWord>),
+    /// What the flow cache said; 0 is a miss.
+    Cache(FlowWord),
     /// The NAT flow it belongs to.
     NatFlow(u32),
     /// The NAT flow that it opens.
