@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use crate::toolchain::Toolchain;
+use crate::toolchain::{Toolchain, rust_flags};
 
 const SWITCH: &str = "WEIR_EBPF";
 
@@ -51,11 +51,9 @@ fn build_object() -> anyhow::Result<PathBuf> {
         .current_dir(root.join("lb-ebpf"))
         .args(["build", "--release", "--bins", "--target", &target, "--target-dir"])
         .arg(&target_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags()?);
+        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&env::var("CARGO_CFG_TARGET_ARCH")?));
     if toolchain.builds_core() {
-        cargo.args(["-Z", "build-std=core"]).env("RUSTC_BOOTSTRAP", "1");
-    } else {
-        cargo.env("RUSTC_BOOTSTRAP", "aya_ebpf,weir_xdp");
+        cargo.args(["-Z", "build-std=core"]);
     }
     let status = cargo.status().with_context(|| format!("failed to start {cargo:?}"))?;
     if !status.success() {
@@ -69,10 +67,4 @@ fn build_object() -> anyhow::Result<PathBuf> {
 
 fn target_dir(root: &Path) -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
-}
-
-/// `target-cpu=v3` (kernel 5.12) has the atomic compare-and-swap; bpf-linker writes the maps' BTF.
-fn rust_flags() -> anyhow::Result<String> {
-    let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
-    Ok([&format!("--cfg=bpf_target_arch=\"{arch}\""), "-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf"].join("\x1f"))
 }

@@ -93,6 +93,17 @@ fn connections_to_a_sound_server_are_flawless() {
 }
 
 #[test]
+fn two_thousand_connections_are_held_at_once() {
+    let lab = Topology::builder(Shape::TwoArmed).build().unwrap();
+    let _server = TcpServer::start(&lab.servers[0].namespace, "s1", 7000).unwrap();
+    let to = SocketAddr::new(lab.servers[0].v4.into(), 7000);
+    let load = TcpLoad::start(&lab.client().namespace, to, 2000, Duration::from_secs(1), Duration::from_secs(4)).unwrap();
+    load.wait_opened().unwrap();
+    let report = load.report().unwrap();
+    assert!(report.is_flawless(2000), "{report:?}");
+}
+
+#[test]
 fn connections_notice_that_their_server_dies() {
     let lab = Topology::builder(Shape::TwoArmed).build().unwrap();
     let mut server = TcpServer::start(&lab.servers[0].namespace, "s1", 7000).unwrap();

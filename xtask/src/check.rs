@@ -3,7 +3,7 @@
 use crate::{
     step::{self, Ledger},
     style, suite,
-    toolchain::Toolchain,
+    toolchain::{Toolchain, rust_flags},
 };
 
 pub(crate) fn run(deny: bool) -> anyhow::Result<()> {
@@ -31,9 +31,9 @@ pub(crate) fn clippy_ebpf() -> anyhow::Result<()> {
     let mut cargo = toolchain.cargo();
     cargo
         .current_dir(step::root().join("lb-ebpf"))
-        .args(["clippy", "--quiet", "--locked", "-p", "lb-ebpf", "--bins", "--target", "bpfel-unknown-none", "--target-dir"])
+        .args(["clippy", "--quiet", "--locked", "--release", "-p", "lb-ebpf", "--bins", "--target", "bpfel-unknown-none", "--target-dir"])
         .arg(suite::target_dir().join("ebpf"))
         .args(["--", "-D", "warnings"])
-        .env("CARGO_ENCODED_RUSTFLAGS", "--cfg=bpf_target_arch=\"x86_64\"\x1f-Ctarget-cpu=v3");
+        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(std::env::consts::ARCH));
     step::run(&mut cargo)
 }

@@ -41,7 +41,7 @@ pub(crate) fn run(long: bool) -> anyhow::Result<()> {
 /// Builds all test programs and runs those that need neither root nor the lab. Returns all of them.
 pub(crate) fn unit_tests(ledger: &mut Ledger) -> Vec<TestProgram> {
     let mut programs = Vec::new();
-    ledger.step("test build", || {
+    ledger.step("build of the tests", || {
         programs = build()?;
         Ok(())
     });
@@ -106,6 +106,8 @@ impl TestProgram {
     fn run(&self, environment: &[(&str, PathBuf)]) -> anyhow::Result<Count> {
         let mut command = Command::new(&self.executable);
         command.current_dir(&self.folder).envs(environment.iter().map(|(name, value)| (name, value))).stdout(Stdio::piped());
+        // A failed `unwrap` shows the panic's backtrace; the error's own would be a second copy of it.
+        command.env("RUST_LIB_BACKTRACE", "0");
         let mut child = command.spawn().with_context(|| format!("failed to start {}", self.executable.display()))?;
         let mut text = String::new();
         for line in BufReader::new(child.stdout.take().expect("stdout is piped above")).lines() {

@@ -4,6 +4,12 @@ use std::{path::PathBuf, process::Command};
 
 use anyhow::Context as _;
 
+/// What the object is compiled with, in the form of `CARGO_ENCODED_RUSTFLAGS`, for a machine of architecture `arch`.
+/// `target-cpu=v3` (kernel 5.12) has the atomic compare-and-swap; bpf-linker writes the maps' BTF.
+pub(crate) fn rust_flags(arch: &str) -> String {
+    [&format!("--cfg=bpf_target_arch=\"{arch}\""), "-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf"].join("\x1f")
+}
+
 /// A Rust toolchain that can compile for the BPF target, as `scripts/setup` leaves it.
 pub(crate) struct Toolchain {
     name: &'static str,
@@ -44,8 +50,11 @@ impl Toolchain {
         !self.core_is_prebuilt
     }
 
+    /// Its cargo, allowed the features that are not stable in the crates that need them.
     pub(crate) fn cargo(&self) -> Command {
-        self.command("cargo")
+        let mut cargo = self.command("cargo");
+        cargo.env("RUSTC_BOOTSTRAP", if self.core_is_prebuilt { "aya_ebpf,weir_xdp" } else { "1" });
+        cargo
     }
 
     fn command(&self, program: &str) -> Command {

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use weir_tests::peer::{flood, tcp, udp};
 
 #[derive(Parser)]
@@ -78,6 +79,7 @@ struct Pace {
 }
 
 fn main() -> anyhow::Result<()> {
+    raise_descriptor_limit().context("failed to raise the limit of open files")?;
     match Arguments::parse().role {
         Role::TcpServe(Serve { name, listen }) => tcp::serve(&name, listen).with_context(|| format!("failed to serve tcp at {listen}")),
         Role::UdpServe(Serve { name, listen }) => udp::serve(&name, listen).with_context(|| format!("failed to serve udp at {listen}")),
@@ -94,6 +96,12 @@ fn main() -> anyhow::Result<()> {
             print(&flood::run(&plan).context("failed to send a frame")?)
         }
     }
+}
+
+/// The usual limit of 1 024 is less than the connections of one load.
+fn raise_descriptor_limit() -> rustix::io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
 }
 
 fn print(report: &impl serde::Serialize) -> anyhow::Result<()> {

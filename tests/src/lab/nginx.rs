@@ -42,7 +42,7 @@ impl Nginx {
 
 fn configuration(name: &str, port: u16) -> String {
     format!(
-        "daemon off; master_process off; pid nginx.pid; error_log stderr;
+        "daemon off; master_process off; pid nginx.pid; error_log stderr; worker_rlimit_nofile 16384;
          events {{ worker_connections 8192; }}
          http {{
              access_log off; sendfile on; tcp_nodelay on;

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -10,12 +10,16 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, Socket, Type};
 
 use super::{
     OPENED, PATIENCE, STACK_BYTES,
     message::{Broken, Message},
     spawn,
 };
+
+/// With the standard library's 128, a load that opens its connections at once overflows the queue, and retries by the kernel take seconds.
+const BACKLOG: i32 = 4096;
 
 /// What a load does.
 #[derive(Clone, Copy, Debug)]
@@ -64,8 +68,11 @@ pub struct Failure {
 
 /// Serves until the process ends: greets with its name, then sends every message back.
 pub fn serve(name: &str, listen: SocketAddr) -> io::Result<()> {
-    let listener = TcpListener::bind(listen)?;
-    for stream in listener.incoming() {
+    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&listen.into())?;
+    socket.listen(BACKLOG)?;
+    for stream in TcpListener::from(socket).incoming() {
         let (stream, name) = (stream?, name.to_owned());
         thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
             let from = stream.peer_addr();
@@ -167,10 +174,13 @@ impl Connection {
             if sent >= end {
                 return Ok(());
             }
-            let message = Message::filled(identity, self.messages, plan.payload_bytes);
-            stream.write_all(&message.encode())?;
-            if Message::read(&mut stream)?.expect(identity, self.messages)? != message {
-                return Err(Broken::Changed);
+            let question = Message::filled(identity, self.messages, plan.payload_bytes).encode();
+            stream.write_all(&question)?;
+            let mut answer = vec![0; question.len()];
+            stream.read_exact(&mut answer)?;
+            if answer != question {
+                let (misplaced, _) = Message::decode(&answer)?;
+                return misplaced.expect(identity, self.messages).and(Err(Broken::Changed));
             }
             self.messages += 1;
             self.longest_answer = self.longest_answer.max(sent.elapsed());
