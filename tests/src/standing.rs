@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    io::{BufRead as _, BufReader, Write},
+    io::{BufRead as _, BufReader, Read as _, Write},
     os::unix::{
         net::{UnixListener, UnixStream},
         process::CommandExt as _,
@@ -19,14 +19,15 @@ use crate::{
     lab::{Nginx, Shape, TcpServer, Topology, wait_until},
 };
 
-/// A connection to it ends the lab.
+/// Whoever writes `DOWN` to it ends the lab.
 const SOCKET: &str = "/run/weir-lab.sock";
+const DOWN: &[u8] = b"down";
 const READY: &str = "cargo xtask lab down";
 
 /// Starts the holder and passes on what it says until the lab stands.
 pub fn up(out: &mut impl Write) -> anyhow::Result<()> {
     if UnixStream::connect(SOCKET).is_ok() {
-        bail!("the lab that was standing is being removed\nhint: run `up` again");
+        bail!("a lab stands already\nhint: {READY}");
     }
     let program = env::current_exe().context("failed to find this program's file")?;
     let mut holder = Command::new(program);
@@ -44,7 +45,8 @@ pub fn up(out: &mut impl Write) -> anyhow::Result<()> {
 
 /// Has the lab removed, and waits until it is.
 pub fn down() -> anyhow::Result<()> {
-    let holder = UnixStream::connect(SOCKET).context("no lab is standing")?;
+    let mut holder = UnixStream::connect(SOCKET).context("no lab is standing")?;
+    holder.write_all(DOWN).context("failed to reach the lab's holder")?;
     drop(holder);
     Ok(wait_until("the lab to be removed", Duration::from_secs(20), || !Path::new(SOCKET).exists())?)
 }
@@ -53,9 +55,22 @@ pub fn down() -> anyhow::Result<()> {
 pub fn hold(out: &mut impl Write) -> anyhow::Result<()> {
     drop(fs::remove_file(SOCKET));
     let listener = UnixListener::bind(SOCKET).with_context(|| format!("failed to listen on {SOCKET}"))?;
-    let held = stand(out).and_then(|lab| listener.accept().map(|_| drop(lab)).context("failed to wait"));
+    let held = stand(out).and_then(|lab| {
+        wait_for_down(&listener).context("failed to wait for the lab's end")?;
+        drop(lab);
+        Ok(())
+    });
     drop(fs::remove_file(SOCKET));
     held
+}
+
+fn wait_for_down(listener: &UnixListener) -> std::io::Result<()> {
+    let mut word = Vec::new();
+    while word != DOWN {
+        word.clear();
+        listener.accept()?.0.take(DOWN.len() as u64).read_to_end(&mut word)?;
+    }
+    Ok(())
 }
 
 struct Standing {
@@ -74,7 +89,12 @@ fn stand(out: &mut impl Write) -> anyhow::Result<Standing> {
     }
     writeln!(out, "\n# what a weir.toml for it has after its [node]\n{}", demo::configuration(&lab))?;
     writeln!(out, "a shell on the node:  nsenter --net={} bash", lab.node().namespace.path().display())?;
-    writeln!(out, "a request:            nsenter --net={} curl http://{}/", lab.client().namespace.path().display(), lab.servers[0].v4)?;
+    writeln!(
+        out,
+        "a request:            nsenter --net={} curl --silent http://{}/",
+        lab.client().namespace.path().display(),
+        lab.servers[0].v4
+    )?;
     writeln!(out, "to remove it:         {READY}")?;
     Ok(Standing { _servers: servers, _lab: lab })
 }

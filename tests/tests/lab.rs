@@ -12,17 +12,17 @@ use std::{
 
 use weir_tests::{
     lab::{
-        BpfFolder, Flood, Folder, Host, Iperf, Namespace, Nginx, Shape, TcpLoad, TcpServer, Topology, UdpLoad, UdpServer, http_get,
-        wait_until,
+        BpfFolder, Cable, End, Flood, Folder, Host, Iperf, Namespace, Nginx, Shape, TcpLoad, TcpServer, Topology, UdpLoad, UdpServer,
+        Verdict, XdpVerdict, http_get, wait_until,
     },
-    peer::flood::Mode,
+    peer::flood::{self, Mode},
 };
 
 const SOON: Duration = Duration::from_secs(5);
 
-fn ping(from: &Host, to: impl Into<IpAddr>) {
+fn reach(from: &Host, to: impl Into<IpAddr>) {
     let to = to.into().to_string();
-    // A bare connect is refused at once by a machine that is there; busybox-free, and no ping program is needed.
+    // A machine that is there refuses a connection to a port where nobody listens.
     let probe = || {
         let address = SocketAddr::new(to.parse().unwrap(), 9);
         from.namespace.enter(|| TcpStream::connect_timeout(&address, Duration::from_millis(500)))
@@ -38,8 +38,8 @@ fn every_machine_reaches_every_other_in_every_shape() {
         let hosts: Vec<&Host> = lab.clients.iter().chain(&lab.nodes).chain(&lab.servers).collect();
         for from in &hosts {
             for to in hosts.iter().filter(|to| to.v4 != from.v4) {
-                ping(from, to.v4);
-                ping(from, to.v6);
+                reach(from, to.v4);
+                reach(from, to.v6);
             }
         }
     }
@@ -48,8 +48,8 @@ fn every_machine_reaches_every_other_in_every_shape() {
 #[test]
 fn two_nodes_stand_beside_each_other() {
     let lab = Topology::builder(Shape::TwoArmed).nodes(2).build().unwrap();
-    ping(&lab.nodes[0], lab.nodes[1].v4);
-    ping(lab.client(), lab.nodes[1].v6);
+    reach(&lab.nodes[0], lab.nodes[1].v4);
+    reach(lab.client(), lab.nodes[1].v6);
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn udp_flows_are_answered_and_count_what_is_lost() {
     assert_eq!((refused.answered, refused.lost), (0, refused.sent), "{refused:?}");
 }
 
-/// SYNs that found no listener or were counted otherwise by the machine's TCP.
+/// TCP segments that the machine has received.
 fn segments_in(host: &Host) -> u64 {
     let text = host.namespace.enter(|| fs::read_to_string("/proc/thread-self/net/snmp")).unwrap();
     let mut rows = text.lines().filter(|line| line.starts_with("Tcp:"));
@@ -188,6 +188,44 @@ fn a_flood_reaches_the_machine_that_it_is_aimed_at() {
         let arrived = || segments_in(target) - before >= report.sent;
         wait_until("the flood to arrive", SOON, arrived).unwrap();
     }
+}
+
+/// Frames that came in at an interface.
+fn frames_in(namespace: &Namespace, interface: &str) -> u64 {
+    let links: serde_json::Value = serde_json::from_str(&namespace.ip(&format!("-j -s link show {interface}")).unwrap()).unwrap();
+    links[0]["stats64"]["rx"]["packets"].as_u64().unwrap()
+}
+
+#[test]
+fn what_a_node_sends_back_from_xdp_arrives_at_the_other_end() {
+    let (node, other) = (Namespace::new("node").unwrap(), Namespace::new("other").unwrap());
+    let inside = End { namespace: &node, interface: "eth0", carries_xdp: true };
+    let _cable = Cable::new(inside, End { namespace: &other, interface: "port0", carries_xdp: false }, 1500).unwrap();
+    let _reflects = XdpVerdict::attach(&node, "eth0", Verdict::Reflect).unwrap();
+    let before = frames_in(&other, "port0");
+    let plan = flood::Plan {
+        to: "10.9.9.9:80".parse().unwrap(),
+        mac: [2; 6],
+        interface: "port0".to_owned(),
+        mode: Mode::Syn,
+        rate: 10_000,
+        time: Duration::from_millis(100),
+    };
+    let sent = other.enter(|| flood::run(&plan)).unwrap().sent;
+    wait_until("the frames to come back", SOON, || frames_in(&other, "port0") - before >= sent).unwrap();
+}
+
+#[test]
+fn a_partition_is_silent_and_ends_with_its_program() {
+    let lab = Topology::builder(Shape::OneArmed).build().unwrap();
+    let (client, server) = (lab.client(), &lab.servers[0]);
+    reach(client, server.v4);
+    let partition = XdpVerdict::attach(&server.namespace, "eth0", Verdict::Drop).unwrap();
+    let address = SocketAddr::new(server.v4.into(), 9);
+    let silence = client.namespace.enter(|| TcpStream::connect_timeout(&address, Duration::from_millis(300)));
+    assert_eq!(silence.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    drop(partition);
+    reach(client, server.v4);
 }
 
 #[test]

@@ -2,7 +2,10 @@
 
 use std::process::Command;
 
-use super::{Namespace, output_of, xdp_pass::XdpPass};
+use super::{
+    Namespace, output_of,
+    xdp_verdict::{Verdict, XdpVerdict},
+};
 
 /// One end of a cable.
 #[derive(Clone, Copy, Debug)]
@@ -18,7 +21,7 @@ pub struct End<'a> {
 /// Both interfaces are up. They go away with their namespaces.
 #[derive(Debug)]
 pub struct Cable {
-    _pass: Vec<XdpPass>,
+    _pass: Vec<XdpVerdict>,
 }
 
 impl Cable {
@@ -42,8 +45,8 @@ impl Cable {
 
 impl End<'_> {
     /// Checksums are otherwise left to a device that does not exist, and the receiver of a redirected frame drops it.
-    fn prepare_for_xdp_opposite(&self) -> anyhow::Result<XdpPass> {
+    fn prepare_for_xdp_opposite(&self) -> anyhow::Result<XdpVerdict> {
         self.namespace.run("ethtool", &["-K", self.interface, "tx", "off", "gro", "on"])?;
-        XdpPass::attach(self.namespace, self.interface)
+        XdpVerdict::attach(self.namespace, self.interface, Verdict::Pass)
     }
 }

@@ -12,7 +12,7 @@ mod topology;
 mod traffic;
 mod wait;
 mod weir;
-mod xdp_pass;
+mod xdp_verdict;
 
 pub use cable::{Cable, End};
 pub use http::{http_get, http_tally};
@@ -25,3 +25,4 @@ pub use topology::{Host, Shape, Topology, TopologyBuilder, v4, v6};
 pub use traffic::{Flood, TcpLoad, TcpServer, UdpLoad, UdpServer};
 pub use wait::{Timeout, wait_until};
 pub use weir::Weir;
+pub use xdp_verdict::{Verdict, XdpVerdict};

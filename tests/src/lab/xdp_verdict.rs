@@ -1,4 +1,5 @@
-//! The smallest XDP program, "pass", on an interface. A veth delivers frames that its peer sends by XDP_TX only while it has a program itself.
+//! The smallest XDP programs, those that give every frame one verdict. A veth delivers what its peer sends by XDP_TX only while it has a
+//! program itself, so "pass" stands opposite every interface that will carry Weir; "drop" makes a silent partition.
 #![allow(unsafe_code, reason = "bpf(2) has no safe wrapper for a program given as bytes")]
 
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -14,20 +15,30 @@ const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const BPF_XDP: u32 = 37;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
-/// `r0 = XDP_PASS; exit`.
-const PROGRAM: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+
+/// What becomes of every frame that an interface receives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Verdict {
+    /// Lost without a sign.
+    Drop = 1,
+    /// On to the kernel.
+    Pass = 2,
+    /// Back where it came from, as it is.
+    Reflect = 3,
+}
 
 /// The program is attached as long as this lives.
 #[derive(Debug)]
-pub(super) struct XdpPass {
+pub struct XdpVerdict {
     _link: OwnedFd,
 }
 
-impl XdpPass {
-    /// Attaches it in driver mode.
-    pub(super) fn attach(namespace: &Namespace, interface: &str) -> anyhow::Result<Self> {
+impl XdpVerdict {
+    /// Attaches one in driver mode.
+    pub fn attach(namespace: &Namespace, interface: &str, verdict: Verdict) -> anyhow::Result<Self> {
         let attach = || -> std::io::Result<OwnedFd> {
-            let program = load()?;
+            let program = load(verdict)?;
             let index = rustix::net::netdevice::name_to_index(
                 rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?,
                 interface,
@@ -45,11 +56,13 @@ impl XdpPass {
     }
 }
 
-fn load() -> std::io::Result<OwnedFd> {
+fn load(verdict: Verdict) -> std::io::Result<OwnedFd> {
+    // r0 = verdict; exit
+    let program: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, verdict as u8, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
     let mut attributes = Attributes::default();
     attributes.put_u32(0, BPF_PROG_TYPE_XDP);
-    attributes.put_u32(4, u32::try_from(PROGRAM.len()).expect("two instructions"));
-    attributes.put_u64(8, PROGRAM.as_ptr().expose_provenance() as u64);
+    attributes.put_u32(4, u32::try_from(program.len()).expect("two instructions"));
+    attributes.put_u64(8, program.as_ptr().expose_provenance() as u64);
     attributes.put_u64(16, c"MIT".as_ptr().expose_provenance() as u64);
     attributes.put_u32(44, BPF_F_XDP_HAS_FRAGS);
     attributes.put_u32(68, BPF_XDP);
@@ -76,7 +89,7 @@ impl Attributes {
     }
 
     fn call(&self, command: libc::c_long) -> std::io::Result<OwnedFd> {
-        // SAFETY: the kernel reads 128 bytes that live through the call, and through them only the two statics that `load` names.
+        // SAFETY: the kernel reads 128 bytes that live through the call, and through them only the two arrays that `load` keeps alive.
         let result = unsafe { libc::syscall(libc::SYS_bpf, command, self.0.as_ptr(), self.0.len()) };
         let fd = i32::try_from(result).ok().filter(|fd| *fd >= 0).ok_or_else(std::io::Error::last_os_error)?;
         // SAFETY: both commands return a new file descriptor that nothing else owns.
