@@ -14,6 +14,11 @@ use crate::{
     style,
 };
 
+/// How long one test program may run.
+const LIMIT: &str = "20m";
+const LONG_LIMIT: &str = "12h";
+const LONG: &str = "WEIR_TEST_LONG";
+
 pub(crate) fn run(long: bool) -> anyhow::Result<()> {
     if !is_root() {
         bail!("the tests make network namespaces and load XDP programs\nhint: run them as root");
@@ -28,7 +33,7 @@ pub(crate) fn run(long: bool) -> anyhow::Result<()> {
         Ok(())
     });
     if long {
-        environment.push(("WEIR_TEST_LONG", "1".into()));
+        environment.push((LONG, "1".into()));
     }
     for kind in [Kind::Root, Kind::EndToEnd] {
         for program in programs.iter().filter(|program| program.kind == kind) {
@@ -104,7 +109,10 @@ impl TestProgram {
 
     /// Runs it and shows its output while counting. A program that dies without a result line is an error.
     fn run(&self, environment: &[(&str, PathBuf)]) -> anyhow::Result<Count> {
-        let mut command = Command::new(&self.executable);
+        // A test that hangs must not hold up the others for ever.
+        let limit = if environment.iter().any(|(name, _)| *name == LONG) { LONG_LIMIT } else { LIMIT };
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=10", limit]).arg(&self.executable);
         command.current_dir(&self.folder).envs(environment.iter().map(|(name, value)| (name, value))).stdout(Stdio::piped());
         // A failed `unwrap` shows the panic's backtrace; the error's own would be a second copy of it.
         command.env("RUST_LIB_BACKTRACE", "0");
