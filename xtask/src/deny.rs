@@ -10,7 +10,10 @@ const VERSION: &str = "0.20.2";
 pub(crate) fn check() -> anyhow::Result<()> {
     if !is_installed() {
         println!("building cargo-deny {VERSION}");
-        step::run(step::cargo().args(["install", "cargo-deny", "--quiet", "--locked", "--version", VERSION]))?;
+        // Measured on two cores: unoptimised it costs 130 s of processor time to build and 2 s to run; optimised, 366 s and 1 s.
+        let mut install = step::cargo();
+        install.args(["install", "cargo-deny", "--quiet", "--debug", "--locked", "--version", VERSION]).env("CARGO_PROFILE_DEV_DEBUG", "0");
+        step::run(&mut install)?;
     }
     step::run(step::cargo().args(["deny", "--locked", "check", "--hide-inclusion-graph", "bans", "licenses", "sources"]))
 }
