@@ -4,13 +4,17 @@
 //! empty object, so that everything but the data plane builds and is tested without an eBPF toolchain.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a build script runs programs and writes files")]
 
+#[path = "../xtask/src/toolchain.rs"]
+mod toolchain;
+
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context as _, bail};
+
+use crate::toolchain::{Toolchain, rust_flags};
 
 const SWITCH: &str = "WEIR_EBPF";
 
@@ -48,23 +52,15 @@ fn build_object() -> anyhow::Result<PathBuf> {
         .current_dir(root.join("lb-ebpf"))
         .args(["build", "--release", "--bins", "--target", &target, "--target-dir"])
         .arg(&target_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags()?)
-        // The outer compiler's wrappers and paths are not the inner one's.
-        .env_remove("RUSTC")
-        .env_remove("RUSTC_WORKSPACE_WRAPPER")
-        .env_remove("CLIPPY_ARGS")
-        .env_remove("RUSTUP_TOOLCHAIN")
-        .env_remove("CARGO");
+        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&env::var("CARGO_CFG_TARGET_ARCH")?));
     if toolchain.builds_core() {
-        cargo.args(["-Z", "build-std=core"]).env("RUSTC_BOOTSTRAP", "1");
-    } else {
-        cargo.env("RUSTC_BOOTSTRAP", "aya_ebpf,weir_xdp");
+        cargo.args(["-Z", "build-std=core"]);
     }
     let status = cargo.status().with_context(|| format!("failed to start {cargo:?}"))?;
     if !status.success() {
         bail!(
             "failed to build the XDP object with {}\nhint: scripts/setup installs what it needs; WEIR_EBPF=none builds without it",
-            toolchain.name
+            toolchain.name()
         );
     }
     Ok(target_dir.join(target).join("release/weir-xdp"))
@@ -72,61 +68,4 @@ fn build_object() -> anyhow::Result<PathBuf> {
 
 fn target_dir(root: &Path) -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
-}
-
-/// `target-cpu=v3` (kernel 5.12) has the atomic compare-and-swap; bpf-linker writes the maps' BTF.
-fn rust_flags() -> anyhow::Result<String> {
-    let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
-    Ok([&format!("--cfg=bpf_target_arch=\"{arch}\""), "-Cdebuginfo=2", "-Ctarget-cpu=v3", "-Clink-arg=--btf"].join("\x1f"))
-}
-
-/// A Rust toolchain that can compile for the BPF target, as `scripts/setup` leaves it.
-struct Toolchain {
-    name: &'static str,
-    /// The `rustup` toolchain to name, or none for the plain `cargo` on the path.
-    rustup: Option<&'static str>,
-    core_is_prebuilt: bool,
-}
-
-impl Toolchain {
-    /// Takes, in this order: a linked toolchain `bpf` (the distribution's compiler beside rustup), a compiler on the path with `core`
-    /// prebuilt for the BPF target, and nightly with its sources.
-    fn find() -> anyhow::Result<Self> {
-        let candidates = [
-            Self { name: "rustup toolchain bpf", rustup: Some("bpf"), core_is_prebuilt: true },
-            Self { name: "the system's cargo", rustup: None, core_is_prebuilt: true },
-            Self { name: "rustup toolchain nightly", rustup: Some("nightly"), core_is_prebuilt: false },
-        ];
-        candidates.into_iter().find(Self::is_usable).context(
-            "no Rust toolchain here can build for the BPF target\nhint: run scripts/setup; WEIR_EBPF=none builds without the data plane",
-        )
-    }
-
-    fn is_usable(&self) -> bool {
-        let Ok(output) = self.command("rustc").args(["--print", "sysroot"]).env_remove("RUSTUP_TOOLCHAIN").output() else {
-            return false;
-        };
-        let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
-        let needed = if self.core_is_prebuilt { "lib/rustlib/bpfel-unknown-none/lib" } else { "lib/rustlib/src/rust/library/core" };
-        output.status.success() && sysroot.join(needed).exists()
-    }
-
-    fn builds_core(&self) -> bool {
-        !self.core_is_prebuilt
-    }
-
-    fn cargo(&self) -> Command {
-        self.command("cargo")
-    }
-
-    fn command(&self, program: &str) -> Command {
-        match self.rustup {
-            Some(toolchain) => {
-                let mut command = Command::new("rustup");
-                command.args(["run", toolchain, program]);
-                command
-            }
-            None => Command::new(program),
-        }
-    }
 }

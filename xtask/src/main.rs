@@ -1,2 +1,65 @@
-//! Weir.
-fn main() {}
+//! `cargo xtask`: builds, checks, tests and shows Weir. Each subcommand is one file here; `step` times and counts what they run.
+
+mod check;
+mod deny;
+mod lab;
+mod release;
+mod rules;
+mod step;
+mod suite;
+mod toolchain;
+
+use clap::{Parser, Subcommand};
+
+use crate::step::Ledger;
+
+#[derive(Parser)]
+#[command(about = "Build, check, test and show Weir")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the release binaries.
+    Build,
+    /// Format, lints, our own rules and unit tests: what every commit passes.
+    Check {
+        /// Also licences, bans and sources of the dependencies.
+        #[arg(long)]
+        deny: bool,
+    },
+    /// Everything: checks, unit tests, tests that need root, end-to-end tests in the lab.
+    Test {
+        /// Random, fuzz and soak tests run their long form.
+        #[arg(long)]
+        long: bool,
+    },
+    /// Show Weir balancing in a lab of network namespaces.
+    Demo,
+    /// Keep a lab standing to try things in.
+    #[command(subcommand)]
+    Lab(lab::Command),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().task {
+        Task::Build => release::build().map(drop),
+        Task::Check { deny } => check::run(deny),
+        Task::Test { long } => suite::run(long),
+        Task::Demo => lab::demo(),
+        Task::Lab(command) => lab::run(&command),
+    }
+}
+
+/// What `check` and `test` both run before any test.
+fn style(ledger: &mut Ledger, deny: bool) {
+    ledger.step("format", check::format);
+    ledger.step("rules", rules::check);
+    ledger.step("clippy", check::clippy);
+    ledger.step("clippy, eBPF", check::clippy_ebpf);
+    if deny {
+        ledger.step("dependencies", deny::check);
+    }
+}

@@ -1,0 +1,115 @@
+//! The lab's own servers and clients. Loads print a report as JSON.
+
+use std::{net::SocketAddr, time::Duration};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use weir_tests::peer::{flood, tcp, udp};
+
+#[derive(Parser)]
+#[command(about = "Traffic that notices lost and changed bytes")]
+struct Arguments {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Echo over TCP.
+    TcpServe(Serve),
+    /// Echo over UDP.
+    UdpServe(Serve),
+    /// Hold TCP connections and check every answer.
+    TcpLoad {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long)]
+        connections: usize,
+        #[command(flatten)]
+        pace: Pace,
+    },
+    /// Hold UDP flows and check every answer.
+    UdpLoad {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long)]
+        flows: usize,
+        #[command(flatten)]
+        pace: Pace,
+    },
+    /// Send forged segments.
+    SynFlood {
+        #[arg(long)]
+        to: SocketAddr,
+        /// Link-layer address of the next hop.
+        #[arg(long, value_parser = parse_mac)]
+        mac: [u8; 6],
+        #[arg(long)]
+        interface: String,
+        #[arg(long, value_enum, default_value_t = flood::Mode::Syn)]
+        mode: flood::Mode,
+        /// Segments per second.
+        #[arg(long)]
+        rate: u32,
+        #[arg(long = "for", value_parser = humantime::parse_duration)]
+        time: Duration,
+    },
+}
+
+#[derive(clap::Args)]
+struct Serve {
+    /// What it calls itself.
+    #[arg(long)]
+    name: String,
+    #[arg(long)]
+    listen: SocketAddr,
+}
+
+#[derive(clap::Args)]
+struct Pace {
+    /// Between two messages of a connection.
+    #[arg(long, value_parser = humantime::parse_duration, default_value = "250ms")]
+    interval: Duration,
+    /// Payload of a message, in bytes.
+    #[arg(long, default_value_t = 64)]
+    size: usize,
+    #[arg(long = "for", value_parser = humantime::parse_duration)]
+    time: Duration,
+}
+
+fn main() -> anyhow::Result<()> {
+    raise_descriptor_limit().context("failed to raise the limit of open files")?;
+    match Arguments::parse().role {
+        Role::TcpServe(Serve { name, listen }) => tcp::serve(&name, listen).with_context(|| format!("failed to serve tcp at {listen}")),
+        Role::UdpServe(Serve { name, listen }) => udp::serve(&name, listen).with_context(|| format!("failed to serve udp at {listen}")),
+        Role::TcpLoad { to, connections, pace } => {
+            let plan = tcp::Plan { to, connections, interval: pace.interval, payload_bytes: pace.size, time: pace.time };
+            print(&tcp::load(plan).context("failed to start the connections")?)
+        }
+        Role::UdpLoad { to, flows, pace } => {
+            let plan = udp::Plan { to, flows, interval: pace.interval, payload_bytes: pace.size, time: pace.time };
+            print(&udp::load(plan).context("failed to start the flows")?)
+        }
+        Role::SynFlood { to, mac, interface, mode, rate, time } => {
+            let plan = flood::Plan { to, mac, interface, mode, rate, time };
+            print(&flood::run(&plan).context("failed to send a frame")?)
+        }
+    }
+}
+
+/// The usual limit of 1 024 is less than the connections of one load.
+fn raise_descriptor_limit() -> rustix::io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+}
+
+fn print(report: &impl serde::Serialize) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(report)?);
+    Ok(())
+}
+
+fn parse_mac(text: &str) -> Result<[u8; 6], String> {
+    let bytes: Option<Vec<u8>> = text.split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| format!("{text} is not of the form aa:bb:cc:dd:ee:ff"))
+}

@@ -1,0 +1,28 @@
+//! The lab: real kernels' network namespaces joined by cables, with real peers in them. Everything here is made under a name that carries
+//! this process's id and is removed on drop, so tests run beside each other, and what a killed test left is removed by the next one.
+
+mod cable;
+mod http;
+mod iperf;
+mod namespace;
+mod nginx;
+mod process;
+mod scratch;
+mod topology;
+mod traffic;
+mod wait;
+mod weir;
+mod xdp_verdict;
+
+pub use cable::{Cable, End};
+pub use http::{http_get, http_tally};
+pub use iperf::Iperf;
+pub use namespace::Namespace;
+pub use nginx::Nginx;
+pub use process::{Process, output_of};
+pub use scratch::{BpfFolder, Folder, unique_name};
+pub use topology::{Host, Shape, Topology, TopologyBuilder, v4, v6};
+pub use traffic::{Flood, TcpLoad, TcpServer, UdpLoad, UdpServer};
+pub use wait::{Timeout, wait_until};
+pub use weir::Weir;
+pub use xdp_verdict::{Verdict, XdpVerdict};

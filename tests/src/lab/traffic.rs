@@ -1,0 +1,147 @@
+//! `weir-peer` in namespaces: servers that echo, clients that check, and the flood.
+
+use std::{env, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+
+use anyhow::{Context as _, bail};
+use serde::de::DeserializeOwned;
+
+use super::{Namespace, Process, wait_until};
+use crate::peer::{OPENED, flood, tcp, udp};
+
+/// How much longer than its run a peer may take to end.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// A TCP echo server that names itself and refuses changed bytes.
+#[derive(Debug)]
+pub struct TcpServer {
+    /// The running peer.
+    pub process: Process,
+}
+
+impl TcpServer {
+    /// Starts one on `port` of every address and waits until it listens.
+    pub fn start(namespace: &Namespace, name: &str, port: u16) -> anyhow::Result<Self> {
+        let mut command = peer(namespace)?;
+        command.args(["tcp-serve", "--name", name, "--listen", &format!("[::]:{port}")]);
+        let process = namespace.spawn(&format!("tcp-{name}"), command)?;
+        namespace.wait_listening(port, Duration::from_secs(5)).with_context(|| format!("weir-peer said: {}", process.stderr()))?;
+        Ok(Self { process })
+    }
+}
+
+/// A UDP echo server that names itself.
+#[derive(Debug)]
+pub struct UdpServer {
+    /// The running peer.
+    pub process: Process,
+}
+
+impl UdpServer {
+    /// Starts one on `port` of every address and waits until it is bound. It answers from the address that was asked.
+    pub fn start(namespace: &Namespace, name: &str, listen: SocketAddr) -> anyhow::Result<Self> {
+        let mut command = peer(namespace)?;
+        command.args(["udp-serve", "--name", name, "--listen", &listen.to_string()]);
+        let process = namespace.spawn(&format!("udp-{name}"), command)?;
+        wait_until("a UDP server", Duration::from_secs(5), || namespace.is_bound_udp(listen.port()))
+            .with_context(|| format!("weir-peer said: {}", process.stderr()))?;
+        Ok(Self { process })
+    }
+}
+
+/// Connections under way.
+#[derive(Debug)]
+pub struct TcpLoad {
+    process: Process,
+    time: Duration,
+}
+
+impl TcpLoad {
+    /// Starts `connections` to `to` that exchange a checked message every `interval`, for `time`.
+    pub fn start(namespace: &Namespace, to: SocketAddr, connections: usize, interval: Duration, time: Duration) -> anyhow::Result<Self> {
+        let mut command = peer(namespace)?;
+        command.args(["tcp-load", "--to", &to.to_string(), "--connections", &connections.to_string()]);
+        command.args(["--interval", &milliseconds(interval), "--for", &milliseconds(time)]);
+        Ok(Self { process: namespace.spawn("tcp-load", command)?, time })
+    }
+
+    /// Waits until every connection has been opened or has failed to.
+    pub fn wait_opened(&self) -> anyhow::Result<()> {
+        wait_until("the connections to open", GRACE, || self.process.stderr().contains(OPENED))
+            .with_context(|| format!("weir-peer said: {}", self.process.stderr()))
+    }
+
+    /// Waits for its end.
+    pub fn report(mut self) -> anyhow::Result<tcp::Report> {
+        report(&mut self.process, self.time)
+    }
+}
+
+/// UDP flows under way.
+#[derive(Debug)]
+pub struct UdpLoad {
+    process: Process,
+    time: Duration,
+}
+
+impl UdpLoad {
+    /// Starts `flows` to `to` that ask every `interval`, for `time`.
+    pub fn start(namespace: &Namespace, to: SocketAddr, flows: usize, interval: Duration, time: Duration) -> anyhow::Result<Self> {
+        let mut command = peer(namespace)?;
+        command.args(["udp-load", "--to", &to.to_string(), "--flows", &flows.to_string()]);
+        command.args(["--interval", &milliseconds(interval), "--for", &milliseconds(time)]);
+        Ok(Self { process: namespace.spawn("udp-load", command)?, time })
+    }
+
+    /// Waits for its end.
+    pub fn report(mut self) -> anyhow::Result<udp::Report> {
+        report(&mut self.process, self.time)
+    }
+}
+
+/// Forged TCP segments from made-up sources.
+#[derive(Debug)]
+pub struct Flood {
+    process: Process,
+    time: Duration,
+}
+
+impl Flood {
+    /// Starts sending to `to`, by way of the link-layer address `mac` on the client's `eth0`, `rate` segments a second for `time`.
+    pub fn start(namespace: &Namespace, to: SocketAddr, mac: &str, mode: flood::Mode, rate: u32, time: Duration) -> anyhow::Result<Self> {
+        let mut command = peer(namespace)?;
+        command.args(["syn-flood", "--interface", "eth0", "--to", &to.to_string(), "--mac", mac, "--mode", mode.as_str()]);
+        command.args(["--rate", &rate.to_string(), "--for", &milliseconds(time)]);
+        Ok(Self { process: namespace.spawn("flood", command)?, time })
+    }
+
+    /// Waits for its end.
+    pub fn report(mut self) -> anyhow::Result<flood::Report> {
+        report(&mut self.process, self.time)
+    }
+}
+
+fn report<T: DeserializeOwned>(process: &mut Process, time: Duration) -> anyhow::Result<T> {
+    let status = process.wait(time + GRACE)?;
+    if !status.success() {
+        bail!("weir-peer failed ({status}): {}", process.stderr());
+    }
+    serde_json::from_str(&process.stdout()).with_context(|| format!("weir-peer printed no report: {}", process.stdout()))
+}
+
+fn peer(namespace: &Namespace) -> anyhow::Result<Command> {
+    Ok(namespace.command(peer_binary()?))
+}
+
+/// `WEIR_PEER`, or the binary that cargo built beside the running test.
+fn peer_binary() -> anyhow::Result<PathBuf> {
+    if let Some(path) = env::var_os("WEIR_PEER") {
+        return Ok(path.into());
+    }
+    let program = env::current_exe().context("failed to find this program's file")?;
+    let found = program.ancestors().skip(1).take(2).map(|folder| folder.join("weir-peer")).find(|path| path.exists());
+    found.context("failed to find weir-peer\nhint: run `cargo xtask test`, or set WEIR_PEER to its path")
+}
+
+fn milliseconds(time: Duration) -> String {
+    format!("{}ms", time.as_millis())
+}

@@ -1,0 +1,146 @@
+//! The daemon under test, in a node's namespace.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use rustix::process::Signal;
+
+use super::{BpfFolder, Folder, Host, Namespace, Process, wait_until};
+
+const READY_WITHIN: Duration = Duration::from_secs(10);
+const STOPS_WITHIN: Duration = Duration::from_secs(10);
+
+/// A `weir run`. On drop it is killed, and `weir stop` removes what it left in the kernel.
+#[derive(Debug)]
+pub struct Weir<'a> {
+    namespace: &'a Namespace,
+    binary: PathBuf,
+    head: String,
+    process: Option<Process>,
+    _pins: BpfFolder,
+    folder: Folder,
+}
+
+impl<'a> Weir<'a> {
+    /// Starts the binary that `WEIR_BIN` names, with `interfaces`, `pin_dir` and `state_dir` of `[node]` given and `rest` behind them
+    /// (so that `rest` may begin with more keys of `[node]`), and waits until it is ready.
+    pub fn start(node: &'a Host, rest: &str) -> anyhow::Result<Self> {
+        let mut weir = Self::prepare(node, rest)?;
+        weir.run()?;
+        Ok(weir)
+    }
+
+    /// Writes the configuration without starting anything.
+    pub fn prepare(node: &'a Host, rest: &str) -> anyhow::Result<Self> {
+        let binary = env::var_os("WEIR_BIN").context("WEIR_BIN does not name the weir binary\nhint: run `cargo xtask test`")?;
+        let folder = Folder::new("weir")?;
+        let pins = BpfFolder::new("test")?;
+        let head = format!(
+            "[node]\ninterfaces = {:?}\npin_dir = {:?}\nstate_dir = {:?}\n",
+            node.interfaces,
+            pins.path(),
+            folder.path().join("state")
+        );
+        let weir = Self { namespace: &node.namespace, binary: binary.into(), head, process: None, _pins: pins, folder };
+        weir.write_config(rest)?;
+        Ok(weir)
+    }
+
+    /// The configuration file.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("weir.toml")
+    }
+
+    /// Replaces what stands behind the given keys of `[node]` in the configuration file.
+    pub fn write_config(&self, rest: &str) -> anyhow::Result<()> {
+        fs::write(self.config(), format!("{}{rest}", self.head)).context("failed to write weir.toml")
+    }
+
+    /// Starts `weir run` and waits until it is ready.
+    pub fn run(&mut self) -> anyhow::Result<()> {
+        let command = self.command(&["run"]);
+        self.process = Some(self.namespace.spawn("weir-run", command)?);
+        let mut ended = false;
+        let ready = wait_until("weir to be ready", READY_WITHIN, || {
+            ended = !self.is_running();
+            ended || self.is_ready()
+        });
+        match (ready, ended) {
+            (Ok(()), false) => Ok(()),
+            (Ok(()), true) => bail!("weir run ended; it said: {}", self.stderr()),
+            (Err(timeout), _) => Err(timeout).with_context(|| format!("weir run said: {}", self.stderr())),
+        }
+    }
+
+    /// Whether `weir status -o json` says `"ready": true`.
+    pub fn is_ready(&self) -> bool {
+        self.status().is_ok_and(|status| status["ready"] == true)
+    }
+
+    /// What `weir status -o json` prints, healthy or not.
+    pub fn status(&self) -> anyhow::Result<serde_json::Value> {
+        let output = self.operate(&["status", "-o", "json"])?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("weir status printed no JSON ({}): {}", output.status, String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// Runs an operator's command, such as `["status"]`, on this configuration to its end.
+    pub fn operate(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        self.command(arguments).output().with_context(|| format!("failed to start weir {arguments:?}"))
+    }
+
+    /// Whether `weir run` runs.
+    pub fn is_running(&mut self) -> bool {
+        self.process.as_mut().is_some_and(Process::is_running)
+    }
+
+    /// What `weir run` wrote to standard error.
+    pub fn stderr(&self) -> String {
+        self.process.as_ref().map(Process::stderr).unwrap_or_default()
+    }
+
+    /// Sends a signal to `weir run`.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        self.process.as_ref().context("weir was not started")?.signal(signal)
+    }
+
+    /// Ends the daemon politely, as `systemctl stop` does. What it pinned stays.
+    pub fn terminate(&mut self) -> anyhow::Result<()> {
+        let mut process = self.process.take().context("weir was not started")?;
+        process.signal(Signal::TERM)?;
+        let status = process.wait(STOPS_WITHIN)?;
+        if !status.success() {
+            bail!("weir run ended with {status}: {}", process.stderr());
+        }
+        Ok(())
+    }
+
+    /// Kills the daemon as a crash would.
+    pub fn kill_9(&mut self) -> anyhow::Result<()> {
+        self.process.take().context("weir was not started")?.kill()
+    }
+
+    /// Kills it and starts it again on what it left.
+    pub fn crash_and_restart(&mut self) -> anyhow::Result<()> {
+        self.kill_9()?;
+        self.run()
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.namespace.command(Path::new(&self.binary));
+        command.args(arguments).arg("--config").arg(self.config());
+        command
+    }
+}
+
+impl Drop for Weir<'_> {
+    fn drop(&mut self) {
+        drop(self.process.take());
+        drop(self.operate(&["stop"]));
+    }
+}

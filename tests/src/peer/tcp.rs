@@ -1,0 +1,190 @@
+//! TCP: a server that names itself and echoes, and many connections that check every answer.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Socket, Type};
+
+use super::{
+    OPENED, PATIENCE, STACK_BYTES,
+    message::{Broken, Message},
+    spawn,
+};
+
+/// With the standard library's 128, a load that opens its connections at once overflows the queue, and retries by the kernel take seconds.
+const BACKLOG: i32 = 4096;
+
+/// What a load does.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// The server's address.
+    pub to: SocketAddr,
+    /// Held open at once.
+    pub connections: usize,
+    /// Between two messages of one connection.
+    pub interval: Duration,
+    /// Of a message's payload.
+    pub payload_bytes: usize,
+    /// How long messages are exchanged.
+    pub time: Duration,
+}
+
+/// What became of the connections.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// Connections that were opened and greeted.
+    pub opened: usize,
+    /// Connections that were not.
+    pub refused: Vec<Failure>,
+    /// Connections that were opened and did not live to the end.
+    pub broken: Vec<Failure>,
+    /// Messages that came back right.
+    pub messages: u64,
+    /// The longest that any answer took.
+    pub longest_answer: Duration,
+    /// Opened connections by the name of their server.
+    pub by_server: BTreeMap<String, usize>,
+}
+
+/// A connection that failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// Its local address, if it got one.
+    pub from: Option<SocketAddr>,
+    /// Who had greeted it.
+    pub server: Option<String>,
+    /// Messages that had come back right.
+    pub messages: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// Serves until the process ends: greets with its name, then sends every message back.
+pub fn serve(name: &str, listen: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&listen.into())?;
+    socket.listen(BACKLOG)?;
+    for stream in TcpListener::from(socket).incoming() {
+        let (stream, name) = (stream?, name.to_owned());
+        thread::Builder::new().stack_size(STACK_BYTES).spawn(move || {
+            let from = stream.peer_addr();
+            match echo(stream, &name) {
+                Ok(()) | Err(Broken::Closed) => {}
+                Err(broken) => eprintln!("{from:?}: {broken}"),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+fn echo(mut stream: TcpStream, name: &str) -> Result<(), Broken> {
+    stream.set_nodelay(true)?;
+    stream.write_all(&Message { connection: 0, number: 0, payload: name.into() }.encode())?;
+    for number in 0.. {
+        let message = Message::read(&mut stream)?;
+        let connection = message.connection;
+        stream.write_all(&message.expect(connection, number)?.encode())?;
+    }
+    Ok(())
+}
+
+/// Opens all connections, exchanges messages on each, and tells what became of them.
+pub fn load(plan: Plan) -> io::Result<Report> {
+    let tried = AtomicUsize::new(0);
+    let outcomes = thread::scope(|scope| -> io::Result<Vec<_>> {
+        let threads: Vec<_> = (0..plan.connections)
+            .map(|index| {
+                spawn(scope, {
+                    let tried = &tried;
+                    move || Connection::live(plan, index, tried)
+                })
+            })
+            .collect::<io::Result<_>>()?;
+        Ok(threads.into_iter().map(|thread| thread.join().expect("a connection's thread does not panic")).collect())
+    })?;
+    Ok(outcomes.into_iter().fold(Report::default(), Report::with))
+}
+
+impl Report {
+    /// True if every one of `connections` was opened and lived to the end.
+    pub fn is_flawless(&self, connections: usize) -> bool {
+        self.opened == connections && self.refused.is_empty() && self.broken.is_empty()
+    }
+
+    fn with(mut self, connection: Connection) -> Self {
+        self.messages += connection.messages;
+        self.longest_answer = self.longest_answer.max(connection.longest_answer);
+        let was_opened = connection.server.is_some();
+        if let Some(server) = &connection.server {
+            self.opened += 1;
+            *self.by_server.entry(server.clone()).or_default() += 1;
+        }
+        if let Err(broken) = connection.outcome {
+            let failures = if was_opened { &mut self.broken } else { &mut self.refused };
+            let Connection { from, server, messages, .. } = connection;
+            failures.push(Failure { from, server, messages, reason: broken.to_string() });
+        }
+        self
+    }
+}
+
+/// One connection's life.
+struct Connection {
+    from: Option<SocketAddr>,
+    server: Option<String>,
+    messages: u64,
+    longest_answer: Duration,
+    outcome: Result<(), Broken>,
+}
+
+impl Connection {
+    fn live(plan: Plan, index: usize, tried: &AtomicUsize) -> Self {
+        let mut connection = Self { from: None, server: None, messages: 0, longest_answer: Duration::ZERO, outcome: Ok(()) };
+        let end = Instant::now() + plan.time;
+        let opened = connection.open(plan.to);
+        if tried.fetch_add(1, Ordering::Relaxed) + 1 == plan.connections {
+            eprintln!("{OPENED}");
+        }
+        connection.outcome = opened.and_then(|stream| connection.exchange(stream, plan, index, end));
+        connection
+    }
+
+    fn open(&mut self, to: SocketAddr) -> Result<TcpStream, Broken> {
+        let mut stream = TcpStream::connect_timeout(&to, PATIENCE)?;
+        self.from = stream.local_addr().ok();
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let greeting = Message::read(&mut stream)?.expect(0, 0)?;
+        self.server = Some(String::from_utf8_lossy(&greeting.payload).into_owned());
+        Ok(stream)
+    }
+
+    fn exchange(&mut self, mut stream: TcpStream, plan: Plan, index: usize, end: Instant) -> Result<(), Broken> {
+        let identity = (u64::from(std::process::id()) << 32) | index as u64;
+        loop {
+            let sent = Instant::now();
+            if sent >= end {
+                return Ok(());
+            }
+            let question = Message::filled(identity, self.messages, plan.payload_bytes).encode();
+            stream.write_all(&question)?;
+            let mut answer = vec![0; question.len()];
+            stream.read_exact(&mut answer)?;
+            if answer != question {
+                let (misplaced, _) = Message::decode(&answer)?;
+                return misplaced.expect(identity, self.messages).and(Err(Broken::Changed));
+            }
+            self.messages += 1;
+            self.longest_answer = self.longest_answer.max(sent.elapsed());
+            thread::sleep(plan.interval.saturating_sub(sent.elapsed()));
+        }
+    }
+}
