@@ -16,3 +16,4 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod netlink;
+pub mod runtime;

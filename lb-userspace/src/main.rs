@@ -1,3 +1,141 @@
-//! The `weir` binary.
+//! The `weir` binary: reads the command line and calls the command.
 
-fn main() {}
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    process::ExitCode,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use clap::{Args, Parser, Subcommand};
+use lb_userspace::{
+    cli::{self, Exit, Format, check::check, doctor::doctor, explain, status::status, stop::stop},
+    runtime,
+};
+use tracing_subscriber::EnvFilter;
+
+/// A load balancer: packets in the kernel, one file, one binary.
+#[derive(Parser)]
+#[command(name = "weir", version, about, disable_help_subcommand = true)]
+struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Args)]
+struct ConfigPath {
+    /// The configuration file.
+    #[arg(short, long, value_name = "FILE", default_value = "/etc/weir/weir.toml")]
+    config: PathBuf,
+}
+
+#[derive(Args)]
+struct Output {
+    /// How to show it.
+    #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Runs the daemon in the foreground. Ending it leaves the data plane forwarding.
+    Run {
+        #[command(flatten)]
+        config: ConfigPath,
+        /// Logs as JSON, a line each.
+        #[arg(long)]
+        log_json: bool,
+    },
+    /// Says whether a file is a configuration. Needs no privileges.
+    Check {
+        /// The configuration file.
+        #[arg(value_name = "FILE", default_value = "/etc/weir/weir.toml")]
+        file: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shows services, members, slots, counters and what is wrong.
+    Status {
+        #[command(flatten)]
+        config: ConfigPath,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Says where a packet would go, and why, without disturbing anything.
+    Explain {
+        #[command(flatten)]
+        config: ConfigPath,
+        #[command(flatten)]
+        packet: explain::Packet,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Ends the daemon and detaches the data plane.
+    Stop {
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+    /// Examines this machine.
+    Doctor {
+        #[command(flatten)]
+        config: ConfigPath,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    match perform(command.action) {
+        Ok(exit) => ExitCode::from(exit.code()),
+        // Whoever reads our output has gone: nothing is left to be said.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::from(Exit::Fine.code()),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: failed to write the output: {error}");
+            ExitCode::from(Exit::Refused.code())
+        }
+    }
+}
+
+fn perform(action: Action) -> io::Result<Exit> {
+    let (mut out, mut err) = (io::stdout().lock(), io::stderr());
+    match action {
+        Action::Run { config, log_json } => {
+            drop(out);
+            run(config.config, log_json)
+        }
+        Action::Check { file, output } => check(&file, output.format, &mut out, &mut err),
+        Action::Status { config, output } => status(&config.config, output.format, now_ms(), &mut out, &mut err),
+        Action::Explain { config, packet, output } => explain::explain(&config.config, &packet, output.format, &mut out, &mut err),
+        Action::Stop { config } => stop(&config.config, &mut out, &mut err),
+        Action::Doctor { config, output } => doctor(&config.config, output.format, &mut out),
+    }
+}
+
+fn run(config: PathBuf, log_json: bool) -> io::Result<Exit> {
+    let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    if log_json {
+        logs.json().init()
+    } else {
+        logs.with_ansi(false).init()
+    }
+    match runtime::run(config) {
+        Ok(()) => Ok(Exit::Fine),
+        Err(error) => {
+            let exit = if matches!(error, runtime::RunError::Config(_)) { Exit::Usage } else { Exit::Refused };
+            if let runtime::RunError::Config(lb_userspace::config::LoadError::Invalid { text, findings }) = &error {
+                findings.iter().try_for_each(|finding| writeln!(io::stderr(), "{}\n", finding.render(text)))?;
+                return Ok(Exit::Refused);
+            }
+            cli::write_error(&mut io::stderr(), &error)?;
+            Ok(exit)
+        }
+    }
+}
+
+fn now_ms() -> u64 {
+    #[allow(clippy::disallowed_methods, reason = "the command's one look at the clock")]
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.map_or(0, |now| now.as_millis() as u64)
+}

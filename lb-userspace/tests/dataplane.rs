@@ -158,7 +158,7 @@ fn a_data_plane_outlives_its_daemon_and_is_adopted_with_its_tables() {
     assert_eq!(dataplane.tables().table_key(), key);
     let vips = dataplane.tables().vips().unwrap();
     assert_eq!((vips.len(), vips[0].0, vips[0].1), (1, 1, vip));
-    assert_eq!(vips[0].2.map(|word| (word.index(), word.flags())), Some((1, VipWord::VIP)));
+    assert_eq!(vips[0].2.map(|word| (word.index(), word.flags())), Some((1, VipWord::VIP | VipWord::IPV6)));
     assert_ne!(xdp_of("in0").unwrap().0, first_program.0);
     assert_eq!(attached(&lab.pins()).unwrap(), [("in0".to_owned(), LinkState::Attached)]);
 }
@@ -535,10 +535,10 @@ fn nat_is_turned_on_without_touching_other_tables_and_its_chunks_return() {
     let pin = |name: &str| Map::from_map_data(MapData::from_pin(lab.pin_dir().join(name)).unwrap()).unwrap();
     let mut ring: Array<_, u64> = pin("NAT_FREE").try_into().unwrap();
     ring.set(0, 1, 0).unwrap();
-    let mut planes: Array<_, [u64; 264]> = pin("NAT_PLANES").try_into().unwrap();
-    let mut record = planes.get(&3, 0).unwrap();
-    (record[5], record[8 + 4]) = (1, 1);
-    planes.set(3, record, 0).unwrap();
+    let mut chunks: Array<_, u64> = pin("NAT_CHUNKS").try_into().unwrap();
+    chunks.set(3 * 256 + 4, 1, 0).unwrap();
+    let mut used: Array<_, u64> = pin("NAT_USED").try_into().unwrap();
+    used.set(3, 1, 0).unwrap();
 
     // Turned off again, the maps stay.
     let (mut dataplane, _) = lab.start(&["in0"]).unwrap();

@@ -1,6 +1,19 @@
 //! The operator's commands, one file each. A command writes data to stdout and words for people to stderr, both given as `impl Write`.
 
 pub mod check;
+pub mod doctor;
+pub mod explain;
+mod render;
+pub mod status;
+pub mod stop;
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    path::Path,
+};
+
+use crate::config::{self, LoadError, model::Node};
 
 /// How a command shows what it has to say: `-o`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -32,4 +45,52 @@ impl Exit {
             Self::Usage => 2,
         }
     }
+}
+
+/// The node's section of a configuration, for commands that only have to find its directories. A file that was broken while the daemon runs
+/// must not hide what it does, so the other sections are not judged.
+///
+/// # Errors
+///
+/// [`LoadError`] if the file cannot be read, or its node cannot be understood.
+pub(crate) fn node_of(path: &Path) -> Result<Node, LoadError> {
+    let host_name = config::host_name();
+    let text = config::read_text(path)?;
+    match config::node_section(&text, &host_name) {
+        Some(node) => Ok(node),
+        None => config::load(path, &host_name).map(|(config, ..)| config.node),
+    }
+}
+
+/// Writes an error and what caused it, a line each.
+pub(crate) fn tell(err: &mut impl Write, error: &dyn Error, exit: Exit) -> io::Result<Exit> {
+    write_error(err, error)?;
+    Ok(exit)
+}
+
+/// Writes an error and what caused it. The hint that an error's text may end with comes last.
+///
+/// # Errors
+///
+/// Those of writing.
+pub fn write_error(err: &mut impl Write, error: &dyn Error) -> io::Result<()> {
+    let text = error.to_string();
+    let (text, hint) = text.split_once("\nhint: ").map_or((text.as_str(), None), |(text, hint)| (text, Some(hint)));
+    write!(err, "error: {text}")?;
+    let mut hints: Vec<String> = hint.map(str::to_owned).into_iter().collect();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        let (cause_text, hint) = cause_text.split_once("\nhint: ").map_or((cause_text.as_str(), None), |(text, hint)| (text, Some(hint)));
+        if !text.contains(cause_text) {
+            write!(err, ": {cause_text}")?;
+        }
+        hints.extend(hint.map(str::to_owned));
+        source = cause.source();
+    }
+    writeln!(err)?;
+    for hint in hints {
+        writeln!(err, "hint: {hint}")?;
+    }
+    Ok(())
 }

@@ -71,6 +71,14 @@ pub fn parse(text: &ConfigText, host_name: &str) -> Result<(Config, Vec<Diagnost
     }
 }
 
+/// The `[node]` section of a text whose other sections may be broken: what commands need to find the daemon's directories. None if it cannot
+/// be understood.
+pub fn node_section(text: &ConfigText, host_name: &str) -> Option<model::Node> {
+    let (tree, syntax_errors): (Spanned<DeTable<'_>>, Vec<Error>) = DeTable::parse_recoverable(&text.text);
+    let mut report = Report::new(&text.text, &syntax_errors);
+    Document::read(&tree, host_name, &mut report).node.model.ok()
+}
+
 impl Config {
     /// Every bind with its listener and the listener's name: one for each service.
     pub fn binds(&self) -> impl Iterator<Item = (Bind, &Listener, &str)> {

@@ -8,6 +8,7 @@
 //! | `tables`, `mapped`, `cell`, `syscall` | the maps, open |
 //! | `apply`, `slots`, `lines`, `planes`, `headers` | the operations of a plan |
 //! | `read`, `sweep`, `samples` | what is in the maps |
+//! | `observe` | the tables for the decision, read only |
 //! | `kernel` | whether this machine can do it |
 
 mod abi;
@@ -23,6 +24,7 @@ mod load;
 mod mapped;
 mod naming;
 mod object;
+mod observe;
 mod pins;
 mod planes;
 mod read;
@@ -36,11 +38,12 @@ mod tables;
 pub use abi::AbiError;
 pub use apply::{Applier, ApplyError};
 pub use attach::AttachError;
-pub use clock::{ClockError, KernelClock};
+pub use clock::{ClockError, KernelClock, tick};
 pub use kernel::{Finding, examine};
 pub use layout::{Features, MAX_INTERFACES, MAX_SOURCE_RULES, Machine, MapKind, MapSize, map_sizes, memory_bytes};
 pub use load::{Dataplane, LoadError, Origin, Request};
 pub use mapped::{Access, AccessError, MapOpenError, Mapped};
+pub use observe::{Observer, Passed};
 pub use pins::{PinDir, PinDirError};
 pub use planes::{NatUsage, PlaneUsage};
 pub use read::{MemberRecord, ReadError};

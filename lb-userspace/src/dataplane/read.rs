@@ -14,7 +14,7 @@ use lb_common::{
 use super::{
     apply::is_in_use,
     cell::Cell,
-    layout::{self, Features, MapSize},
+    layout::{self, Features, Machine, MapSize},
     lines,
     mapped::AccessError,
     planes::{self, NatUsage},
@@ -80,6 +80,17 @@ impl Tables {
     /// Key of every local table's hash.
     pub fn table_key(&self) -> u64 {
         self.abi.table_key
+    }
+
+    /// Bytes of kernel memory that the maps take as they are.
+    ///
+    /// # Errors
+    /// [`ReadError::Map`] if the kernel refuses.
+    pub fn memory_bytes(&self) -> Result<u64, ReadError> {
+        let features = if self.nat_flows.len() > 1 { Settings::NAT } else { 0 } | if self.rates.len() > 1 { Settings::RATE } else { 0 };
+        let cpus = aya::util::nr_cpus().map_or(1, |cpus| cpus as u32);
+        let machine = Machine { cpus, slot_pages: self.slot_pages()?.len() as u32 };
+        Ok(layout::memory_bytes(&self.limits(), Features(features), machine))
     }
 
     /// Every installed service.

@@ -15,6 +15,7 @@ use lb_common::{
 use super::{
     abi::{self, AbiError, AbiRecord},
     cell::Cell,
+    clock::ClockError,
     mapped::{Access, AccessError, MapOpenError, Mapped},
     pins::PinDir,
     syscall::{self, open_pin},
@@ -49,6 +50,9 @@ pub enum TablesError {
     /// The maps are of another build.
     #[error(transparent)]
     Abi(#[from] AbiError),
+    /// The kernel's clock cannot be read.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
 }
 
 /// Every table of the data plane.

@@ -1,6 +1,6 @@
 //! A network interface, as `RTM_GETLINK` tells it. Pure.
 
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
 
 use super::Mac;
 
@@ -29,6 +29,17 @@ pub struct Link {
     pub lower: Option<u32>,
     /// `lower` is an index in another network namespace.
     pub lower_is_elsewhere: bool,
+    /// How an XDP program is attached, if one is.
+    pub xdp: Option<Xdp>,
+}
+
+/// How an XDP program is attached to a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Xdp {
+    /// In the driver, or on the card.
+    Native,
+    /// In the network stack.
+    Generic,
 }
 
 impl Link {
@@ -48,6 +59,7 @@ impl Link {
             master: None,
             lower: None,
             lower_is_elsewhere: false,
+            xdp: None,
         };
         message.attributes.iter().for_each(|attribute| link.take(attribute));
         link
@@ -69,9 +81,18 @@ impl Link {
             LinkAttribute::Controller(ifindex) => self.master = Some(*ifindex),
             LinkAttribute::Link(ifindex) => self.lower = Some(*ifindex),
             LinkAttribute::LinkNetNsId(_) => self.lower_is_elsewhere = true,
+            LinkAttribute::Xdp(xdp) => self.xdp = xdp.iter().find_map(attachment),
             LinkAttribute::LinkInfo(infos) => self.kind = infos.iter().find_map(kind),
             _ => {}
         }
+    }
+}
+
+fn attachment(xdp: &LinkXdp) -> Option<Xdp> {
+    match xdp {
+        LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Hardware | XdpAttached::Multiple) => Some(Xdp::Native),
+        LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(Xdp::Generic),
+        _ => None,
     }
 }
 
@@ -115,6 +136,7 @@ mod tests {
                 master: None,
                 lower: Some(3),
                 lower_is_elsewhere: true,
+                xdp: None,
             }
         );
     }

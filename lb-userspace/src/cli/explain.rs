@@ -1,0 +1,315 @@
+//! `weir explain SRC DST`: where a packet would go and why, by the decision that the kernel program makes, on the tables that it reads.
+
+use std::{
+    io::{self, Write},
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use clap::{Args, ValueEnum};
+use lb_common::{
+    decide::{Decision, Ingress, decide},
+    maps::Header,
+    packet::{ETH_IPV4, ETH_IPV6, tcp},
+    reason::Drop,
+    tables::Step,
+    words::{FlowState, MemberId, ServiceId, SlotState, SlotWord},
+};
+use serde::Serialize;
+
+use super::{
+    Exit, Format, node_of,
+    status::{forward_word, protocol_word, state_word},
+    tell,
+};
+use crate::{
+    dataplane::{self, Access, Observer, PinDir, Tables},
+    runtime::{report::Report, report_io},
+};
+
+/// The packet to explain.
+#[derive(Args, Clone, Debug)]
+pub struct Packet {
+    /// Where it comes from: address and port; an arrow may follow.
+    #[arg(value_name = "SRC")]
+    source: SocketAddr,
+    /// Where it goes: address and port. Written after the source, with `->` or `→` between them if you like.
+    #[arg(value_name = "DST", num_args = 1..=2, required = true)]
+    destination: Vec<String>,
+    /// Its protocol.
+    #[arg(short, long, value_enum, default_value_t = Protocol::Tcp)]
+    protocol: Protocol,
+    /// What TCP packet of a connection it is.
+    #[arg(short, long, value_enum, default_value_t = Kind::Syn)]
+    kind: Kind,
+}
+
+/// `--protocol`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// `--kind`.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    /// It opens a connection.
+    Syn,
+    /// It belongs to an open one.
+    Ack,
+    /// It closes one.
+    Fin,
+    /// It resets one.
+    Rst,
+}
+
+/// What `-o json` prints.
+#[derive(Serialize, Default, Debug)]
+struct Explanation {
+    packet: String,
+    service: Option<String>,
+    slot: Option<SlotShown>,
+    cache: Option<String>,
+    nat_flow: Option<String>,
+    member: Option<String>,
+    forward: Option<String>,
+    /// `pass`, `drop`, `echo`, `send`, or `send-to-client`.
+    decision: &'static str,
+    drop_reason: Option<&'static str>,
+    why: String,
+}
+
+#[derive(Serialize, Debug)]
+struct SlotShown {
+    index: u32,
+    of: u32,
+    state: &'static str,
+    current: Option<String>,
+    default: Option<String>,
+}
+
+/// Explains the packet.
+///
+/// # Errors
+///
+/// Those of writing to `out` and `err`.
+pub fn explain(config: &Path, packet: &Packet, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    let Some(destination) = packet.destination.last().and_then(|text| text.parse::<SocketAddr>().ok()) else {
+        writeln!(err, "error: {} is no address and port", packet.destination.join(" "))?;
+        return Ok(Exit::Usage);
+    };
+    if packet.source.is_ipv4() != destination.is_ipv4() {
+        writeln!(err, "error: source and destination are of different families")?;
+        return Ok(Exit::Usage);
+    }
+    let node = match node_of(config) {
+        Ok(node) => node,
+        Err(error) => return tell(err, &error, Exit::Usage),
+    };
+    let pins = PinDir::at(&node.pin_dir);
+    let report = report_io::read(&node.state_dir).ok().flatten().unwrap_or_default();
+    let opened = Tables::open(&pins, Access::ReadOnly).and_then(|tables| Ok((tables, dataplane::tick(&pins)?)));
+    let (tables, now) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return tell(err, &error, Exit::Refused),
+    };
+    let observer = Observer::new(&tables, now);
+    let frame = frame(packet, destination);
+    let (decision, _) = decide(&observer, frame.as_slice(), &Ingress { ifindex: 0, mac: [0; 3] });
+    let explanation = Teller { tables: &tables, report: &report }.tell(packet, destination, &decision, &observer.passed());
+    match format {
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut *out, &explanation)?;
+            writeln!(out)?;
+        }
+        Format::Text => write_text(&explanation, out)?,
+    }
+    Ok(if explanation.decision == "drop" { Exit::Refused } else { Exit::Fine })
+}
+
+/// A frame as the packet would arrive, with no more in it than the decision reads.
+fn frame(packet: &Packet, destination: SocketAddr) -> Vec<u8> {
+    let mut transport = Vec::new();
+    transport.extend(packet.source.port().to_be_bytes());
+    transport.extend(destination.port().to_be_bytes());
+    let protocol = match packet.protocol {
+        Protocol::Tcp => {
+            let flags = match packet.kind {
+                Kind::Syn => tcp::SYN,
+                Kind::Ack => tcp::ACK,
+                Kind::Fin => tcp::FIN | tcp::ACK,
+                Kind::Rst => tcp::RST,
+            };
+            transport.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+            6
+        }
+        Protocol::Udp => {
+            transport.extend([0, 8, 0, 0]);
+            17
+        }
+    };
+    let mut frame = vec![0; 12];
+    match (packet.source.ip(), destination.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            frame.extend(ETH_IPV4.to_ne_bytes());
+            frame.extend([0x45, 0]);
+            frame.extend((20 + transport.len() as u16).to_be_bytes());
+            frame.extend([0, 0, 0x40, 0, 64, protocol, 0, 0]);
+            frame.extend(from.octets());
+            frame.extend(to.octets());
+        }
+        (from, to) => {
+            frame.extend(ETH_IPV6.to_ne_bytes());
+            frame.extend([0x60, 0, 0, 0]);
+            frame.extend((transport.len() as u16).to_be_bytes());
+            frame.extend([protocol, 64]);
+            for address in [from, to] {
+                if let IpAddr::V6(address) = address {
+                    frame.extend(address.octets());
+                }
+            }
+        }
+    }
+    frame.extend(transport);
+    frame
+}
+
+/// Puts the steps into words, with the names that the daemon's record gives.
+struct Teller<'a> {
+    tables: &'a Tables,
+    report: &'a Report,
+}
+
+impl Teller<'_> {
+    fn tell(&self, packet: &Packet, destination: SocketAddr, decision: &Decision, passed: &[Step]) -> Explanation {
+        let protocol = if packet.protocol == Protocol::Tcp { "tcp" } else { "udp" };
+        let mut told = Explanation { packet: format!("{protocol} {} → {destination}", packet.source), ..Explanation::default() };
+        for step in passed {
+            match *step {
+                Step::Service(id) => told.service = Some(self.service(id)),
+                Step::Slot { index, word } => told.slot = Some(self.slot(index, word, told.service.is_some(), passed)),
+                Step::Cache(word) => {
+                    told.cache = Some(match word.member() {
+                        None => "miss".into(),
+                        Some(member) => format!("hit: {}, {}", self.member(member), flow_state(word.state())),
+                    });
+                }
+                Step::NatFlow(index) => told.nat_flow = Some(self.nat_flow(index)),
+                Step::NatOpened { snat_port, .. } => {
+                    told.nat_flow = Some(format!("a new one, from port {} or one like it", u16::from_be(snat_port)));
+                }
+                Step::Member(id, word) => told.member = Some(format!("{}, {}", self.member(id), state_word(word, 0))),
+            }
+        }
+        self.conclude(&mut told, decision);
+        told
+    }
+
+    fn conclude(&self, told: &mut Explanation, decision: &Decision) {
+        let (word, why) = match decision {
+            Decision::Pass if told.service.is_some() => ("pass", "it concerns a service, but the host itself handles it".into()),
+            Decision::Pass => ("pass", "no service has this address, port and protocol: the host gets it".into()),
+            Decision::Drop(refusal) => {
+                told.drop_reason = Some(refusal.reason.word());
+                ("drop", explain_drop(refusal.reason, refusal.answered))
+            }
+            Decision::Echo => ("echo", "it is an echo request to a VIP".into()),
+            Decision::Send(delivery)
+            | Decision::SendError(delivery)
+            | Decision::NatRequest(delivery, _)
+            | Decision::NatRequestError(delivery, _)
+            | Decision::NatRequestFragment(delivery, _) => {
+                let header = self.tables.headers.record(delivery.header).ok();
+                told.forward = header.map(|header| way(&header));
+                ("send", format!("it goes to {}", self.member(delivery.member)))
+            }
+            Decision::NatReply(_) | Decision::NatReplyError(_) | Decision::NatReplyFragment(_) => {
+                ("send-to-client", "it answers a translated flow".into())
+            }
+        };
+        told.decision = word;
+        told.why = why;
+    }
+
+    fn service(&self, id: ServiceId) -> String {
+        let Ok(record) = self.tables.services.record(u32::from(id.0)) else { return format!("number {}", id.0) };
+        let name = self
+            .report
+            .services
+            .iter()
+            .find(|name| name.vip == record.vip.ip() && name.port == record.port && name.protocol == record.protocol);
+        let name = name.map_or_else(String::new, |name| format!("{} (pool {}) ", name.listener, name.pool));
+        let port = if record.port == 0 { "*".into() } else { record.port.to_string() };
+        format!("{name}{} port {port}/{}", record.vip, protocol_word(record.protocol))
+    }
+
+    fn slot(&self, index: u32, word: SlotWord, _known: bool, passed: &[Step]) -> SlotShown {
+        let service = passed.iter().find_map(|step| if let Step::Service(id) = step { Some(*id) } else { None });
+        let of = service.and_then(|id| self.tables.services.record(u32::from(id.0)).ok()).map_or(0, |record| record.slot_mask + 1);
+        let state = match word.state() {
+            SlotState::Clean => "clean",
+            SlotState::Learning { .. } => "learning",
+            SlotState::Settled => "settled",
+        };
+        let name = |member: Option<MemberId>| member.map(|member| self.member(member));
+        SlotShown { index, of, state, current: name(word.current()), default: name(word.default()) }
+    }
+
+    fn member(&self, id: MemberId) -> String {
+        let Ok(info) = self.tables.member_info.record(u32::from(id.number())) else { return format!("member {}", id.number()) };
+        let address = info.address.ip();
+        let servers = self.report.services.iter().flat_map(|service| &service.servers);
+        let name = servers.into_iter().find(|(_, ip, port)| *ip == address && *port == info.port);
+        let name = name.map_or_else(String::new, |(name, ..)| format!("{name} "));
+        if info.port == 0 { format!("{name}{address}") } else { format!("{name}{}", SocketAddr::new(address, info.port)) }
+    }
+
+    fn nat_flow(&self, index: u32) -> String {
+        match self.tables.nat_flows.record(index) {
+            Ok(flow) => format!("known, from port {} to {}", u16::from_be(flow.snat_port), flow.server),
+            Err(_) => "known".into(),
+        }
+    }
+}
+
+fn explain_drop(reason: Drop, answered: bool) -> String {
+    let text = reason.explanation().trim();
+    if answered { format!("{text} The sender is told.") } else { text.into() }
+}
+
+fn flow_state(state: FlowState) -> &'static str {
+    match state {
+        FlowState::Syn => "its SYN was seen",
+        FlowState::Acknowledged => "acknowledged",
+        FlowState::Proven => "proven",
+        FlowState::Closed => "closed",
+    }
+}
+
+fn way(header: &Header) -> String {
+    let bytes: [u8; 96] = bytemuck::cast(header.bytes);
+    let mac: Vec<String> = bytes[..6].iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{} by interface {} to {}, packets up to {} bytes", forward_word(header.kind), header.ifindex, mac.join(":"), header.mtu)
+}
+
+fn write_text(told: &Explanation, out: &mut impl Write) -> io::Result<()> {
+    writeln!(out, "packet    {}", told.packet)?;
+    let mut line = |name: &str, text: &Option<String>| match text {
+        Some(text) => writeln!(out, "{name:<9} {text}"),
+        None => Ok(()),
+    };
+    line("service", &told.service)?;
+    let slot = told.slot.as_ref().map(|slot| {
+        let of = |name: &Option<String>| name.clone().unwrap_or_else(|| "nobody".into());
+        let older = slot.default.as_ref().map_or_else(String::new, |_| format!("; older flows to {}", of(&slot.default)));
+        format!("{} of {}, {}: new flows to {}{older}", slot.index, slot.of, slot.state, of(&slot.current))
+    });
+    line("slot", &slot)?;
+    line("cache", &told.cache)?;
+    line("nat flow", &told.nat_flow)?;
+    line("member", &told.member)?;
+    line("forward", &told.forward)?;
+    let reason = told.drop_reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+    line("decision", &Some(format!("{}{reason}: {}", told.decision, told.why)))
+}

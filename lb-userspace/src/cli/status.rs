@@ -1,0 +1,413 @@
+//! `weir status`: what the data plane does, from its maps, and what the daemon says of itself, from its record. Works without a daemon.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    net::IpAddr,
+    path::Path,
+};
+
+use lb_common::words::{MemberId, MemberWord, ServiceId, SlotState, SlotWord};
+use serde::Serialize;
+
+use super::{Exit, Format, node_of, render, tell};
+use crate::{
+    dataplane::{self, Access, LinkState, PinDir, Tables, TablesError},
+    runtime::{
+        readback,
+        report::{Report, ServiceName},
+        report_io,
+    },
+};
+
+/// What `-o json` prints.
+#[derive(Serialize, Debug)]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// Whether the data plane forwards and is as the configuration wants it.
+    pub ready: bool,
+    /// The daemon.
+    pub daemon: Daemon,
+    /// Interfaces that packets are taken from.
+    pub interfaces: Vec<Interface>,
+    /// Bytes of kernel memory that the maps take.
+    pub memory_bytes: u64,
+    /// The services.
+    pub services: Vec<Service>,
+    /// Packets dropped that belong to no service, by reason.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Other counts that belong to no service.
+    pub notes: BTreeMap<&'static str, u64>,
+    /// How NAT ports are used.
+    pub nat: Nat,
+    /// What is wrong, in words.
+    pub problems: Vec<String>,
+}
+
+/// The daemon.
+#[derive(Serialize, Debug)]
+pub struct Daemon {
+    /// Whether it runs.
+    pub running: bool,
+    /// Its process; 0 if it does not run.
+    pub pid: u32,
+    /// Its version.
+    pub version: String,
+    /// Seconds of the Unix epoch.
+    pub started_at: u64,
+    /// `fresh` or `adopted`.
+    pub origin: String,
+    /// Seconds of the Unix epoch.
+    pub config_taken_at: u64,
+    /// Errors of the file as it is now.
+    pub config_errors: Vec<String>,
+    /// Warnings of the configuration in force.
+    pub config_warnings: Vec<String>,
+}
+
+/// An interface.
+#[derive(Serialize, Debug)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// `native`, `generic`, or `unknown` without a daemon's record.
+    pub mode: String,
+    /// Whether the program is attached to it.
+    pub attached: bool,
+}
+
+/// A service.
+#[derive(Serialize, Debug)]
+pub struct Service {
+    /// Its number in the maps.
+    pub id: u16,
+    /// The listener, if the daemon's record knows it.
+    pub listener: String,
+    /// The pool.
+    pub pool: String,
+    /// The VIP.
+    pub vip: IpAddr,
+    /// The port, 0 for every one.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// Its slots.
+    pub slots: Slots,
+    /// Its members.
+    pub members: Vec<Member>,
+    /// Packets dropped, by reason.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Other counts.
+    pub notes: BTreeMap<&'static str, u64>,
+}
+
+/// A service's slots by state.
+#[derive(Serialize, Clone, Copy, Default, Debug)]
+pub struct Slots {
+    /// All.
+    pub total: u32,
+    /// The table alone answers.
+    pub clean: u32,
+    /// Flows are remembered as they come.
+    pub learning: u32,
+    /// Older flows are remembered.
+    pub settled: u32,
+}
+
+/// A member.
+#[derive(Serialize, Debug)]
+pub struct Member {
+    /// Its number in the maps.
+    pub id: u16,
+    /// The server's name, if the daemon's record knows it.
+    pub server: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port, 0 for the packet's.
+    pub port: u16,
+    /// How packets reach it.
+    pub forward: &'static str,
+    /// Its weight.
+    pub weight: u16,
+    /// `ready`, `drain`, `down`, `closing` or `retired`.
+    pub state: &'static str,
+    /// Whether its next hop is resolved; else why not.
+    pub next_hop: String,
+    /// Slots that name it.
+    pub slots: u32,
+    /// Packets sent to it.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packets a second, over the last seconds; none without a daemon.
+    pub packets_per_second: Option<f64>,
+    /// Remembered flows that are alive: cached ones, or translated ones.
+    pub flows: u32,
+}
+
+/// How NAT is used.
+#[derive(Serialize, Default, Debug)]
+pub struct Nat {
+    /// Chunks of 256 flows that nobody has.
+    pub free_chunks: u64,
+    /// The planes.
+    pub planes: Vec<Plane>,
+}
+
+/// Ports from one SNAT address toward one server.
+#[derive(Serialize, Debug)]
+pub struct Plane {
+    /// The address that the server sees.
+    pub snat: IpAddr,
+    /// The server.
+    pub server: IpAddr,
+    /// Its port, 0 for every one.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// Ports with a live flow.
+    pub flows: u32,
+    /// Ports that it has been given memory for.
+    pub given: u64,
+    /// Ports that it may have.
+    pub most: u64,
+    /// Bytes of memory that its flows take.
+    pub memory_bytes: u64,
+}
+
+/// Bytes to a translated flow: its record, its port word, and its part of the directory.
+const NAT_FLOW_BYTES: u64 = 64 + 8 + 16;
+
+/// Reads and shows the status of the node that `config` describes.
+///
+/// Ends as [`Exit::Refused`] if the node is not ready.
+///
+/// # Errors
+///
+/// Those of writing to `out` and `err`.
+pub fn status(config: &Path, format: Format, now_ms: u64, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    let node = match node_of(config) {
+        Ok(node) => node,
+        Err(error) => return tell(err, &error, Exit::Usage),
+    };
+    let pins = PinDir::at(&node.pin_dir);
+    let report = match report_io::read(&node.state_dir) {
+        Ok(report) => report.unwrap_or_default(),
+        Err(error) => return tell(err, &error, Exit::Refused),
+    };
+    let tables = match Tables::open(&pins, Access::ReadOnly) {
+        Ok(tables) => tables,
+        Err(error) => return not_loaded(&error, &report, format, out, err),
+    };
+    match gather(&tables, &pins, &report, now_ms) {
+        Ok(status) => {
+            match format {
+                Format::Json => {
+                    serde_json::to_writer_pretty(&mut *out, &status)?;
+                    writeln!(out)?;
+                }
+                Format::Text => render::status(&status, out)?,
+            }
+            Ok(if status.ready { Exit::Fine } else { Exit::Refused })
+        }
+        Err(error) => {
+            writeln!(err, "error: {error:#}")?;
+            Ok(Exit::Refused)
+        }
+    }
+}
+
+fn not_loaded(error: &TablesError, report: &Report, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    if format == Format::Json {
+        serde_json::to_writer_pretty(
+            &mut *out,
+            &serde_json::json!({ "ready": false, "error": error.to_string(), "daemon": { "pid": report.pid } }),
+        )?;
+        writeln!(out)?;
+    }
+    tell(err, error, Exit::Refused)
+}
+
+fn gather(tables: &Tables, pins: &PinDir, report: &Report, now_ms: u64) -> anyhow::Result<Status> {
+    let running = report_io::is_running(report.pid);
+    let now = dataplane::tick(pins)?;
+    let flows = tables.flows_by_member(now)?;
+    let nat_flows = readback::nat_flows(tables, now)?;
+    let mut members: BTreeMap<ServiceId, Vec<Member>> = BTreeMap::new();
+    for record in tables.members()? {
+        let id = ServiceId(record.info.service);
+        let name = report.services.iter().find(|name| is_of(tables, id, name));
+        let traffic = tables.traffic(record.id)?;
+        let member = Member {
+            id: record.id.number(),
+            server: name.map_or_else(String::new, |name| server_name(name, record.info.address.ip(), record.info.port)),
+            address: record.info.address.ip(),
+            port: record.info.port,
+            forward: forward_word(record.info.forward),
+            weight: record.info.weight,
+            state: state_word(record.word, record.info.retired_at),
+            next_hop: next_hop_word(report, record.word, record.info.address.ip()),
+            slots: 0,
+            packets: traffic.packets,
+            bytes: traffic.bytes,
+            packets_per_second: running.then(|| rate(report, record.id, traffic.packets, now_ms)).flatten(),
+            flows: flows.get(&record.id).copied().unwrap_or(0) + nat_flows.by_member.get(&record.id).copied().unwrap_or(0),
+        };
+        members.entry(id).or_default().push(member);
+    }
+    let mut services = Vec::new();
+    for (id, record) in tables.services()? {
+        let name = report.services.iter().find(|name| is_of(tables, id, name));
+        let words = tables.slots(id).unwrap_or_default();
+        let mut of_service = members.remove(&id).unwrap_or_default();
+        for member in &mut of_service {
+            member.slots = words.iter().filter(|word| word.current().is_some_and(|current| current.number() == member.id)).count() as u32;
+        }
+        services.push(Service {
+            id: id.0,
+            listener: name.map_or_else(String::new, |name| name.listener.clone()),
+            pool: name.map_or_else(String::new, |name| name.pool.clone()),
+            vip: record.vip.ip(),
+            port: record.port,
+            protocol: protocol_word(record.protocol),
+            slots: count_slots(&words),
+            members: of_service,
+            drops: tables.drops(id)?.into_iter().map(|(reason, count)| (reason.word(), count)).collect(),
+            notes: tables.notes(id)?.into_iter().map(|(note, count)| (note.word(), count)).collect(),
+        });
+    }
+    let interfaces: Vec<Interface> = dataplane::attached(pins)?
+        .into_iter()
+        .map(|(name, state)| Interface {
+            mode: report.interfaces.get(&name).cloned().unwrap_or_else(|| "unknown".into()),
+            attached: state == LinkState::Attached,
+            name,
+        })
+        .collect();
+    let usage = tables.nat_usage()?;
+    let nat = Nat {
+        free_chunks: usage.free_chunks,
+        planes: usage
+            .planes
+            .iter()
+            .map(|plane| Plane {
+                snat: plane.snat.ip(),
+                server: plane.server.ip(),
+                port: plane.server_port,
+                protocol: protocol_word(plane.protocol),
+                flows: nat_flows.by_plane.get(&plane.index).copied().unwrap_or(0),
+                given: plane.chunks_used * 256,
+                most: u64::from(plane.chunks) * 256,
+                memory_bytes: plane.chunks_used * 256 * NAT_FLOW_BYTES,
+            })
+            .collect(),
+    };
+    let problems = problems(report, &interfaces, &services, running);
+    let all_attached = !interfaces.is_empty() && interfaces.iter().all(|interface| interface.attached);
+    Ok(Status {
+        node: report.node.clone(),
+        ready: all_attached && report.apply_error.is_none() && !report.services.is_empty() && services.len() >= report.services.len(),
+        daemon: Daemon {
+            running,
+            pid: if running { report.pid } else { 0 },
+            version: report.version.clone(),
+            started_at: report.started_at,
+            origin: report.origin.clone(),
+            config_taken_at: report.config_taken_at,
+            config_errors: report.config_errors.clone(),
+            config_warnings: report.config_warnings.clone(),
+        },
+        interfaces,
+        memory_bytes: tables.memory_bytes()?,
+        services,
+        drops: tables.drops(ServiceId::NONE)?.into_iter().map(|(reason, count)| (reason.word(), count)).collect(),
+        notes: tables.notes(ServiceId::NONE)?.into_iter().map(|(note, count)| (note.word(), count)).collect(),
+        nat,
+        problems,
+    })
+}
+
+fn problems(report: &Report, interfaces: &[Interface], services: &[Service], running: bool) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !running {
+        problems.push("no daemon runs: packets are forwarded, but nothing follows changes of configuration or network".into());
+    }
+    problems.extend(report.config_errors.iter().map(|error| format!("configuration not taken: {error}")));
+    problems.extend(report.apply_error.iter().map(|error| format!("maps not as they should be: {error}")));
+    problems.extend(report.held_back.iter().cloned());
+    problems.extend(interfaces.iter().filter(|one| !one.attached).map(|one| format!("interface {} is gone", one.name)));
+    problems.extend(report.unresolved.iter().map(|(server, why)| format!("server {server}: {why}")));
+    for service in services {
+        if service.slots.total > 0 && service.members.iter().all(|member| member.slots == 0) {
+            problems.push(format!("service {} port {} {}: no server takes new flows", service.vip, service.port, service.protocol));
+        }
+        for (reason, count) in &service.drops {
+            if ["nat-ports-full", "nat-table-full", "flow-table-full"].contains(reason) {
+                problems.push(format!("service {} port {}: {count} packets dropped, {reason}", service.vip, service.port));
+            }
+        }
+    }
+    problems
+}
+
+fn is_of(tables: &Tables, id: ServiceId, name: &ServiceName) -> bool {
+    tables
+        .services
+        .record(u32::from(id.0))
+        .is_ok_and(|record| record.vip.ip() == name.vip && record.port == name.port && record.protocol == name.protocol)
+}
+
+fn server_name(name: &ServiceName, address: IpAddr, port: u16) -> String {
+    name.servers.iter().find(|(_, ip, known)| *ip == address && *known == port).map_or_else(String::new, |(name, ..)| name.clone())
+}
+
+fn rate(report: &Report, id: MemberId, packets: u64, now_ms: u64) -> Option<f64> {
+    let (earlier, _) = report.packets.get(&id.number())?;
+    let elapsed_ms = now_ms.checked_sub(report.read_at_ms).filter(|elapsed| *elapsed >= 20)?;
+    Some(packets.saturating_sub(*earlier) as f64 * 1000.0 / elapsed_ms as f64)
+}
+
+fn count_slots(words: &[SlotWord]) -> Slots {
+    let mut slots = Slots { total: words.len() as u32, ..Slots::default() };
+    for word in words {
+        match word.state() {
+            SlotState::Clean => slots.clean += 1,
+            SlotState::Learning { .. } => slots.learning += 1,
+            SlotState::Settled => slots.settled += 1,
+        }
+    }
+    slots
+}
+
+pub(super) fn state_word(word: MemberWord, retired_at: u64) -> &'static str {
+    match () {
+        () if retired_at != 0 => "retired",
+        () if word.is(MemberWord::CLOSING) => "closing",
+        () if word.is(MemberWord::DOWN) => "down",
+        () if word.is(MemberWord::NO_NEW) => "drain",
+        () => "ready",
+    }
+}
+
+fn next_hop_word(report: &Report, word: MemberWord, address: IpAddr) -> String {
+    if word.header() != 0 {
+        return "resolved".into();
+    }
+    report.unresolved.get(&address).cloned().unwrap_or_else(|| "unresolved".into())
+}
+
+pub(super) fn forward_word(kind: u8) -> &'static str {
+    use lb_common::maps::ForwardKind;
+    match ForwardKind::from_number(kind) {
+        Some(ForwardKind::Nat) => "nat",
+        Some(ForwardKind::Dsr) => "dsr",
+        Some(ForwardKind::Ipip4 | ForwardKind::Ipip6) => "ipip",
+        Some(ForwardKind::Gue4 | ForwardKind::Gue6) => "gue",
+        None => "none",
+    }
+}
+
+pub(super) fn protocol_word(protocol: u8) -> &'static str {
+    if protocol == 6 { "tcp" } else { "udp" }
+}

@@ -1,0 +1,231 @@
+//! The packet path's tables as the shared decision sees them, for `weir explain`: what it would write stays in copies, and what it would count
+//! is left out.
+
+use std::{
+    cell::{Cell as Local, RefCell},
+    ops::Deref,
+};
+
+use bytemuck::Pod;
+use lb_common::{
+    address::Address,
+    choose::{self, Manner, Remembered},
+    hash::Hash,
+    maps::{CHUNKS_PER_PLANE, Header, Line, NatFlow, NatPlane, Service, Settings, SourceRule, Vip},
+    nat::open::{self, Claimed, Opening, Span, Terms},
+    reason::{Drop, Note},
+    tables::{Cell, CellLine, Step, Tables as PacketTables},
+    words::{MemberId, ServiceId, SlotWord, Tick},
+};
+use typed_arena::Arena;
+
+use super::{Features, Mapped, Tables};
+
+/// What the decision passed on its way, in order.
+pub type Passed = Vec<Step>;
+
+/// The tables, read only. Each look-up copies what it finds, so that the decision may write without disturbing anybody.
+pub struct Observer<'t> {
+    tables: &'t Tables,
+    settings: Settings,
+    now: Tick,
+    micros: u64,
+    cells: Arena<Copied>,
+    lines: Arena<CellLine<Copied>>,
+    passed: RefCell<Passed>,
+}
+
+impl std::fmt::Debug for Observer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Observer").field("now", &self.now).finish_non_exhaustive()
+    }
+}
+
+/// A word as it was when it was looked up.
+#[derive(Debug)]
+pub struct Copied(Local<u64>);
+
+impl Cell for Copied {
+    fn load(&self) -> u64 {
+        self.0.get()
+    }
+
+    fn store(&self, word: u64) {
+        self.0.set(word);
+    }
+
+    fn replace(&self, old: u64, new: u64) -> bool {
+        self.0.get() == old && {
+            self.0.set(new);
+            true
+        }
+    }
+}
+
+/// A copied record.
+#[derive(Debug)]
+pub struct Record<T>(T);
+
+impl<T> Deref for Record<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<'t> Observer<'t> {
+    /// Looks at `tables` as a program built for every feature would, at the kernel's time `now`.
+    pub fn new(tables: &'t Tables, now: Tick) -> Self {
+        let settings = tables.settings(Features(u32::MAX));
+        let micros = u64::from(now) * 1_000_000;
+        Self { tables, settings, now, micros, cells: Arena::new(), lines: Arena::new(), passed: RefCell::default() }
+    }
+
+    /// What was passed since it was made.
+    pub fn passed(&self) -> Passed {
+        self.passed.borrow().clone()
+    }
+
+    fn line(&self, table: &Mapped<Line>, index: u32) -> Option<&CellLine<Copied>> {
+        let line = table.record(index).ok()?;
+        Some(self.lines.alloc(line.map(|word| Copied(Local::new(word)))))
+    }
+
+    fn cell(&self, word: u64) -> &Copied {
+        self.cells.alloc(Copied(Local::new(word)))
+    }
+
+    fn record<T: Pod>(&self, table: &Mapped<T>, index: u32) -> Option<Record<T>> {
+        table.record(index).ok().map(Record)
+    }
+}
+
+impl PacketTables for Observer<'_> {
+    type Cell = Copied;
+    type Ref<'a, T: Pod>
+        = Record<T>
+    where
+        Self: 'a;
+
+    fn setting(&self, field: impl Fn(&Settings) -> &u32) -> u32 {
+        *field(&self.settings)
+    }
+
+    fn table_key(&self) -> u64 {
+        self.settings.table_key
+    }
+
+    fn tick(&self) -> Tick {
+        self.now
+    }
+
+    fn micros(&self) -> u64 {
+        self.micros
+    }
+
+    fn vip_line(&self, index: u32) -> Option<&CellLine<Copied>> {
+        self.line(&self.tables.vip_lines, index)
+    }
+
+    fn vip(&self, index: u16) -> Option<Record<Vip>> {
+        self.record(&self.tables.vips, u32::from(index))
+    }
+
+    fn port_line(&self, index: u32) -> Option<&CellLine<Copied>> {
+        self.line(&self.tables.port_lines, index)
+    }
+
+    fn service(&self, id: ServiceId) -> Option<Record<Service>> {
+        self.record(&self.tables.services, u32::from(id.0))
+    }
+
+    fn slot(&self, page: u32, offset: u32) -> Option<&Copied> {
+        Some(self.cell(self.tables.slot_word(page, offset).ok()??.0))
+    }
+
+    fn member(&self, id: MemberId) -> Option<&Copied> {
+        Some(self.cell(self.tables.members.word(u32::from(id.number()), 0).ok()?))
+    }
+
+    fn header(&self, index: u32) -> Option<Record<Header>> {
+        self.record(&self.tables.headers, index)
+    }
+
+    fn flow_line(&self, index: u32) -> Option<&CellLine<Copied>> {
+        self.line(&self.tables.flows, index)
+    }
+
+    fn remember(&self, service: &Service, slot: SlotWord, hash: Hash, manner: Manner) -> Remembered {
+        choose::remembered(self, service, slot, hash, manner)
+    }
+
+    fn fragment_line(&self, index: u32) -> Option<&CellLine<Copied>> {
+        self.line(&self.tables.fragments, index)
+    }
+
+    fn rate_line(&self, index: u32) -> Option<&CellLine<Copied>> {
+        self.line(&self.tables.rates, index)
+    }
+
+    fn source_rule(&self, service: ServiceId, source: &Address) -> SourceRule {
+        self.tables.source_rule(service, source.ip()).ok().flatten().unwrap_or(0)
+    }
+
+    fn nat_line(&self, index: u32) -> Option<&CellLine<Copied>> {
+        self.line(&self.tables.nat_lines, index)
+    }
+
+    fn nat_port_line(&self, index: u32) -> Option<&CellLine<Copied>> {
+        self.line(&self.tables.nat_ports, index)
+    }
+
+    fn nat_flow(&self, index: u32) -> Option<Record<NatFlow>> {
+        self.record(&self.tables.nat_flows, index)
+    }
+
+    fn set_nat_flow(&self, _index: u32, _flow: &NatFlow) {}
+
+    fn nat_plane(&self, index: u16) -> Option<Record<NatPlane>> {
+        self.record(&self.tables.nat_planes, u32::from(index))
+    }
+
+    fn nat_chunks_used(&self, plane: u16) -> Option<&Copied> {
+        Some(self.cell(self.tables.nat_used.word(u32::from(plane), 0).ok()?))
+    }
+
+    fn nat_chunk(&self, plane: u16, position: u8) -> Option<&Copied> {
+        let index = u32::from(plane) * CHUNKS_PER_PLANE + u32::from(position);
+        Some(self.cell(self.tables.nat_chunks.word(index, 0).ok()?))
+    }
+
+    fn nat_free(&self, index: u32) -> Option<&Copied> {
+        Some(self.cell(self.tables.nat_free.word(index, 0).ok()?))
+    }
+
+    fn open_nat(&self, service: &Service, opening: &mut Opening, plane: u16) -> Result<u32, Drop> {
+        open::open(self, service, opening, plane)
+    }
+
+    fn claim_port(&self, plane: u16, start: u32, span: Span, terms: Terms, now: Tick) -> Claimed {
+        open::claim_port(self, plane, start, span, terms, now)
+    }
+
+    fn claim_in_line(&self, line: u32, terms: Terms, now: Tick) -> u64 {
+        open::claim_in_line(self, line, terms, now)
+    }
+
+    fn nat_endpoint_line(&self, index: u32) -> Option<&CellLine<Copied>> {
+        self.line(&self.tables.nat_endpoints, index)
+    }
+
+    fn touch(&self, _service: ServiceId) -> Option<&Copied> {
+        Some(self.cell(0))
+    }
+
+    fn note(&self, _service: ServiceId, _note: Note) {}
+
+    fn trace(&self, step: Step) {
+        self.passed.borrow_mut().push(step);
+    }
+}
