@@ -155,13 +155,14 @@ pub fn remembered<T: Tables>(tables: &T, service: &Service, slot: SlotWord, hash
     let now = tables.tick();
     let found = flows::find(tables, hash);
     tables.trace(Step::Cache(found.word));
-    if found.is_hit() && is_honoured(tables, service, manner, found.word, now) {
-        if let Some(id) = found.word.member() {
-            if manner.writes() {
-                found.refresh(id, manner.tcp_flags(), now);
-            }
-            return Remembered::go_to(id);
+    if found.is_hit()
+        && is_honoured(tables, service, manner, found.word, now)
+        && let Some(id) = found.word.member()
+    {
+        if manner.writes() {
+            found.refresh(id, manner.tcp_flags(), now);
         }
+        return Remembered::go_to(id);
     }
     match slot.state() {
         SlotState::Clean | SlotState::Settled => Remembered::to_current(slot),

@@ -61,8 +61,6 @@ counted! {
         NatNoFlow = "nat-no-flow",
         /// An ICMP error that quotes no flow of the service.
         IcmpUnknown = "icmp-unknown",
-        /// The hop limit of the packet is used up.
-        HopLimit = "hop-limit",
         /// The packet could not be resized or sent by the driver.
         Driver = "driver",
         /// The service's tables are being changed or are inconsistent.

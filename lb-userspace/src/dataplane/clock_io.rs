@@ -1,4 +1,5 @@
 //! The kernel's jiffies clock, read by running `weir_clock` once: ticks are the packet path's seconds, and mean the same in daemon and kernel.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "waits between two readings of the clock")]
 
 use std::{path::Path, thread::sleep, time::Duration};
 
@@ -13,7 +14,7 @@ use super::{
     load::{LoadError, load_program},
     naming,
     object::object,
-    pins::PinDir,
+    pins_io::PinDir,
     tables::TablesError,
 };
 use crate::config::model::Limits;
