@@ -1,1 +1,11 @@
-//! Weir.
+//! What the tests of Weir share.
+//!
+//! | module | what |
+//! |---|---|
+//! | `tables` | the packet path's tables in memory: a model of the kernel's maps |
+//! | `random` | seeded random numbers |
+//! | `sim` | flows, servers and a daemon in virtual time, beside a full connection table |
+
+pub mod random;
+pub mod sim;
+pub mod tables;
