@@ -164,7 +164,7 @@ pub fn remembered<T: Tables>(tables: &T, service: &Service, slot: SlotWord, hash
         }
     }
     match slot.state() {
-        SlotState::Clean | SlotState::Settled => Remembered::to_current(slot),
+        SlotState::Clean | SlotState::Settled => pass_over(slot, manner, &found, now),
         SlotState::Learning { default } => learn(tables, service, manner, Missed { slot, default, hash, stale: found, now }),
     }
 }
@@ -179,6 +179,18 @@ fn is_honoured<T: Tables>(tables: &T, service: &Service, manner: Manner, entry: 
         return false;
     }
     !manner.is_syn() || (entry.state() != FlowState::Closed && !word.is(MemberWord::NO_NEW))
+}
+
+/// A flow that need not be remembered goes to the current member. But an entry that its SYN has passed over, of an ended connection of the same
+/// addresses and ports, would take the packets after the SYN: the new connection gets it.
+#[inline(always)]
+fn pass_over<C: Cell>(slot: SlotWord, manner: Manner, stale: &LookUp<'_, C>, now: Tick) -> Remembered {
+    if let Some(current) = slot.current() {
+        if manner.is_syn() && manner.writes() {
+            stale.restart(current, FlowState::Syn, now);
+        }
+    }
+    Remembered::to_current(slot)
 }
 
 /// A flow that a learning slot knows nothing of.

@@ -53,7 +53,7 @@ impl<C: Cell> LookUp<'_, C> {
         }
     }
 
-    /// Gives the entry to a new flow of the same addresses and ports.
+    /// Gives the entry, if there is one, to a new flow of the same addresses and ports.
     #[inline(always)]
     pub fn restart(&self, member: MemberId, state: FlowState, now: Tick) {
         self.replace(FlowWord::new(self.word.tag(), member, state, now));
