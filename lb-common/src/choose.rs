@@ -212,7 +212,7 @@ fn learn<T: Tables>(tables: &T, service: &Service, manner: Manner, missed: Misse
     } else {
         (older_flow_target(tables, service, slot, default), FlowState::Acknowledged)
     };
-    if !manner.writes() || manner.tcp_flags() & tcp::RST != 0 {
+    if !manner.writes() || manner.tcp_flags() & tcp::RST != 0 || has_state(tables, target, MemberWord::CLOSING) {
         return Remembered::go_to(target);
     }
     let id = ServiceId(service.id);
@@ -225,10 +225,10 @@ fn learn<T: Tables>(tables: &T, service: &Service, manner: Manner, missed: Misse
         return Remembered::go_to(target);
     }
     tables.note(id, Note::FlowNoRoom);
-    if manner.is_syn() && is_down(tables, default) {
-        return Remembered::refuse(Drop::FlowTableFull);
+    if !manner.is_syn() {
+        return Remembered::go_to(target);
     }
-    Remembered::go_to(default)
+    if is_down(tables, default) { Remembered::refuse(Drop::FlowTableFull) } else { Remembered::go_to(default) }
 }
 
 /// Where a packet goes that may belong to a flow older than the slot's change. TCP: to the previous member, even when it is down. UDP cannot
@@ -243,5 +243,11 @@ fn older_flow_target<T: Tables>(tables: &T, service: &Service, slot: SlotWord, d
 
 #[inline(always)]
 fn is_down<T: Tables>(tables: &T, id: MemberId) -> bool {
-    tables.member(id).is_none_or(|cell| MemberWord(cell.load()).is(MemberWord::DOWN))
+    has_state(tables, id, MemberWord::DOWN)
+}
+
+/// Whether a member has this state; one that does not exist has all.
+#[inline(always)]
+fn has_state<T: Tables>(tables: &T, id: MemberId, state: u8) -> bool {
+    tables.member(id).is_none_or(|cell| MemberWord(cell.load()).is(state))
 }
