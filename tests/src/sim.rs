@@ -245,7 +245,8 @@ impl Simulation {
         }
         let sent = flow.step(self.now, &mut self.random);
         self.send(index, sent.tcp_flags);
-        self.now + sent.wait
+        // Who is refused does not try again at once.
+        self.now + if self.flows[index].is_over() { sent.wait.max(SECOND) } else { sent.wait }
     }
 
     fn send(&mut self, index: usize, tcp_flags: u8) {
@@ -257,8 +258,8 @@ impl Simulation {
         let now = tables.tick();
         let slot = tables.slot_of(id, &flow.source, ports);
         let no_room = tables.noted(id, Note::FlowNoRoom);
-        let is_cached =
-            slot.default().is_some() && flows::find(tables, place::flow(&flow.source, ports, &service, tables.table_key())).is_hit();
+        let hash = place::flow(&flow.source, ports, &service, tables.table_key());
+        let is_cached = slot.default().is_some() && flows::find(tables, hash).is_hit();
         let chosen = choose::member(tables, &service, &Asking { source: &flow.source, ports, tcp_flags, writes: true });
         let met_no_room = tables.noted(id, Note::FlowNoRoom) != no_room;
         let idle_s = now.wrapping_sub(flow.last);
@@ -271,39 +272,18 @@ impl Simulation {
             self.report.refused += u64::from(chosen == Err(Drop::FlowTableFull));
             self.report.opened_unclean += u64::from(slot.default().is_some());
         }
-        let Some(owner) = owner else {
-            flow.adopt(chosen, |id| self.farm.closings(id), is_syn);
-            return;
-        };
         let went = chosen.map(|c| c.id);
-        if went != Ok(owner) && !is_excused(tables, &self.farm, flow, owner, service.protocol) {
-            let displaced = flow.may_be_displaced();
-            let cause = match (flow.met_no_room, displaced) {
-                (true, _) => Cause::NoRoom,
-                (false, true) => Cause::Displaced,
-                (false, false) => Cause::Unknown,
-            };
-            self.report.breaks.push(Break {
-                tick: now,
-                service: id,
-                owner,
-                went,
-                slot,
-                idle_s,
-                remembered: flow.remembered,
-                is_cached,
-                cause,
-            });
+        let is_kept = owner.is_none_or(|owner| went == Ok(owner));
+        if let Some(owner) = owner.filter(|&owner| !is_kept && !is_excused(tables, &self.farm, flow, owner, service.protocol)) {
+            let cause = flow.cause(is_cached);
+            let remembered = flow.remembered;
+            self.report.breaks.push(Break { tick: now, service: id, owner, went, slot, idle_s, remembered, is_cached, cause });
         }
-        if went != Ok(owner) {
-            flow.adopt(chosen, |id| self.farm.closings(id), false);
+        if owner.is_none() || !is_kept {
+            flow.adopt(chosen, |id| self.farm.closings(id), met_no_room);
         }
-        if slot.default().is_some() {
-            let found = flows::find(tables, place::flow(&flow.source, ports, &service, tables.table_key()));
-            flow.remembered = found.is_hit().then(|| found.word.state());
-        } else {
-            flow.remembered = None;
-        }
+        let found = flows::find(tables, hash);
+        flow.remembered = (slot.default().is_some() && found.is_hit()).then(|| found.word.state());
     }
 }
 
@@ -330,25 +310,21 @@ fn client(index: usize, vip: IpAddr) -> (Address, u16) {
 
 impl Flow {
     /// The flow is whoever's this packet went to.
-    fn adopt(&mut self, chosen: Result<Chosen, Drop>, closings: impl Fn(MemberId) -> u32, is_new: bool) {
-        if is_new {
-            self.met_no_room = false;
-            self.remembered = None;
-        }
-        match chosen {
-            Ok(chosen) => {
-                self.owner = Some(chosen.id);
-                self.closings = closings(chosen.id);
-            }
-            Err(_) => {
-                self.owner = None;
-                self.give_up();
-            }
+    fn adopt(&mut self, chosen: Result<Chosen, Drop>, closings: impl Fn(MemberId) -> u32, met_no_room: bool) {
+        self.met_no_room = met_no_room;
+        self.owner = chosen.ok().map(|chosen| chosen.id);
+        match self.owner {
+            Some(owner) => self.closings = closings(owner),
+            None => self.give_up(),
         }
     }
 
-    /// Whether its entry may have been given away by now.
-    fn may_be_displaced(&self) -> bool {
-        matches!(self.remembered, Some(FlowState::Syn | FlowState::Acknowledged | FlowState::Closed))
+    /// Why it went to somebody else.
+    fn cause(&self, is_cached: bool) -> Cause {
+        match self.remembered {
+            Some(FlowState::Syn | FlowState::Acknowledged | FlowState::Closed) if !is_cached => Cause::Displaced,
+            _ if self.met_no_room => Cause::NoRoom,
+            _ => Cause::Unknown,
+        }
     }
 }
