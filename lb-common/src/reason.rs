@@ -87,6 +87,8 @@ counted! {
         FlowInserted = "flow-inserted",
         /// A flow found no room to be remembered and was sent to its slot's default.
         FlowNoRoom = "flow-no-room",
+        /// A flow that had not yet been seen in two different seconds lost its place in the flow table to another.
+        FlowDisplaced = "flow-displaced",
         /// A NAT flow was opened.
         NatOpened = "nat-opened",
         /// A NAT source port was taken before its rest was over.
