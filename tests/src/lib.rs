@@ -1,1 +1,3 @@
-//! Weir.
+//! What Weir's end-to-end and packet tests have in common.
+
+pub mod fixture;
