@@ -517,7 +517,8 @@ fn for_error<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord,
     let malformed = Refusal::silent(ServiceId::NONE, Drop::Malformed);
     let quoted_l3 = parsed.transport.offset() + 8;
     let Some((source, target)) = quoted_addresses(frame, quoted_l3, parsed.network.destination.is_v4()) else { return malformed };
-    let Ok(quoted) = packet::quoted_transport(frame, quoted_l3, source.is_v4()) else { return malformed };
+    let end = parsed.network.l3 + parsed.transport.ip_bytes;
+    let Ok(quoted) = packet::quoted_transport(frame, quoted_l3, source.is_v4(), end) else { return malformed };
     let is_ours = source == parsed.network.destination && matches!(quoted.protocol, protocol::TCP | protocol::UDP);
     if !is_ours || matches!(quoted.fragment, Fragment::Later { .. }) {
         return Decision::Pass;

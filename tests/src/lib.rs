@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | `demo` | the demonstration |
+//! | `fixture` | packets run through the real program |
 //! | `lab` | network namespaces, cables, topologies, the servers and clients in them, the daemon under test |
 //! | `peer` | the traffic of the binary `weir-peer`: connections that notice a lost or changed byte |
 //! | `random` | seeded random numbers |
@@ -14,6 +15,7 @@
 //! | `../tests` | `e2e_*.rs` need the `weir` binary; the others need root only |
 
 pub mod demo;
+pub mod fixture;
 pub mod lab;
 pub mod peer;
 pub mod random;
