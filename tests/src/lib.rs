@@ -2,6 +2,7 @@
 //!
 //! | module | what |
 //! |---|---|
+//! | `bench` | the packet path timed |
 //! | `demo` | the demonstration |
 //! | `fixture` | packets run through the real program |
 //! | `lab` | network namespaces, cables, topologies, the servers and clients in them, the daemon under test |
@@ -14,6 +15,7 @@
 //! | `tables` | the packet path's tables in memory: a model of the kernel's maps |
 //! | `../tests` | `e2e_*.rs` need the `weir` binary; the others need root only |
 
+pub mod bench;
 pub mod demo;
 pub mod fixture;
 pub mod lab;
