@@ -9,9 +9,7 @@
 //! | `peer` | the traffic of the binary `weir-peer`: connections that notice a lost or changed byte |
 //! | `random` | seeded random numbers |
 //! | `sim` | flows, servers and a daemon in virtual time, beside a full connection table |
-//! | `sim` | flows, servers and a daemon in virtual time, beside a full connection table |
 //! | `standing` | what stays standing after a command |
-//! | `tables` | the packet path's tables in memory: a model of the kernel's maps |
 //! | `tables` | the packet path's tables in memory: a model of the kernel's maps |
 //! | `../tests` | `e2e_*.rs` need the `weir` binary; the others need root only |
 
@@ -22,9 +20,7 @@ pub mod lab;
 pub mod peer;
 pub mod random;
 pub mod sim;
-pub mod sim;
 pub mod standing;
-pub mod tables;
 pub mod tables;
 
 use std::time::Duration;

@@ -10,12 +10,14 @@
 //! | `read`, `sweep`, `samples` | what is in the maps |
 //! | `observe` | the tables for the decision, read only |
 //! | `kernel_io` | whether this machine can do it |
+//! | `decap` | the program that opens tunnels on a server |
 
 mod abi;
 mod apply;
 mod attach;
 mod cell;
 mod clock_io;
+mod decap;
 mod headers;
 mod kernel_io;
 mod layout;
@@ -39,6 +41,7 @@ pub use abi::AbiError;
 pub use apply::{Applier, ApplyError};
 pub use attach::AttachError;
 pub use clock_io::{ClockError, KernelClock, tick};
+pub use decap::{DecapCount, DecapError, Decapsulator, decap_counts, start_decap, stop_decap};
 pub use kernel_io::{Finding, examine};
 pub use layout::{Features, MAX_INTERFACES, MAX_SOURCE_RULES, Machine, MapKind, MapSize, map_sizes, memory_bytes};
 pub use load::{Dataplane, LoadError, Origin, Request};
