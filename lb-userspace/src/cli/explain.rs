@@ -34,7 +34,7 @@ pub struct Packet {
     #[arg(value_name = "SRC")]
     source: SocketAddr,
     /// Where it goes: address and port. Written after the source, with `->` or `→` between them if you like.
-    #[arg(value_name = "DST", num_args = 1..=2, required = true)]
+    #[arg(value_name = "DST", num_args = 1..=2, required = true, allow_hyphen_values = true)]
     destination: Vec<String>,
     /// Its protocol.
     #[arg(short, long, value_enum, default_value_t = Protocol::Tcp)]

@@ -13,6 +13,7 @@ use super::{
     mapped::{Access, Mapped},
     naming,
 };
+use crate::netlink::driver_name_io::driver_name;
 
 /// The oldest kernel that has all that the program uses.
 const MIN_KERNEL: (u32, u32) = (6, 1);
@@ -55,6 +56,7 @@ const NATIVE_DRIVERS: &[&str] = &[
     "tun",
     "veth",
     "vif",
+    "veth",
     "virtio_net",
     "vmxnet3",
     "xen_netfront",
@@ -157,12 +159,10 @@ fn interface(name: &str) -> Finding {
     if let Err(error) = interface_index(name) {
         return Finding::new(what, false, reason(&error), "node.interfaces names those that packets come in by");
     }
-    let driver = fs::read_link(format!("/sys/class/net/{name}/device/driver"));
-    let driver = driver.ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-    let detail = match &driver {
-        Some(driver) if NATIVE_DRIVERS.contains(&driver.as_str()) => format!("driver {driver}: native xdp"),
-        Some(driver) => format!("driver {driver}: not known for native xdp, generic mode works"),
-        None => "a virtual device: native mode is tried at start, generic mode works".to_owned(),
+    let detail = match driver_name(name) {
+        Ok(driver) if NATIVE_DRIVERS.contains(&driver.as_str()) => format!("driver {driver}: native xdp"),
+        Ok(driver) => format!("driver {driver}: not known for native xdp, generic mode works"),
+        Err(_) => "of no known driver: native mode is tried at start, generic mode works".to_owned(),
     };
     Finding::new(what, true, detail, "")
 }
