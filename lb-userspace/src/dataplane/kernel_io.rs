@@ -56,7 +56,6 @@ const NATIVE_DRIVERS: &[&str] = &[
     "tun",
     "veth",
     "vif",
-    "veth",
     "virtio_net",
     "vmxnet3",
     "xen_netfront",
