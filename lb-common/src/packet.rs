@@ -236,6 +236,10 @@ pub fn network<P: Packet + ?Sized>(packet: &P, ipv6: bool) -> Option<Network> {
     if ipv6 && kind == ETH_IPV6 {
         let ip: Ipv6Header = packet.get(l3)?;
         let (source, destination) = (Address::from_words(ip.source), Address::from_words(ip.destination));
+        // Mapped addresses do not appear on a wire (RFC 4038 s4.2), and in our tables they are IPv4 ones.
+        if source.is_v4() || destination.is_v4() {
+            return None;
+        }
         return Some(Network { l3, vlan, source, destination });
     }
     None
