@@ -190,7 +190,7 @@ fn find_vip<T: Tables>(tables: &T, address: &Address) -> Option<VipWord> {
 fn for_port<T: Tables>(tables: &T, parsed: &Parsed) -> Routed {
     let (transport, vip) = (&parsed.transport, parsed.vip);
     if let Fragment::Later { identification } = transport.fragment {
-        return Routed::Decided(follow(tables, &datagram(parsed, identification)));
+        return Routed::Decided(follow(tables, vip, &datagram(parsed, identification)));
     }
     let nat = has(tables, Settings::NAT);
     if nat
@@ -320,10 +320,11 @@ fn remember_first<T: Tables>(tables: &T, parsed: &Parsed, trail: Trail) {
     }
 }
 
-/// A later fragment goes after its first.
+/// A later fragment goes after its first. Those of a SNAT address may be the host's own, whose first was passed.
 #[inline(always)]
-fn follow<T: Tables>(tables: &T, datagram: &Datagram) -> Decision {
-    let unknown = Refusal::silent(ServiceId::NONE, Drop::FragmentUnknown);
+fn follow<T: Tables>(tables: &T, vip: VipWord, datagram: &Datagram) -> Decision {
+    let is_hosts = vip.flags() & VipWord::SNAT != 0;
+    let unknown = if is_hosts { Decision::Pass } else { Refusal::silent(ServiceId::NONE, Drop::FragmentUnknown) };
     match fragments::trail(tables, datagram) {
         None => unknown,
         Some(Trail::Member(number)) => {

@@ -236,6 +236,10 @@ pub fn network<P: Packet + ?Sized>(packet: &P, ipv6: bool) -> Option<Network> {
     if ipv6 && kind == ETH_IPV6 {
         let ip: Ipv6Header = packet.get(l3)?;
         let (source, destination) = (Address::from_words(ip.source), Address::from_words(ip.destination));
+        // Mapped addresses do not appear on a wire (RFC 4038 s4.2), and in our tables they are IPv4 ones.
+        if source.is_v4() || destination.is_v4() {
+            return None;
+        }
         return Some(Network { l3, vlan, source, destination });
     }
     None
@@ -464,7 +468,7 @@ pub fn mss_option<P: Packet + ?Sized>(packet: &P, l4: usize) -> Option<MssOption
         match kind {
             0 => return None,
             1 => at += 1,
-            2 => {
+            2 if length == 4 => {
                 let mss: u16 = packet.get(l4 + at + 2)?;
                 return Some(MssOption { offset: l4 + at + 2, mss: u16::from_be(mss), is_odd: at & 1 != 0 });
             }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Hop limit of what we send.
-const HOP_LIMIT: u8 = 64;
+pub(crate) const HOP_LIMIT: u8 = 64;
 const TCP: usize = 20;
 const ICMP: usize = 8;
 
@@ -164,11 +164,11 @@ fn unreachable(frame: Frame, parsed: &Parsed) -> Result<(), Unwritable> {
 }
 
 /// Answers a packet that exceeds the path to its member, or to its client, unless routers might have fragmented it.
-/// Then the drop is counted here.
+/// Then the drop is counted here. No error is made about an ICMP message: of these only errors get here (RFC 1122 s3.2.2, RFC 4443 s2.4 e).
 #[inline(always)]
 pub(crate) fn too_big(context: *mut xdp_md, service: ServiceId, parsed: &Parsed, mtu: u16) -> Verdict {
     let frame = Frame::new(context);
-    if !parsed.transport.dont_fragment {
+    if !parsed.transport.dont_fragment || matches!(parsed.transport.protocol, protocol::ICMP | protocol::ICMPV6) {
         return Verdict::failed(Drop::TooBig);
     }
     count::dropped(&frame, service, Drop::TooBig.index());

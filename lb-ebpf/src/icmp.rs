@@ -11,7 +11,7 @@ use lb_common::{
 };
 
 use crate::{
-    answer::swap_macs,
+    answer::{HOP_LIMIT, swap_macs},
     count,
     forward::transmit,
     frame::{Frame, Unwritable},
@@ -20,7 +20,8 @@ use crate::{
     verdict::{Ok as _, Verdict, or_fail},
 };
 
-/// Makes an echo request its own reply: addresses trade places, so only the type changes the checksum.
+/// Makes an echo request its own reply: addresses trade places, so only the type changes the checksum. Its hop limit is fresh (RFC 1122
+/// s3.2.1.7): a request may come with its last hop.
 #[inline(always)]
 pub(crate) fn echo(context: *mut xdp_md, parsed: &Parsed) -> u32 {
     let frame = Frame::new(context);
@@ -42,8 +43,21 @@ fn make_echo_reply(frame: &Frame, parsed: &Parsed) -> Result<(), Unwritable> {
     let diff = Sum::ZERO.remove16(u16::from_ne_bytes(request)).add16(u16::from_ne_bytes(reply));
     frame.set(l4, reply[0])?;
     frame.set(l4 + 2, diff.update(checksum))?;
+    set_hop_limit(frame, l3, parsed.network.source.is_v4())?;
     set_addresses(frame, l3, parsed.network.destination, parsed.network.source)?;
     swap_macs(frame)
+}
+
+#[inline(always)]
+fn set_hop_limit(frame: &Frame, l3: usize, is_v4: bool) -> Result<(), Unwritable> {
+    if !is_v4 {
+        return frame.set(l3 + 7, HOP_LIMIT);
+    }
+    let old: [u8; 2] = frame.get(l3 + 8).ok_or(Unwritable)?;
+    let checksum: u16 = frame.get(l3 + 10).ok_or(Unwritable)?;
+    let diff = Sum::ZERO.remove16(u16::from_ne_bytes(old)).add16(u16::from_ne_bytes([HOP_LIMIT, old[1]]));
+    frame.set(l3 + 8, HOP_LIMIT)?;
+    frame.set(l3 + 10, diff.update(checksum))
 }
 
 /// Writes both addresses where their sum stays the same.
