@@ -25,9 +25,14 @@ pub(crate) fn handle<const IPV6: bool>(context: *mut xdp_md) -> u32 {
     match route(&Kernel, &parsed) {
         Routed::Decided(Decision::Send(delivery)) => {
             let verdict = forward::send(frame, &delivery, &parsed);
-            if verdict.exceeded().is_some() { UNKNOWN } else { verdict.action(delivery.service) }
+            if verdict.exceeded().is_some() {
+                LEFT | stage::leave(&parsed, &Decision::Send(delivery))
+            } else {
+                verdict.action(delivery.service)
+            }
         }
         Routed::Decided(Decision::Pass) => xdp_action::XDP_PASS,
+        Routed::Decided(Decision::Drop(refusal)) => LEFT | stage::leave(&parsed, &Decision::Drop(refusal)),
         _ => UNKNOWN,
     }
 }

@@ -171,10 +171,10 @@ pub(crate) extern "C" fn weir_fast6(context: *mut xdp_md) -> u32 {
 
 /// Leaves a decision to the stages that perform it. Returns one of [`act`].
 #[inline(always)]
-pub(crate) fn leave(parsed: Parsed, decision: &Decision) -> u32 {
+pub(crate) fn leave(parsed: &Parsed, decision: &Decision) -> u32 {
     let Some((scratch, outcome)) = workspace() else { return act::PASS };
     // SAFETY: the workspace is as large as its type says.
-    unsafe { *core::ptr::from_mut(scratch).cast::<Parsed>() = parsed };
+    unsafe { *core::ptr::from_mut(scratch).cast::<Parsed>() = *parsed };
     outcome.take(decision)
 }
 
