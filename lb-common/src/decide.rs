@@ -141,6 +141,28 @@ pub fn parse<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P) -> Concern {
     }
 }
 
+/// Whether a plain frame concerns us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plain {
+    /// It is for an address that is not ours.
+    Nobody,
+    /// It is for a VIP or SNAT address.
+    Ours(Parsed),
+    /// It may not be plain: [`parse`] tells.
+    Unknown,
+}
+
+/// [`parse`] of an IPv4 frame, or with `IPV6` of an IPv6 one, as far as [`packet::plain`] goes.
+#[inline(always)]
+pub fn parse_plain<const IPV6: bool, T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P) -> Plain {
+    let Some(network) = packet::plain::network::<IPV6, P>(frame) else { return Plain::Unknown };
+    let Some(vip) = find_vip(tables, &network.destination) else { return Plain::Nobody };
+    match packet::plain::transport::<IPV6, P>(frame) {
+        Some(transport) => Plain::Ours(Parsed { network, transport, vip }),
+        None => Plain::Unknown,
+    }
+}
+
 /// How far the second part of the decision came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Routed {
@@ -243,27 +265,35 @@ const fn refuse(service: ServiceId, reason: Drop) -> Decision {
     }
 }
 
-/// The service of a port: its own, or the VIP's any-port service.
+/// The service of a port.
 #[inline(always)]
 fn find_service<T: Tables>(tables: &T, vip: VipWord, protocol: u8, wire_port: u16) -> Option<T::Ref<'_, Service>> {
+    let id = service_id(tables, vip, protocol, wire_port);
+    if id == ServiceId::NONE { None } else { tables.service(id) }
+}
+
+/// The service of a port: its own, or the VIP's any-port service. A number without an `Option` on its way, half of which would be undefined.
+#[inline(always)]
+fn service_id<T: Tables>(tables: &T, vip: VipWord, protocol: u8, wire_port: u16) -> ServiceId {
     let asked = PortWord::new(vip.index(), u16::from_be(wire_port), protocol, 0);
     let line = place::port(vip.index(), u16::from_be(wire_port), protocol, tables.table_key()).index;
     let mut id = ServiceId::NONE;
-    for cell in tables.port_line(line & tables.setting(|s| &s.port_mask))? {
-        let word = PortWord(cell.load());
-        if word.matches(asked) {
-            id = word.service();
-            break;
+    if let Some(line) = tables.port_line(line & tables.setting(|s| &s.port_mask)) {
+        for cell in line {
+            let word = PortWord(cell.load());
+            if word.matches(asked) {
+                id = word.service();
+                break;
+            }
         }
     }
-    if id == ServiceId::NONE && vip.flags() & VipWord::ANY_PORT != 0 {
-        let record = tables.vip(vip.index())?;
+    if id == ServiceId::NONE
+        && vip.flags() & VipWord::ANY_PORT != 0
+        && let Some(record) = tables.vip(vip.index())
+    {
         id = ServiceId(if protocol == protocol::TCP { record.any_tcp } else { record.any_udp });
     }
-    if id == ServiceId::NONE {
-        return None;
-    }
-    tables.service(id)
+    id
 }
 
 #[inline(always)]

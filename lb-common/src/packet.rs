@@ -7,6 +7,8 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::address::Address;
 
+pub mod plain;
+
 /// A frame that can be read at any offset.
 pub trait Packet {
     /// The `T` whose bytes begin `offset` bytes into the frame; none when the frame is shorter.
@@ -194,7 +196,7 @@ pub struct Network {
 }
 
 /// Largest offset of a transport header that is looked for: link header, IPv6 header and 400 bytes of extension headers.
-const MAX_L4: usize = 0x1ff;
+pub const MAX_L4: usize = 0x1ff;
 
 impl Network {
     /// [`Self::l3`] within its bounds, for a verifier that has lost sight of them.

@@ -14,7 +14,7 @@ use lb_common::{
 use crate::{
     count,
     frame::{Frame, Unwritable},
-    maps,
+    maps, stage,
     verdict::{Ok as _, Verdict, or_fail},
 };
 
@@ -210,13 +210,17 @@ fn inner_sum(frame: &Frame, parsed: &Parsed) -> Option<Sum> {
 }
 
 /// Lowers the MSS of a SYN to what fits the path (`mtu`: the largest packet without encapsulation).
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn clamp_mss(context: *mut xdp_md, service: ServiceId, parsed: &Parsed, mtu: usize) -> Result<(), Unwritable> {
-    let frame = &Frame::new(context);
     let headers = if parsed.network.source.is_v4() { IPV4 + 20 } else { IPV6 + 20 };
-    let l4 = parsed.transport.offset();
+    let most = mtu.saturating_sub(headers) as u32;
+    if stage::weir_clamp_mss(context, service.0 as u32, parsed.transport.offset() as u32, most) == 0 { Err(Unwritable) } else { Ok(()) }
+}
+
+/// Lowers the MSS in the TCP header at `l4` to `most`.
+#[inline(always)]
+pub(crate) fn lower_mss(frame: &Frame, service: ServiceId, l4: usize, most: u16) -> Result<(), Unwritable> {
     let Some(option) = mss_option(frame, l4) else { return Ok(()) };
-    let most = mtu.saturating_sub(headers) as u16;
     if option.mss <= most {
         return Ok(());
     }

@@ -9,6 +9,7 @@ mod answer;
 mod clock;
 mod count;
 mod decap;
+mod fast;
 mod forward;
 mod frame;
 mod icmp;
@@ -24,9 +25,17 @@ use aya_ebpf::{
     macros::xdp,
     programs::XdpContext,
 };
-use lb_common::{maps::Settings, reason::Drop, words::ServiceId};
+use lb_common::{
+    maps::Settings,
+    packet::{ETH_IPV4, ETH_IPV6, EthernetHeader, Packet as _},
+    reason::Drop,
+    tables::Tables as _,
+    words::ServiceId,
+};
 
 use crate::{
+    frame::Frame,
+    kernel::Kernel,
     stage::{Outcome, Scratch, act},
     verdict::Verdict,
 };
@@ -52,7 +61,14 @@ static SETTINGS: Settings = Settings {
 /// The packet path: decides on a frame and performs the decision.
 #[xdp(frags)]
 pub(crate) fn weir(ctx: XdpContext) -> u32 {
+    let fast = plain(ctx.ctx);
+    if fast <= xdp_action::XDP_REDIRECT {
+        return fast;
+    }
     let Some((scratch, outcome)) = stage::workspace() else { return xdp_action::XDP_PASS };
+    if fast & fast::LEFT != 0 {
+        return perform(ctx.ctx, fast & !fast::LEFT, scratch, outcome);
+    }
     match stage::weir_parse(ctx.ctx, scratch) {
         stage::OURS => {}
         stage::MALFORMED => return stage::weir_drop(ctx.ctx, ServiceId::NONE.0 as u32, Drop::Malformed.index()),
@@ -68,6 +84,16 @@ pub(crate) fn weir(ctx: XdpContext) -> u32 {
         }
     }
     perform(ctx.ctx, wanted, scratch, outcome)
+}
+
+/// What the frame's plain headers come to.
+#[inline(always)]
+fn plain(context: *mut xdp_md) -> u32 {
+    match Frame::new(context).get::<EthernetHeader>(0) {
+        Some(ethernet) if ethernet.kind == ETH_IPV4 => stage::weir_fast4(context),
+        Some(ethernet) if ethernet.kind == ETH_IPV6 && Kernel.setting(|s| &s.features) & Settings::IPV6 != 0 => stage::weir_fast6(context),
+        _ => fast::UNKNOWN,
+    }
 }
 
 #[inline(always)]

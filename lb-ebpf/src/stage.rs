@@ -8,12 +8,12 @@ use lb_common::{
     decide::{self, Concern, Decision, Delivery, Ingress, Parsed, Routed, parse, route},
     hash::Hash,
     nat::open::{Span, Terms, claim_in_line, claim_port},
-    packet::{EthernetHeader, Fragment, Packet},
+    packet::{EthernetHeader, Fragment, MAX_L4, Packet},
     reason::Drop,
     words::{MemberId, ServiceId, SlotWord},
 };
 
-use crate::{answer, forward, frame::Frame, icmp, kernel::Kernel, maps, translate, verdict::Verdict};
+use crate::{answer, fast, forward, frame::Frame, icmp, kernel::Kernel, maps, translate, verdict::Verdict};
 
 /// Room for a [`Parsed`]. An array of numbers, as the type of a function's argument has to be plain for the verifier.
 #[repr(C)]
@@ -155,6 +155,29 @@ pub(crate) const OURS: u32 = 1;
 /// [`weir_parse`]: the frame is for us and malformed.
 pub(crate) const MALFORMED: u32 = 2;
 
+/// The whole way of a plain IPv4 packet: see [`fast`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_fast4(context: *mut xdp_md) -> u32 {
+    fast::handle::<false>(context)
+}
+
+/// The whole way of a plain IPv6 packet: see [`fast`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_fast6(context: *mut xdp_md) -> u32 {
+    fast::handle::<true>(context)
+}
+
+/// Leaves a decision to the stages that perform it. Returns one of [`act`].
+#[inline(always)]
+pub(crate) fn leave(parsed: &Parsed, decision: &Decision) -> u32 {
+    let Some((scratch, outcome)) = workspace() else { return act::PASS };
+    // SAFETY: the workspace is as large as its type says.
+    unsafe { *core::ptr::from_mut(scratch).cast::<Parsed>() = *parsed };
+    outcome.take(decision)
+}
+
 /// Parses the frame into `scratch`, which is written only for [`OURS`].
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -171,6 +194,13 @@ pub(crate) extern "C" fn weir_parse(context: *mut xdp_md, scratch: *mut Scratch)
             OURS
         }
     }
+}
+
+/// [`forward::clamp_mss`] of the TCP header at `l4`, for which at most `most` bytes are left. Whether it was written: 0 if not.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_clamp_mss(context: *mut xdp_md, service: u32, l4: u32, most: u32) -> u32 {
+    forward::lower_mss(&Frame::new(context), ServiceId(service as u16), l4 as usize & MAX_L4, most as u16).is_ok() as u32
 }
 
 /// [`remembered`], for [`Kernel`].

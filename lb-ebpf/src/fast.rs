@@ -1,0 +1,38 @@
+//! The way of most packets, in one piece: plain frames that are sent to a member as they are.
+//!
+//! It is the same decision and the same sending as that of the stages. Because the headers lie where they always lie, and one function holds all
+//! of it, their contents stay in registers.
+
+use aya_ebpf::bindings::{xdp_action, xdp_md};
+use lb_common::decide::{Decision, Plain, Routed, parse_plain, route};
+
+use crate::{forward, frame::Frame, kernel::Kernel, stage};
+
+/// The frame is for the stages, from the first on.
+pub(crate) const UNKNOWN: u32 = 0x400;
+/// The decision is in the workspace: the lower bits are one of [`stage::act`].
+pub(crate) const LEFT: u32 = 0x800;
+
+/// Handles a plain frame. Returns an XDP action, [`UNKNOWN`], or [`LEFT`] and an act.
+#[inline(always)]
+pub(crate) fn handle<const IPV6: bool>(context: *mut xdp_md) -> u32 {
+    let frame = Frame::new(context);
+    let parsed = match parse_plain::<IPV6, _, _>(&Kernel, &frame.snapshot()) {
+        Plain::Nobody => return xdp_action::XDP_PASS,
+        Plain::Unknown => return UNKNOWN,
+        Plain::Ours(parsed) => parsed,
+    };
+    match route(&Kernel, &parsed) {
+        Routed::Decided(Decision::Send(delivery)) => {
+            let verdict = forward::send(frame, &delivery, &parsed);
+            if verdict.exceeded().is_some() {
+                LEFT | stage::leave(&parsed, &Decision::Send(delivery))
+            } else {
+                verdict.action(delivery.service)
+            }
+        }
+        Routed::Decided(Decision::Pass) => xdp_action::XDP_PASS,
+        Routed::Decided(Decision::Drop(refusal)) => LEFT | stage::leave(&parsed, &Decision::Drop(refusal)),
+        _ => UNKNOWN,
+    }
+}
