@@ -2,6 +2,7 @@
 //! this process's id and is removed on drop, so tests run beside each other, and what a killed test left is removed by the next one.
 
 mod cable;
+mod far;
 mod http;
 mod iperf;
 mod namespace;
@@ -15,6 +16,7 @@ mod weir;
 mod xdp_verdict;
 
 pub use cable::{Cable, End};
+pub use far::Far;
 pub use http::{http_get, http_tally};
 pub use iperf::Iperf;
 pub use namespace::Namespace;

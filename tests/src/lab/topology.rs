@@ -193,7 +193,7 @@ impl Topology {
 }
 
 impl Host {
-    fn new(namespace: Namespace, interfaces: &'static [&'static str], v4: Ipv4Addr, v6: Ipv6Addr) -> Self {
+    pub(super) fn new(namespace: Namespace, interfaces: &'static [&'static str], v4: Ipv4Addr, v6: Ipv6Addr) -> Self {
         Self { namespace, interfaces, v4, v6 }
     }
 
@@ -257,6 +257,22 @@ impl Family {
         match self {
             Self::V4 => v4(network, number).into(),
             Self::V6 => v6(network, number).into(),
+        }
+    }
+
+    /// Network `network` with its prefix length.
+    pub fn network(self, network: u8) -> String {
+        match self {
+            Self::V4 => format!("{}/24", v4(network, 0)),
+            Self::V6 => format!("{}/64", v6(network, 0)),
+        }
+    }
+
+    /// The option of `ip`.
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::V4 => "-4",
+            Self::V6 => "-6",
         }
     }
 }
@@ -338,7 +354,7 @@ fn node(host: &Unplugged<'_>, lans: &mut [&mut Lan], first: u8) -> anyhow::Resul
 }
 
 /// Forwards both families, and takes packets whose source is an address of its own: what XDP passes up after NAT has one.
-fn forwards(namespace: &Namespace) -> anyhow::Result<()> {
+pub(super) fn forwards(namespace: &Namespace) -> anyhow::Result<()> {
     namespace.set("net/ipv4/ip_forward", "1")?;
     namespace.set("net/ipv6/conf/all/forwarding", "1")?;
     for scope in ["all", "default"] {
