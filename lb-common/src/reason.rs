@@ -99,3 +99,21 @@ counted! {
         MssClamped = "mss-clamped",
     }
 }
+
+counted! {
+    /// What became of a tunnelled packet on a server that opens tunnels itself.
+    Decap {
+        /// The tunnel was removed and the packet handed to the host.
+        Decapsulated = "decapsulated",
+        /// Passed as it came: the packet inside is for none of the VIPs, or the tunnel's header is not one that Weir writes.
+        NotOurs = "not-ours",
+        /// Passed as it came: a fragment of a tunnelled packet, which only the host can put together.
+        Fragment = "fragment",
+        /// Dropped: the packet inside is for a VIP but is cut short or contradicts itself.
+        Malformed = "malformed",
+        /// Dropped: a router marked congestion on a packet whose ends do not understand the mark (RFC 6040 s4.2).
+        Congestion = "congestion",
+        /// Dropped: the driver could not shorten the frame.
+        Driver = "driver",
+    }
+}

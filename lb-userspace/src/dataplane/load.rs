@@ -381,7 +381,7 @@ fn packet_program(object: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
     program(object, naming::PACKET_PROGRAM)
 }
 
-fn program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, LoadError> {
+pub(crate) fn program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, LoadError> {
     let refused = |source| LoadError::Program { program: name, source: Box::new(source) };
     object.program_mut(name).ok_or_else(|| refused(ProgramError::NotLoaded))?.try_into().map_err(refused)
 }

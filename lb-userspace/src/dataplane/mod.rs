@@ -9,6 +9,7 @@
 //! | `apply`, `slots`, `lines`, `planes`, `headers` | the operations of a plan |
 //! | `read`, `sweep`, `samples` | what is in the maps |
 //! | `observe` | the tables for the decision, read only |
+//! | `decap` | the program that opens tunnels on a server |
 //! | `kernel` | whether this machine can do it |
 
 mod abi;
@@ -16,6 +17,7 @@ mod apply;
 mod attach;
 mod cell;
 mod clock;
+mod decap;
 mod headers;
 mod kernel;
 mod layout;
@@ -39,6 +41,7 @@ pub use abi::AbiError;
 pub use apply::{Applier, ApplyError};
 pub use attach::AttachError;
 pub use clock::{ClockError, KernelClock, tick};
+pub use decap::{DecapCount, DecapError, Decapsulator, decap_counts, start_decap, stop_decap};
 pub use kernel::{Finding, examine};
 pub use layout::{Features, MAX_INTERFACES, MAX_SOURCE_RULES, Machine, MapKind, MapSize, map_sizes, memory_bytes};
 pub use load::{Dataplane, LoadError, Origin, Request};

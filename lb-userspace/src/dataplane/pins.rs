@@ -194,7 +194,7 @@ impl PinDir {
         }
     }
 
-    fn io(&self, path: &Path, source: io::Error) -> PinDirError {
+    pub(crate) fn io(&self, path: &Path, source: io::Error) -> PinDirError {
         PinDirError::Io { path: path.to_path_buf(), source }
     }
 }
