@@ -6,6 +6,7 @@
 //! | `demo` | the demonstration |
 //! | `fixture` | packets run through the real program |
 //! | `lab` | network namespaces, cables, topologies, the servers and clients in them, the daemon under test |
+//! | `modes` | ? |
 //! | `peer` | the traffic of the binary `weir-peer`: connections that notice a lost or changed byte |
 //! | `random` | seeded random numbers |
 //! | `sim` | flows, servers and a daemon in virtual time, beside a full connection table |
@@ -17,6 +18,7 @@ pub mod bench;
 pub mod demo;
 pub mod fixture;
 pub mod lab;
+pub mod modes;
 pub mod peer;
 pub mod random;
 pub mod sim;

@@ -4,6 +4,7 @@ pub mod check;
 pub mod doctor;
 pub mod explain;
 mod render;
+pub mod server_setup;
 pub mod status;
 pub mod stop;
 

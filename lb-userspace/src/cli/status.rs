@@ -261,8 +261,9 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, now_ms: u64) -> anyho
         let name = report.services.iter().find(|name| is_of(tables, id, name));
         let words = tables.slots(id).unwrap_or_default();
         let mut of_service = members.remove(&id).unwrap_or_default();
+        let named = slots_by_member(&words);
         for member in &mut of_service {
-            member.slots = words.iter().filter(|word| word.current().is_some_and(|current| current.number() == member.id)).count() as u32;
+            member.slots = named.get(&member.id).copied().unwrap_or(0);
         }
         services.push(Service {
             id: id.0,
@@ -366,6 +367,15 @@ fn rate(report: &Report, id: MemberId, packets: u64, now_ms: u64) -> Option<f64>
     let (earlier, _) = report.packets.get(&id.number())?;
     let elapsed_ms = now_ms.checked_sub(report.read_at_ms).filter(|elapsed| *elapsed >= 20)?;
     Some(packets.saturating_sub(*earlier) as f64 * 1000.0 / elapsed_ms as f64)
+}
+
+/// Slots by the number of the member that new flows of theirs go to.
+fn slots_by_member(words: &[SlotWord]) -> BTreeMap<u16, u32> {
+    let mut named = BTreeMap::new();
+    for member in words.iter().filter_map(|word| word.current()) {
+        *named.entry(member.number()).or_insert(0) += 1;
+    }
+    named
 }
 
 fn count_slots(words: &[SlotWord]) -> Slots {

@@ -143,8 +143,8 @@ fn install(pins: &PinDir, mut decapsulator: Decapsulator, interface: &str) -> Re
 /// # Errors
 /// [`PinDirError`].
 pub fn stop_decap(pins: &PinDir) -> Result<(), PinDirError> {
-    if !pins.path().exists() {
-        return Ok(());
+    if pins.names()?.is_empty() {
+        return pins.remove_directory();
     }
     pins.check_bpf_fs()?;
     let _lock = pins.lock()?;

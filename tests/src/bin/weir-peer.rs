@@ -1,11 +1,14 @@
 //! The lab's own servers and clients. Loads print a report as JSON.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use weir_tests::peer::{flood, tcp, udp};
+use weir_tests::peer::{bulk, crowd, flood, tcp, udp};
 
 #[derive(Parser)]
 #[command(about = "Traffic that notices lost and changed bytes")]
@@ -19,7 +22,40 @@ enum Role {
     /// Echo over TCP.
     TcpServe(Serve),
     /// Echo over UDP.
-    UdpServe(Serve),
+    UdpServe {
+        /// What it calls itself.
+        #[arg(long)]
+        name: String,
+        #[arg(long, required = true)]
+        listen: Vec<SocketAddr>,
+    },
+    /// Echo over TCP without a greeting, for any number of connections.
+    CrowdServe {
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// Send much over one connection and check all of it.
+    TcpBulk {
+        #[arg(long)]
+        to: SocketAddr,
+        /// In MiB.
+        #[arg(long)]
+        megabytes: u64,
+    },
+    /// Open very many connections and keep them.
+    Crowd {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long, required = true)]
+        from: Vec<IpAddr>,
+        #[arg(long)]
+        connections: usize,
+        /// Connections that are then begun and not waited for.
+        #[arg(long, default_value_t = 0)]
+        more: usize,
+        #[arg(long, value_parser = humantime::parse_duration)]
+        hold: Duration,
+    },
     /// Hold TCP connections and check every answer.
     TcpLoad {
         #[arg(long)]
@@ -82,7 +118,13 @@ fn main() -> anyhow::Result<()> {
     raise_descriptor_limit().context("failed to raise the limit of open files")?;
     match Arguments::parse().role {
         Role::TcpServe(Serve { name, listen }) => tcp::serve(&name, listen).with_context(|| format!("failed to serve tcp at {listen}")),
-        Role::UdpServe(Serve { name, listen }) => udp::serve(&name, listen).with_context(|| format!("failed to serve udp at {listen}")),
+        Role::UdpServe { name, listen } => udp::serve(&name, &listen).with_context(|| format!("failed to serve udp at {listen:?}")),
+        Role::CrowdServe { listen } => crowd::serve(listen).with_context(|| format!("failed to serve at {listen}")),
+        Role::TcpBulk { to, megabytes } => print(&bulk::run(to, megabytes).with_context(|| format!("failed to exchange bytes with {to}"))?),
+        Role::Crowd { to, from, connections, more, hold } => {
+            let plan = crowd::Plan { to, from, connections, more, hold };
+            print(&crowd::run(&plan).context("failed to begin the connections")?)
+        }
         Role::TcpLoad { to, connections, pace } => {
             let plan = tcp::Plan { to, connections, interval: pace.interval, payload_bytes: pace.size, time: pace.time };
             print(&tcp::load(plan).context("failed to start the connections")?)
@@ -98,10 +140,12 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// The usual limit of 1 024 is less than the connections of one load.
-fn raise_descriptor_limit() -> rustix::io::Result<()> {
+/// The usual limits are less than the connections of one load; root may go up to `fs.nr_open`.
+fn raise_descriptor_limit() -> anyhow::Result<()> {
+    let most = std::fs::read_to_string("/proc/sys/fs/nr_open")?.trim().parse().ok();
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most });
+    Ok(raised.or_else(|_not_root| setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }))?)
 }
 
 fn print(report: &impl serde::Serialize) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 //! this process's id and is removed on drop, so tests run beside each other, and what a killed test left is removed by the next one.
 
 mod cable;
+mod far;
 mod http;
 mod iperf;
 mod namespace;
@@ -15,14 +16,15 @@ mod weir;
 mod xdp_verdict;
 
 pub use cable::{Cable, End};
+pub use far::Far;
 pub use http::{http_get, http_tally};
 pub use iperf::Iperf;
 pub use namespace::Namespace;
 pub use nginx::Nginx;
 pub use process::{Process, output_of};
 pub use scratch::{BpfFolder, Folder, unique_name};
-pub use topology::{Host, Shape, Topology, TopologyBuilder, v4, v6};
-pub use traffic::{Flood, TcpLoad, TcpServer, UdpLoad, UdpServer};
+pub use topology::{Family, Host, Shape, Topology, TopologyBuilder, v4, v6};
+pub use traffic::{Crowd, CrowdServer, Flood, TcpLoad, TcpServer, UdpLoad, UdpServer, tcp_bulk};
 pub use wait::{Timeout, wait_until};
 pub use weir::Weir;
 pub use xdp_verdict::{Verdict, XdpVerdict};

@@ -1,6 +1,6 @@
 //! Clients, nodes and servers on local networks, addressed and routed for both families.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Context as _;
 
@@ -169,6 +169,11 @@ impl Topology {
         &self.nodes[0]
     }
 
+    /// An address with host number `number` that clients reach at the first node once it is there, from 100 to 199.
+    pub fn vip(&self, family: Family, number: u8) -> IpAddr {
+        family.address(self.vip_network(), number)
+    }
+
     /// An address that clients reach at the first node once it is there.
     pub fn vip4(&self) -> Ipv4Addr {
         v4(self.vip_network(), VIP)
@@ -188,17 +193,31 @@ impl Topology {
 }
 
 impl Host {
-    fn new(namespace: Namespace, interfaces: &'static [&'static str], v4: Ipv4Addr, v6: Ipv6Addr) -> Self {
+    pub(super) fn new(namespace: Namespace, interfaces: &'static [&'static str], v4: Ipv4Addr, v6: Ipv6Addr) -> Self {
         Self { namespace, interfaces, v4, v6 }
     }
 
     /// Takes the VIPs without answering for them on the network, as a server behind DSR or a tunnel does.
     pub fn hold_vips(&self, v4: Ipv4Addr, v6: Ipv6Addr) -> anyhow::Result<()> {
+        self.hold(v4.into())?;
+        self.hold(v6.into())
+    }
+
+    /// Takes one VIP in the same way.
+    pub fn hold(&self, vip: IpAddr) -> anyhow::Result<()> {
         self.namespace.set("net/ipv4/conf/all/arp_ignore", "1")?;
         self.namespace.set("net/ipv4/conf/all/arp_announce", "2")?;
-        self.namespace.ip(&format!("addr add {v4}/32 dev lo"))?;
-        self.namespace.ip(&format!("addr add {v6}/128 dev lo nodad"))?;
+        let rest = if vip.is_ipv4() { "/32 dev lo" } else { "/128 dev lo nodad" };
+        self.namespace.ip(&format!("addr add {vip}{rest}"))?;
         Ok(())
+    }
+
+    /// Its address of a family.
+    pub fn address(&self, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => self.v4.into(),
+            Family::V6 => self.v6.into(),
+        }
     }
 
     /// The link-layer address of an interface, as `aa:bb:cc:dd:ee:ff`.
@@ -214,8 +233,47 @@ impl Host {
         Ok(())
     }
 
-    fn forwards(&self) -> anyhow::Result<()> {
+    /// Makes it a router, which takes packets from its own addresses too.
+    pub fn forwards(&self) -> anyhow::Result<()> {
         forwards(&self.namespace)
+    }
+}
+
+/// An address family.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Host `number` of network `network`.
+    pub fn address(self, network: u8, number: u8) -> IpAddr {
+        match self {
+            Self::V4 => v4(network, number).into(),
+            Self::V6 => v6(network, number).into(),
+        }
+    }
+
+    /// Network `network` with its prefix length.
+    pub fn network(self, network: u8) -> String {
+        match self {
+            Self::V4 => format!("{}/24", v4(network, 0)),
+            Self::V6 => format!("{}/64", v6(network, 0)),
+        }
+    }
+
+    /// The option of `ip`.
+    pub fn option(self) -> &'static str {
+        match self {
+            Self::V4 => "-4",
+            Self::V6 => "-6",
+        }
     }
 }
 
@@ -296,7 +354,7 @@ fn node(host: &Unplugged<'_>, lans: &mut [&mut Lan], first: u8) -> anyhow::Resul
 }
 
 /// Forwards both families, and takes packets whose source is an address of its own: what XDP passes up after NAT has one.
-fn forwards(namespace: &Namespace) -> anyhow::Result<()> {
+pub(super) fn forwards(namespace: &Namespace) -> anyhow::Result<()> {
     namespace.set("net/ipv4/ip_forward", "1")?;
     namespace.set("net/ipv6/conf/all/forwarding", "1")?;
     for scope in ["all", "default"] {

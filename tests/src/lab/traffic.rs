@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use serde::de::DeserializeOwned;
 
 use super::{Namespace, Process, wait_until};
-use crate::peer::{OPENED, flood, tcp, udp};
+use crate::peer::{OPENED, bulk, crowd, flood, tcp, udp};
 
 /// How much longer than its run a peer may take to end.
 const GRACE: Duration = Duration::from_secs(30);
@@ -37,15 +37,84 @@ pub struct UdpServer {
 }
 
 impl UdpServer {
-    /// Starts one on `port` of every address and waits until it is bound. It answers from the address that was asked.
+    /// Starts one at `listen` and waits until it is bound.
     pub fn start(namespace: &Namespace, name: &str, listen: SocketAddr) -> anyhow::Result<Self> {
+        Self::start_at(namespace, name, &[listen])
+    }
+
+    /// Starts one at several addresses and waits until it is bound. It answers from the address that was asked, unless that is a wildcard.
+    pub fn start_at(namespace: &Namespace, name: &str, listen: &[SocketAddr]) -> anyhow::Result<Self> {
         let mut command = peer(namespace)?;
-        command.args(["udp-serve", "--name", name, "--listen", &listen.to_string()]);
+        command.args(["udp-serve", "--name", name]);
+        for address in listen {
+            command.args(["--listen", &address.to_string()]);
+        }
         let process = namespace.spawn(&format!("udp-{name}"), command)?;
-        wait_until("a UDP server", Duration::from_secs(5), || namespace.is_bound_udp(listen.port()))
+        wait_until("a UDP server", Duration::from_secs(5), || process.stderr().contains(udp::BOUND))
             .with_context(|| format!("weir-peer said: {}", process.stderr()))?;
         Ok(Self { process })
     }
+}
+
+/// A server for [`Crowd`].
+#[derive(Debug)]
+pub struct CrowdServer {
+    _process: Process,
+}
+
+impl CrowdServer {
+    /// Starts one on `port` of every address and waits until it listens.
+    pub fn start(namespace: &Namespace, port: u16) -> anyhow::Result<Self> {
+        let mut command = peer(namespace)?;
+        command.args(["crowd-serve", "--listen", &format!("[::]:{port}")]);
+        let process = namespace.spawn("crowd-serve", command)?;
+        namespace.wait_listening(port, Duration::from_secs(5)).with_context(|| format!("weir-peer said: {}", process.stderr()))?;
+        Ok(Self { _process: process })
+    }
+}
+
+/// Very many connections, all open at once.
+#[derive(Debug)]
+pub struct Crowd {
+    process: Process,
+    plan: crowd::Plan,
+}
+
+impl Crowd {
+    /// Starts opening them.
+    pub fn start(namespace: &Namespace, plan: crowd::Plan) -> anyhow::Result<Self> {
+        let mut command = peer(namespace)?;
+        command.args(["crowd", "--to", &plan.to.to_string(), "--connections", &plan.connections.to_string()]);
+        command.args(["--more", &plan.more.to_string(), "--hold", &milliseconds(plan.hold)]);
+        for from in &plan.from {
+            command.args(["--from", &from.to_string()]);
+        }
+        Ok(Self { process: namespace.spawn("crowd", command)?, plan })
+    }
+
+    /// Waits until every connection has been opened or has failed to, and the further ones have been begun.
+    pub fn wait_opened(&mut self, deadline: Duration) -> anyhow::Result<()> {
+        let process = &mut self.process;
+        let tried = wait_until("the crowd to open", deadline, || process.stderr().contains(OPENED) || !process.is_running());
+        tried.with_context(|| format!("weir-peer said: {}", process.stderr()))
+    }
+
+    /// Waits for its end.
+    pub fn report(mut self) -> anyhow::Result<crowd::Report> {
+        report(&mut self.process, self.plan.hold)
+    }
+}
+
+/// Sends `megabytes` MiB over one connection to an echo server and reads them back; an error unless every byte comes back right within `deadline`.
+pub fn tcp_bulk(namespace: &Namespace, to: SocketAddr, megabytes: u64, deadline: Duration) -> anyhow::Result<bulk::Report> {
+    let mut command = peer(namespace)?;
+    command.args(["tcp-bulk", "--to", &to.to_string(), "--megabytes", &megabytes.to_string()]);
+    let mut process = namespace.spawn("tcp-bulk", command)?;
+    let status = process.wait(deadline).with_context(|| format!("{megabytes} MiB to {to} and back"))?;
+    if !status.success() {
+        bail!("weir-peer failed ({status}): {}", process.stderr());
+    }
+    serde_json::from_str(&process.stdout()).with_context(|| format!("weir-peer printed no report: {}", process.stdout()))
 }
 
 /// Connections under way.

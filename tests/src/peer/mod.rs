@@ -1,5 +1,7 @@
 //! Traffic that notices. The binary `weir-peer` runs these in namespaces; `lab` starts it and reads its reports.
 
+pub mod bulk;
+pub mod crowd;
 pub mod flood;
 pub mod message;
 pub mod tcp;

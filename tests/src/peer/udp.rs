@@ -15,6 +15,8 @@ use super::{message::Message, spawn};
 /// An answer that takes longer counts as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 const MAX_DATAGRAM_BYTES: usize = 64 << 10;
+/// What a server writes to standard error once it is bound.
+pub const BOUND: &str = "bound";
 
 /// What a load does.
 #[derive(Clone, Copy, Debug)]
@@ -59,9 +61,17 @@ pub struct Move {
     pub to: String,
 }
 
-/// Serves until the process ends.
-pub fn serve(name: &str, listen: SocketAddr) -> io::Result<()> {
-    let socket = UdpSocket::bind(listen)?;
+/// Serves until the process ends; says [`BOUND`] once it does. Each socket answers from its own address.
+pub fn serve(name: &str, listen: &[SocketAddr]) -> io::Result<()> {
+    let sockets = listen.iter().map(UdpSocket::bind).collect::<io::Result<Vec<_>>>()?;
+    eprintln!("{BOUND}");
+    thread::scope(|scope| {
+        let threads: Vec<_> = sockets.into_iter().map(|socket| spawn(scope, move || echo(name, &socket))).collect::<io::Result<_>>()?;
+        threads.into_iter().try_for_each(|thread| thread.join().expect("a server's thread does not panic"))
+    })
+}
+
+fn echo(name: &str, socket: &UdpSocket) -> io::Result<()> {
     let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
     loop {
         let (length, from) = socket.recv_from(&mut buffer)?;
@@ -131,14 +141,18 @@ impl Report {
     }
 }
 
-enum Answer {
+/// What came back.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
     /// With the server's name.
     Right(String),
+    /// Other bytes, or other bytes than were due.
     Changed,
 }
 
-/// Late answers to earlier questions are passed over.
-fn ask(socket: &UdpSocket, message: &Message) -> io::Result<Answer> {
+/// Sends a message from a connected socket and waits for its answer as long as the socket's own patience. Late answers to earlier questions
+/// are passed over.
+pub fn ask(socket: &UdpSocket, message: &Message) -> io::Result<Answer> {
     socket.send(&message.encode())?;
     let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
     loop {

@@ -1,0 +1,139 @@
+//! More TCP connections than there can be threads: a server of one thread, and a client that opens them one after another and keeps them all.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
+
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Socket, Type};
+
+const BACKLOG: i32 = 4096;
+const EVENTS_AT_ONCE: usize = 256;
+/// How long a connection may take to open or to answer. One whose first SYN is lost opens within it.
+const PATIENCE: Duration = Duration::from_millis(2500);
+const FIRST_PORT: usize = 1024;
+
+/// What a crowd does.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The server's address.
+    pub to: SocketAddr,
+    /// Source addresses, at least one, each for an equal part of the connections.
+    pub from: Vec<IpAddr>,
+    /// Connections, all open at once.
+    pub connections: usize,
+    /// Connections that are then begun and not waited for.
+    pub more: usize,
+    /// How long all stay open before each is asked again.
+    pub hold: Duration,
+}
+
+/// What became of it.
+#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// Connections that opened and answered.
+    pub opened: usize,
+    /// Connections that did not.
+    pub refused: usize,
+    /// Of the opened, those that did not answer right a second time.
+    pub broken: usize,
+    /// How long opening took.
+    pub opening: Duration,
+}
+
+/// Sends back every byte of every connection until the process ends.
+pub fn serve(listen: SocketAddr) -> io::Result<()> {
+    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&listen.into())?;
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from(socket);
+    listener.set_nonblocking(true)?;
+    let poll = epoll::create(CreateFlags::CLOEXEC)?;
+    epoll::add(&poll, &listener, EventData::new_u64(u64::MAX), EventFlags::IN)?;
+    let (mut streams, mut events, mut buffer) = (Vec::new(), Vec::with_capacity(EVENTS_AT_ONCE), [0; 4096]);
+    loop {
+        events.clear();
+        epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), None)?;
+        for event in &events {
+            if event.data.u64() == u64::MAX {
+                while let Ok((stream, _)) = listener.accept() {
+                    stream.set_nonblocking(true)?;
+                    epoll::add(&poll, &stream, EventData::new_u64(streams.len() as u64), EventFlags::IN)?;
+                    streams.push(Some(stream));
+                }
+                continue;
+            }
+            let Some(place) = usize::try_from(event.data.u64()).ok().and_then(|index| streams.get_mut(index)) else { continue };
+            let is_over = place.as_mut().is_some_and(|stream| !send_back(stream, &mut buffer));
+            if is_over {
+                *place = None;
+            }
+        }
+    }
+}
+
+/// False once the connection is over.
+fn send_back(stream: &mut TcpStream, buffer: &mut [u8]) -> bool {
+    match stream.read(buffer) {
+        Ok(0) => false,
+        Ok(length) => stream.write_all(&buffer[..length]).is_ok(),
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Opens all connections, says [`super::OPENED`], waits, and asks each again.
+pub fn run(plan: &Plan) -> io::Result<Report> {
+    let start = Instant::now();
+    let mut report = Report::default();
+    let mut streams = Vec::with_capacity(plan.connections);
+    for number in 0..plan.connections {
+        match open(plan, number) {
+            Ok(stream) => streams.push((number, stream)),
+            Err(_) => report.refused += 1,
+        }
+    }
+    (report.opened, report.opening) = (streams.len(), start.elapsed());
+    let _begun: Vec<Socket> = (0..plan.more).map(|number| begin(plan, plan.connections + number)).collect::<io::Result<_>>()?;
+    eprintln!("{}", super::OPENED);
+    std::thread::sleep(plan.hold);
+    report.broken = streams.iter_mut().filter_map(|(number, stream)| ask(stream, *number).err()).count();
+    Ok(report)
+}
+
+fn open(plan: &Plan, number: usize) -> io::Result<TcpStream> {
+    let socket = socket(plan, number)?;
+    socket.connect_timeout(&plan.to.into(), PATIENCE)?;
+    let mut stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE))?;
+    ask(&mut stream, number)?;
+    Ok(stream)
+}
+
+fn begin(plan: &Plan, number: usize) -> io::Result<Socket> {
+    let socket = socket(plan, number)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&plan.to.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+        Ok(()) | Err(_) => Ok(socket),
+    }
+}
+
+/// A socket with a source port of its own.
+fn socket(plan: &Plan, number: usize) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(plan.to), Type::STREAM, None)?;
+    let port = u16::try_from(FIRST_PORT + number / plan.from.len()).map_err(io::Error::other)?;
+    socket.bind(&SocketAddr::new(plan.from[number % plan.from.len()], port).into())?;
+    Ok(socket)
+}
+
+fn ask(stream: &mut TcpStream, number: usize) -> io::Result<()> {
+    let question = (number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes();
+    stream.write_all(&question)?;
+    let mut answer = [0; 8];
+    stream.read_exact(&mut answer)?;
+    if answer == question { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
