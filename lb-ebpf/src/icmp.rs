@@ -129,22 +129,28 @@ fn rewrite_error(frame: &Frame, parsed: &Parsed, outer: &Rewrite, quoted: &Rewri
     let l4 = inner.offset();
     frame.set(l4, quoted.source_port)?;
     frame.set(l4 + 2, quoted.destination_port)?;
-    let transport_diff = rewrite_quoted_checksum(frame, &inner, l4, address_diff.add(port_diff));
+    let transport_diff = rewrite_quoted_checksum(frame, &inner, end, address_diff.add(port_diff));
     // An IPv4 header's sum is zero before and after: its addresses and checksum cancel out within the quotation.
     let quoted_diff = if is_v4 { port_diff } else { address_diff.add(port_diff).add(outer_diff) };
     let checksum: u16 = frame.get(icmp + 2).ok_or(Unwritable)?;
     frame.set(icmp + 2, quoted_diff.add(transport_diff).update(checksum))
 }
 
-/// Mends the quoted packet's own checksum where the quotation reaches it, and returns by how much that changes what quotes it.
+/// Mends the quoted packet's own checksum where the quotation, which ends at `end`, reaches it, and returns by how much that changes what
+/// quotes it.
 #[inline(always)]
-fn rewrite_quoted_checksum(frame: &Frame, inner: &Transport, l4: usize, diff: Sum) -> Sum {
-    let at = if inner.protocol == protocol::TCP { l4 + 16 } else { l4 + 6 };
+fn rewrite_quoted_checksum(frame: &Frame, inner: &Transport, end: usize, diff: Sum) -> Sum {
+    let at = inner.offset() + if inner.protocol == protocol::TCP { 16 } else { 6 };
+    if at + 2 > end {
+        return Sum::ZERO;
+    }
     let Some(old) = frame.get::<u16>(at) else { return Sum::ZERO };
     if inner.protocol == protocol::UDP && old == 0 {
         return Sum::ZERO;
     }
-    let new = diff.update(old);
+    let updated = diff.update(old);
+    // RFC 768: zero would say that there is none.
+    let new = if inner.protocol == protocol::UDP && updated == 0 { 0xffff } else { updated };
     if frame.set(at, new).is_err() {
         return Sum::ZERO;
     }

@@ -113,15 +113,20 @@ fn a_datagram_that_no_server_will_have_is_unreachable() {
     let closing = member(Dsr, SERVER6).in_state(MemberWord::CLOSING);
     let mut bench = bench(&[service(VIP4, 17, 53, vec![]).slots(Slots::Nobody), service(VIP6, 17, 53, vec![closing])]);
     for (is_v4, id, reason) in [(true, 1, Drop::NoServer), (false, 2, Drop::ServerDown)] {
-        let ip = from_client(is_v4);
-        let (kind, code, quote) = if is_v4 { (3, 3, 28) } else { (1, 4, 48) };
-        for tags in [vec![], vec![(0x8100, 5)], vec![(0x88a8, 5), (0x8100, 6)]] {
-            let link = Link { tags, ..link() };
-            for data in [&b""[..], b"x", &[7; 1000]] {
-                let packet = ip.udp(4000, 53, data);
-                let out = link.back().frame(&answer_to(&ip).icmp(kind, code, 0, &packet[..quote]));
-                let expect = Expect::back(out).and(Counted::Drop(id, reason)).note(id, Note::UnreachableSent);
-                bench.check(&format!("{} bytes", data.len()), &link.frame(&packet), &expect);
+        let plain = from_client(is_v4);
+        let options = Ip { options: vec![1; 40], ..plain.clone() };
+        let extensions = vec![(0, vec![0, 0, 1, 4, 0, 0, 0, 0]), (60, [&[0, 1][..], &[0; 14]].concat())];
+        let odd = if is_v4 { options } else { Ip { extensions, ..plain.clone() } };
+        let (kind, code) = if is_v4 { (3, 3) } else { (1, 4) };
+        for (ip, quote) in [(plain, if is_v4 { 28 } else { 48 }), (odd, if is_v4 { 68 } else { 72 })] {
+            for tags in [vec![], vec![(0x8100, 5)], vec![(0x88a8, 5), (0x8100, 6)]] {
+                let link = Link { tags, ..link() };
+                for data in [&b""[..], b"x", &[7; 1000]] {
+                    let packet = ip.udp(4000, 53, data);
+                    let out = link.back().frame(&answer_to(&ip).icmp(kind, code, 0, &packet[..quote]));
+                    let expect = Expect::back(out).and(Counted::Drop(id, reason)).note(id, Note::UnreachableSent);
+                    bench.check(&format!("{} bytes", data.len()), &link.frame(&packet), &expect);
+                }
             }
         }
     }
