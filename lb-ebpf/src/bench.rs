@@ -12,7 +12,7 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::xdp_action,
     btf_maps::{Array, DevMapHash, ProgramArray},
-    helpers::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len},
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -74,8 +74,16 @@ fn renew(ctx: &XdpContext) -> Option<&'static Template> {
     let template = unsafe { &mut *template };
     // SAFETY: the context is the kernel's.
     let surplus = unsafe { bpf_xdp_get_buff_len(ctx.as_ptr().cast()) } as i32 - template.frame_bytes as i32;
+    // What is sent is longer than it came, at its head; a reset in answer is shorter, at its tail.
     // SAFETY: no pointer into the packet is kept.
-    if surplus != 0 && unsafe { bpf_xdp_adjust_head(ctx.as_ptr().cast(), surplus) } != 0 {
+    let resized = unsafe {
+        match surplus {
+            0 => 0,
+            1.. => bpf_xdp_adjust_head(ctx.as_ptr().cast(), surplus),
+            _ => bpf_xdp_adjust_tail(ctx.as_ptr().cast(), -surplus),
+        }
+    };
+    if resized != 0 {
         return None;
     }
     let flow = template.next;

@@ -1,12 +1,15 @@
-//! The way of most packets, in one piece: plain frames that are sent to a member as they are.
+//! The way of most packets, in one piece: plain frames that are sent to a member, or back to a client.
 //!
 //! It is the same decision and the same sending as that of the stages. Because the headers lie where they always lie, and one function holds all
 //! of it, their contents stay in registers.
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
-use lb_common::decide::{Decision, Plain, Routed, parse_plain, route};
+use lb_common::{
+    decide::{self, Decision, Parsed, Plain, Routed, parse_plain, route},
+    words::ServiceId,
+};
 
-use crate::{forward, frame::Frame, kernel::Kernel, stage};
+use crate::{forward, frame::Frame, kernel::Kernel, stage, translate};
 
 /// The frame is for the stages, from the first on.
 pub(crate) const UNKNOWN: u32 = 0x400;
@@ -26,13 +29,37 @@ pub(crate) fn handle<const IPV6: bool>(context: *mut xdp_md) -> u32 {
         Routed::Decided(Decision::Send(delivery)) => {
             let verdict = forward::send(frame, &delivery, &parsed);
             if verdict.exceeded().is_some() {
-                LEFT | stage::leave(&parsed, &Decision::Send(delivery))
-            } else {
-                verdict.action(delivery.service)
+                return LEFT | stage::leave(&parsed, &Decision::Send(delivery));
             }
+            verdict.action(delivery.service)
         }
         Routed::Decided(Decision::Pass) => xdp_action::XDP_PASS,
         Routed::Decided(Decision::Drop(refusal)) => LEFT | stage::leave(&parsed, &Decision::Drop(refusal)),
+        Routed::Decided(Decision::NatReply(flow)) => {
+            let verdict = translate::reply(frame, flow, &parsed);
+            if verdict.exceeded().is_some() {
+                return LEFT | stage::leave(&parsed, &Decision::NatReply(flow));
+            }
+            verdict.action(ServiceId(stage::service_of(flow) as u16))
+        }
+        Routed::Request(service) => request(frame, service, &parsed),
         _ => UNKNOWN,
+    }
+}
+
+/// A client's packet to a service that forwards by NAT.
+#[inline(always)]
+fn request(frame: Frame, service: ServiceId, parsed: &Parsed) -> u32 {
+    match decide::request(&Kernel, service, parsed) {
+        Some(Decision::NatRequest(delivery, flow)) => {
+            let verdict = translate::request(frame, &delivery, flow, parsed);
+            if verdict.exceeded().is_some() {
+                return LEFT | stage::leave(parsed, &Decision::NatRequest(delivery, flow));
+            }
+            verdict.action(delivery.service)
+        }
+        Some(Decision::Drop(refusal)) => LEFT | stage::leave(parsed, &Decision::Drop(refusal)),
+        Some(_) => UNKNOWN,
+        None => LEFT | stage::leave_open(parsed, service),
     }
 }

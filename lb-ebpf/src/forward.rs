@@ -13,7 +13,7 @@ use lb_common::{
 
 use crate::{
     count,
-    frame::{Frame, Unwritable},
+    frame::{Frame, Head, Unwritable},
     maps, stage,
     verdict::{Ok as _, Verdict, or_fail},
 };
@@ -53,9 +53,9 @@ pub(crate) fn send(frame: Frame, delivery: &Delivery, parsed: &Parsed) -> Verdic
     if parsed.transport.is_syn() {
         or_fail!(clamp_mss(frame.context(), delivery.service, parsed, mtu), Drop::Driver);
     }
-    let frame = match (kind, header.link_bytes as usize) {
-        (ForwardKind::Dsr, PLAIN_LINK) => wrap::<PLAIN_LINK, PLAIN_LINK>(frame, header, parsed),
-        (ForwardKind::Dsr, _) => wrap::<TAGGED_LINK, TAGGED_LINK>(frame, header, parsed),
+    let sent = match (kind, header.link_bytes as usize) {
+        (ForwardKind::Dsr, PLAIN_LINK) => wrap::<PLAIN_LINK>(frame, header, parsed).map(|_| ()),
+        (ForwardKind::Dsr, _) => wrap::<TAGGED_LINK>(frame, header, parsed).map(|_| ()),
         (ForwardKind::Ipip4, PLAIN_LINK) => in_ipv4::<PLAIN_LINK, { PLAIN_LINK + IPV4 }>(frame, header, parsed),
         (ForwardKind::Ipip4, _) => in_ipv4::<TAGGED_LINK, { TAGGED_LINK + IPV4 }>(frame, header, parsed),
         (ForwardKind::Ipip6, PLAIN_LINK) => in_ipv6::<PLAIN_LINK, { PLAIN_LINK + IPV6 }>(frame, header, parsed),
@@ -66,98 +66,103 @@ pub(crate) fn send(frame: Frame, delivery: &Delivery, parsed: &Parsed) -> Verdic
         (ForwardKind::Gue6, _) => in_gue6::<TAGGED_LINK, { TAGGED_LINK + IPV6 + GUE }>(frame, header, parsed),
         (ForwardKind::Nat, _) => return Verdict::failed(Drop::Inconsistent),
     };
-    let frame = or_fail!(frame, Drop::Driver);
+    or_fail!(sent, Drop::Driver);
     count::sent(delivery.member, parsed.transport.ip_bytes);
     transmit(&frame, header.ifindex)
 }
 
 /// Puts the first `BYTES` prebuilt bytes in place of the frame's own link-layer header.
 #[inline(always)]
-pub(crate) fn wrap<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
+pub(crate) fn wrap<const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
     let frame = frame.shrink_head(parsed.network.offset() as i32 - BYTES as i32)?;
-    copy_prebuilt::<BYTES>(&frame, header)?;
+    copy_prebuilt(&frame.head::<BYTES>()?, header);
     Ok(frame)
 }
 
 #[inline(always)]
-fn copy_prebuilt<const BYTES: usize>(frame: &Frame, header: &Header) -> Result<(), Unwritable> {
+fn copy_prebuilt<const BYTES: usize>(head: &Head<BYTES>, header: &Header) {
     let words = &header.bytes;
     let mut at = 0;
     while at + 8 <= BYTES {
-        frame.set(at, words[at / 8])?;
+        head.set(at, words[at / 8]);
         at += 8;
     }
     let mut rest = if BYTES.is_multiple_of(8) { 0 } else { words[BYTES / 8] };
     if BYTES - at >= 4 {
-        frame.set(at, rest as u32)?;
+        head.set(at, rest as u32);
         rest >>= 32;
         at += 4;
     }
     if BYTES - at >= 2 {
-        frame.set(at, rest as u16)?;
+        head.set(at, rest as u16);
     }
-    Ok(())
+}
+
+/// As [`wrap`], for writing on.
+#[inline(always)]
+fn wrapped<const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Head<BYTES>, Unwritable> {
+    wrap::<BYTES>(frame, header, parsed)?.head()
 }
 
 /// Fills in the outer IPv4 header at `LINK`: traffic class (RFC 6040 s4.1, normal mode), length and checksum.
 #[inline(always)]
-fn finish_ipv4<const LINK: usize>(frame: &Frame, header: &Header, parsed: &Parsed, overhead: usize) -> Result<(), Unwritable> {
+fn finish_ipv4<const LINK: usize, const BYTES: usize>(head: &Head<BYTES>, header: &Header, parsed: &Parsed, overhead: usize) {
     let length = ((parsed.transport.ip_bytes + overhead) as u16).to_be();
     let class = (parsed.transport.traffic_class as u16).to_be();
     let checksum = Sum::from_partial(header.partial_sum).add16(length).add16(class).checksum();
-    frame.set(LINK + 1, parsed.transport.traffic_class)?;
-    frame.set(LINK + 2, length)?;
-    frame.set(LINK + 10, checksum)
+    head.set(LINK + 1, parsed.transport.traffic_class);
+    head.set(LINK + 2, length);
+    head.set(LINK + 10, checksum);
 }
 
 /// Fills in the outer IPv6 header at `LINK`.
 #[inline(always)]
-fn finish_ipv6<const LINK: usize>(frame: &Frame, parsed: &Parsed, overhead: usize) -> Result<(), Unwritable> {
-    frame.set(LINK, (6_u32 << 28 | (parsed.transport.traffic_class as u32) << 20).to_be())?;
-    frame.set(LINK + 4, ((parsed.transport.ip_bytes + overhead) as u16).to_be())
+fn finish_ipv6<const LINK: usize, const BYTES: usize>(head: &Head<BYTES>, parsed: &Parsed, overhead: usize) {
+    head.set(LINK, (6_u32 << 28 | (parsed.transport.traffic_class as u32) << 20).to_be());
+    head.set(LINK + 4, ((parsed.transport.ip_bytes + overhead) as u16).to_be());
 }
 
 #[inline(always)]
-fn in_ipv4<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
-    let frame = wrap::<LINK, BYTES>(frame, header, parsed)?;
-    finish_ipv4::<LINK>(&frame, header, parsed, IPV4)?;
-    Ok(frame)
+fn in_ipv4<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<(), Unwritable> {
+    let head = wrapped::<BYTES>(frame, header, parsed)?;
+    finish_ipv4::<LINK, BYTES>(&head, header, parsed, IPV4);
+    Ok(())
 }
 
 #[inline(always)]
-fn in_ipv6<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
-    let frame = wrap::<LINK, BYTES>(frame, header, parsed)?;
-    finish_ipv6::<LINK>(&frame, parsed, 0)?;
-    Ok(frame)
+fn in_ipv6<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<(), Unwritable> {
+    let head = wrapped::<BYTES>(frame, header, parsed)?;
+    finish_ipv6::<LINK, BYTES>(&head, parsed, 0);
+    Ok(())
 }
 
 #[inline(always)]
-fn in_gue4<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
-    let frame = wrap::<LINK, BYTES>(frame, header, parsed)?;
-    finish_ipv4::<LINK>(&frame, header, parsed, IPV4 + GUE)?;
-    frame.set(LINK + IPV4, entropy_port(parsed))?;
+fn in_gue4<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<(), Unwritable> {
+    let head = wrapped::<BYTES>(frame, header, parsed)?;
+    finish_ipv4::<LINK, BYTES>(&head, header, parsed, IPV4 + GUE);
+    head.set(LINK + IPV4, entropy_port(parsed));
     // RFC 768: no checksum; the inner packet has its own.
-    frame.set(LINK + IPV4 + 4, ((parsed.transport.ip_bytes + GUE) as u16).to_be())?;
-    Ok(frame)
+    head.set(LINK + IPV4 + 4, ((parsed.transport.ip_bytes + GUE) as u16).to_be());
+    Ok(())
 }
 
 #[inline(always)]
-fn in_gue6<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
+fn in_gue6<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -> Result<(), Unwritable> {
     let inner = inner_sum(&frame, parsed);
-    let frame = wrap::<LINK, BYTES>(frame, header, parsed)?;
-    finish_ipv6::<LINK>(&frame, parsed, GUE)?;
+    let head = wrapped::<BYTES>(frame, header, parsed)?;
+    finish_ipv6::<LINK, BYTES>(&head, parsed, GUE);
     let udp = LINK + IPV6;
     let source = entropy_port(parsed);
     let length = ((parsed.transport.ip_bytes + GUE) as u16).to_be();
-    frame.set(udp, source)?;
-    frame.set(udp + 4, length)?;
-    let Some(inner) = inner else { return Ok(frame) };
-    let target: u16 = frame.get(udp + 2).ok_or(Unwritable)?;
-    let gue: u32 = frame.get(udp + 8).ok_or(Unwritable)?;
+    head.set(udp, source);
+    head.set(udp + 4, length);
+    let Some(inner) = inner else { return Ok(()) };
+    let target: u16 = head.get(udp + 2);
+    let gue: u32 = head.get(udp + 8);
     let outer = Sum::from_partial(header.partial_sum).add16(length).add16(length).add16(source).add16(target).add32(gue);
     let checksum = outer.add(inner).checksum();
-    frame.set(udp + 6, if checksum == 0 { 0xffff } else { checksum })?;
-    Ok(frame)
+    head.set(udp + 6, if checksum == 0 { 0xffff } else { checksum });
+    Ok(())
 }
 
 /// A source port from 49 152 up by which routers and network cards spread flows.

@@ -74,6 +74,12 @@ impl Frame {
         Ok(())
     }
 
+    /// Its first `BYTES` bytes for writing, checked once for all of them. Not to be kept when the frame is resized.
+    #[inline(always)]
+    pub(crate) fn head<const BYTES: usize>(&self) -> Result<Head<BYTES>, Unwritable> {
+        Ok(Head { start: self.at::<[u8; BYTES]>(0).ok_or(Unwritable)?.cast() })
+    }
+
     /// The sum over `BYTES` bytes from `offset` on, a multiple of four.
     #[inline(always)]
     pub(crate) fn sum<const BYTES: usize>(&self, offset: usize) -> Result<Sum, Unwritable> {
@@ -115,6 +121,33 @@ impl Frame {
             }
         }
         Ok(self)
+    }
+}
+
+/// The first bytes of a frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Head<const BYTES: usize> {
+    start: *mut u8,
+}
+
+impl<const BYTES: usize> Head<BYTES> {
+    /// Writes `value` at `offset`, a constant: nothing is left of the check in the program.
+    #[inline(always)]
+    pub(crate) fn set<T: Pod>(&self, offset: usize, value: T) {
+        if offset + size_of::<T>() <= BYTES {
+            // SAFETY: within what `Frame::head` checked. The machine and the verifier allow any alignment of packet memory.
+            unsafe { *self.start.add(offset).cast::<T>() = value };
+        }
+    }
+
+    /// Reads at `offset`, a constant as well; beyond the end, zeros.
+    #[inline(always)]
+    pub(crate) fn get<T: Pod>(&self, offset: usize) -> T {
+        if offset + size_of::<T>() <= BYTES {
+            // SAFETY: as in `set`.
+            return unsafe { *self.start.add(offset).cast::<T>() };
+        }
+        T::zeroed()
     }
 }
 

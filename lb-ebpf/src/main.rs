@@ -67,7 +67,9 @@ pub(crate) fn weir(ctx: XdpContext) -> u32 {
     }
     let Some((scratch, outcome)) = stage::workspace() else { return xdp_action::XDP_PASS };
     if fast & fast::LEFT != 0 {
-        return perform(ctx.ctx, fast & !fast::LEFT, scratch, outcome);
+        let wanted = fast & !fast::LEFT;
+        let wanted = if wanted == act::GO_ON_OPEN { stage::weir_open(ctx.ctx, scratch, outcome) } else { wanted };
+        return perform(ctx.ctx, wanted, scratch, outcome);
     }
     match stage::weir_parse(ctx.ctx, scratch) {
         stage::OURS => {}

@@ -40,6 +40,13 @@ pub(crate) fn workspace() -> Option<(&'static mut Scratch, &'static mut Outcome)
 }
 
 impl Scratch {
+    /// Takes what was found elsewhere than in [`weir_parse`].
+    #[inline(always)]
+    fn keep(&mut self, parsed: &Parsed) {
+        // SAFETY: a scratch is as large as a `Parsed`.
+        unsafe { *core::ptr::from_mut(self).cast::<Parsed>() = *parsed };
+    }
+
     /// What [`weir_parse`] found.
     #[inline(always)]
     pub(crate) fn parsed(&self) -> &Parsed {
@@ -173,9 +180,17 @@ pub(crate) extern "C" fn weir_fast6(context: *mut xdp_md) -> u32 {
 #[inline(always)]
 pub(crate) fn leave(parsed: &Parsed, decision: &Decision) -> u32 {
     let Some((scratch, outcome)) = workspace() else { return act::PASS };
-    // SAFETY: the workspace is as large as its type says.
-    unsafe { *core::ptr::from_mut(scratch).cast::<Parsed>() = *parsed };
+    scratch.keep(parsed);
     outcome.take(decision)
+}
+
+/// Leaves the opening of a NAT flow to the stage that does it. Returns one of [`act`].
+#[inline(always)]
+pub(crate) fn leave_open(parsed: &Parsed, service: ServiceId) -> u32 {
+    let Some((scratch, outcome)) = workspace() else { return act::PASS };
+    scratch.keep(parsed);
+    outcome.service = service.0 as u32;
+    act::GO_ON_OPEN
 }
 
 /// Parses the frame into `scratch`, which is written only for [`OURS`].

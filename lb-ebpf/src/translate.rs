@@ -68,9 +68,9 @@ pub(crate) fn request(frame: Frame, delivery: &Delivery, index: FlowIndex, parse
 #[inline(always)]
 pub(crate) fn relink(frame: Frame, header: &Header, parsed: &Parsed) -> Result<Frame, Unwritable> {
     if header.link_bytes as usize == PLAIN_LINK {
-        forward::wrap::<PLAIN_LINK, PLAIN_LINK>(frame, header, parsed)
+        forward::wrap::<PLAIN_LINK>(frame, header, parsed)
     } else {
-        forward::wrap::<TAGGED_LINK, TAGGED_LINK>(frame, header, parsed)
+        forward::wrap::<TAGGED_LINK>(frame, header, parsed)
     }
 }
 
