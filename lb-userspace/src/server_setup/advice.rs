@@ -137,6 +137,7 @@ mod tests {
             master: None,
             lower: None,
             lower_is_elsewhere: false,
+            xdp: None,
         }
     }
 

@@ -17,6 +17,7 @@ fn link(name: &str, ifindex: u32) -> Link {
         master: None,
         lower: None,
         lower_is_elsewhere: false,
+        xdp: None,
     }
 }
 
