@@ -7,6 +7,7 @@
 //! | `control` | desired state, plan, operations | `config`, `balance` |
 //! | `dataplane` | the only user of aya | `control` |
 //! | `netlink` | the kernel's links, routes, neighbours and addresses | – |
+//! | `server_setup` | prepares a server for dsr, ipip and gue | `dataplane`, `netlink` |
 //! | `runtime` | wiring of the daemon | all of these |
 //! | `cli` | the operator's commands | all |
 
@@ -16,3 +17,4 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod netlink;
+pub mod server_setup;

@@ -1,6 +1,7 @@
 //! The operator's commands, one file each. A command writes data to stdout and words for people to stderr, both given as `impl Write`.
 
 pub mod check;
+pub mod server_setup;
 
 /// How a command shows what it has to say: `-o`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]

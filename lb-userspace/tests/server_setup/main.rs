@@ -2,4 +2,6 @@
 #![allow(missing_docs)]
 
 mod frames;
+mod host;
+mod lab;
 mod opened;
