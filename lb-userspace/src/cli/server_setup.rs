@@ -65,8 +65,11 @@ struct Add {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 enum Mode {
+    /// As the client sent them.
     Dsr,
+    /// Inside IP, any family in any.
     Ipip,
+    /// Inside UDP (GUE), any family in any.
     Gue,
 }
 

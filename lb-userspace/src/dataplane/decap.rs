@@ -114,7 +114,7 @@ impl Decapsulator {
 pub fn start_decap(pins: &PinDir, interface: &str, settings: DecapSettings, vips: &BTreeSet<IpAddr>) -> Result<(), DecapError> {
     attach::interface_index(interface)?;
     pins.create()?;
-    let lock = pins.lock()?;
+    let lock = pins.lock_in_turn()?;
     if attached(pins)?.contains(&(interface.to_owned(), LinkState::Attached)) {
         let map = pinned(pins, naming::DECAP_VIPS, Access::ReadWrite)?;
         return set_vips(HashMap::try_from(map).map_err(unusable(naming::DECAP_VIPS))?, vips);
@@ -147,7 +147,7 @@ pub fn stop_decap(pins: &PinDir) -> Result<(), PinDirError> {
         return pins.remove_directory();
     }
     pins.check_bpf_fs()?;
-    let _lock = pins.lock()?;
+    let _lock = pins.lock_in_turn()?;
     remove_pins(pins)?;
     pins.remove_directory()
 }

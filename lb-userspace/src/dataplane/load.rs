@@ -389,8 +389,22 @@ pub(crate) fn program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'
 /// Hands a program of the object to the kernel.
 pub(crate) fn load_program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, LoadError> {
     let program = program(object, name)?;
-    program.load().map_err(|error| refusal_of_program(name, error))?;
+    let mut loaded = program.load();
+    for _ in 1..LOADS_MAX {
+        if !loaded.as_ref().is_err_and(is_interrupted) {
+            break;
+        }
+        loaded = program.load();
+    }
+    loaded.map_err(|error| refusal_of_program(name, error))?;
     Ok(program)
+}
+
+/// The verifier gives up when the process has a signal to take (linux kernel/bpf/verifier.c, `do_check`); libbpf tries as often.
+const LOADS_MAX: u32 = 5;
+
+fn is_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.kind() == io::ErrorKind::WouldBlock)
 }
 
 fn refusal_of_program(program: &'static str, error: ProgramError) -> LoadError {

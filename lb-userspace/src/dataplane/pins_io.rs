@@ -143,9 +143,21 @@ impl PinDir {
     /// # Errors
     /// [`PinDirError::InUse`] if another process has it.
     pub(crate) fn lock(&self) -> Result<PinLock, PinDirError> {
+        self.lock_by(FlockOperation::NonBlockingLockExclusive)
+    }
+
+    /// Takes the directory for this process, after commands that have it for a moment.
+    ///
+    /// # Errors
+    /// [`PinDirError::Io`].
+    pub(crate) fn lock_in_turn(&self) -> Result<PinLock, PinDirError> {
+        self.lock_by(FlockOperation::LockExclusive)
+    }
+
+    fn lock_by(&self, operation: FlockOperation) -> Result<PinLock, PinDirError> {
         let directory =
             open(&self.path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| self.io(&self.path, errno.into()))?;
-        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+        match flock(&directory, operation) {
             Ok(()) => Ok(PinLock { _directory: directory }),
             Err(Errno::WOULDBLOCK) => Err(PinDirError::InUse { path: self.path.clone() }),
             Err(errno) => Err(self.io(&self.path, errno.into())),

@@ -1,7 +1,13 @@
 //! Reads the host, makes the changes of a record and takes them back.
-#![allow(clippy::disallowed_methods, reason = "runs the netlink socket to completion")]
+#![allow(clippy::disallowed_methods, reason = "runs the netlink socket to completion, and waits for the kernel")]
 
-use std::{collections::BTreeSet, io, net::IpAddr, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    io,
+    net::IpAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use thiserror::Error;
 
@@ -16,9 +22,14 @@ use crate::{
     dataplane::{DecapError, PinDir, PinDirError, attached, decap_counts, start_decap, stop_decap},
     netlink::{
         AddressError, Link, Netlink, OpenError, RequestError,
+        routes::Route,
         sysctl_io::{self, SysctlError},
     },
 };
+
+/// How long the kernel may take to make an address local; milliseconds, when it is idle.
+const LOCAL_TIMEOUT: Duration = Duration::from_secs(5);
+const LOCAL_POLL: Duration = Duration::from_millis(2);
 
 /// Where a setup keeps what outlives the command.
 #[derive(Clone, Debug)]
@@ -59,6 +70,12 @@ pub enum SetupError {
     /// The loopback interface has gone.
     #[error("this host has no loopback interface")]
     NoLoopback,
+    /// A rule or route stands before the address.
+    #[error("packets for {vip} are not taken though it is an address of this host\nhint: see ip route get {vip} and ip rule")]
+    NotLocal {
+        /// The VIP.
+        vip: IpAddr,
+    },
     /// No event loop.
     #[error("failed to start an event loop")]
     Runtime(#[source] io::Error),
@@ -155,8 +172,24 @@ async fn make(netlink: &mut Netlink, places: &Places, record: &Record, facts: &F
             added => added?,
         }
     }
+    until_local(netlink, &record.added).await?;
     if let (Some(settings), Way::Xdp) = (record.tunnel.decap_settings(), record.way) {
         start_decap(&PinDir::at(&places.pins), &record.interface, settings, &record.vips).map_err(Box::new)?;
+    }
+    Ok(())
+}
+
+/// Waits until packets for these addresses are taken: the kernel makes an IPv6 address local some time after it has added it (linux
+/// net/ipv6/addrconf.c, `addrconf_dad_work`).
+async fn until_local(netlink: &mut Netlink, vips: &BTreeSet<IpAddr>) -> Result<(), SetupError> {
+    let deadline = Instant::now() + LOCAL_TIMEOUT;
+    for &vip in vips {
+        while netlink.route(vip).await? != Route::Local {
+            if Instant::now() > deadline {
+                return Err(SetupError::NotLocal { vip });
+            }
+            tokio::time::sleep(LOCAL_POLL).await;
+        }
     }
     Ok(())
 }

@@ -72,7 +72,7 @@ fn tunnelled_packets_reach_sockets_on_the_vips_and_remove_leaves_nothing() {
         let counted = out.lines().find(|line| line.starts_with("decapsulated")).unwrap();
         assert_eq!(counted.split_whitespace().nth(1), Some("8"), "{out}");
 
-        assert_eq!(lab.weir("remove").0, Exit::Fine);
+        lab.remove();
         assert_eq!(lab.state(), before);
         let (exit, out, _) = lab.weir("remove");
         assert_eq!((exit, out.as_str()), (Exit::Fine, "nothing was set up\n"));
@@ -90,7 +90,7 @@ fn an_interface_without_native_xdp_opens_tunnels_in_generic_mode() {
     lab.add(&format!("{VIPS} --interface br0 --mode gue"));
     assert!(ip("link show br0").contains("xdpgeneric"));
     serves(&lab, in_gue_of(0));
-    lab.weir("remove");
+    lab.remove();
     assert!(!ip("link show br0").contains("xdp"));
 }
 
@@ -178,7 +178,7 @@ fn vips_are_added_to_a_setup_and_what_is_missing_is_made_again() {
     lab.add("--vip 192.0.2.1 --interface eth0 --mode ipip");
     assert_eq!(lab.weir("status").0, Exit::Fine);
     serves(&lab, in_ipip);
-    lab.weir("remove");
+    lab.remove();
     assert_eq!(lab.state(), before);
 }
 
@@ -223,7 +223,7 @@ fn a_setup_survives_the_interface_it_was_for() {
     lab.add(&format!("{VIPS} --interface eth0 --mode gue"));
     ip("link del eth0");
     assert_eq!(lab.weir("status").0, Exit::Refused);
-    assert_eq!(lab.weir("remove").0, Exit::Fine);
+    lab.remove();
     assert!(!lab.pins().exists() && !lab.record().exists());
     assert_eq!((setting_of("all", "arp_ignore").as_str(), ip("-o address show dev lo").contains("192.0.2.1")), ("0", false));
 }

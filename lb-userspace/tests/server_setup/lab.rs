@@ -93,6 +93,8 @@ impl Lab {
         ip(&format!("address replace 10.9.0.1/24 dev {interface}"));
         ip(&format!("address replace fd09::1/64 dev {interface} nodad"));
         ip(&format!("address replace fe80::1/64 dev {interface} nodad"));
+        // The kernel makes IPv6 addresses local some time after it has added them.
+        until("addresses are local", || ["fd09::1", "fe80::1"].iter().all(|own| ip("-6 route show table local").contains(own)));
         ip(&format!("route replace default via 10.9.0.9 dev {interface}"));
         ip(&format!("-6 route replace default via fd09::9 dev {interface}"));
     }
@@ -145,6 +147,11 @@ impl Lab {
         let (exit, out, err) = self.weir(&format!("add {words}"));
         assert_eq!((exit, err.as_str()), (Exit::Fine, ""), "{words}: {out}");
         out
+    }
+
+    pub(crate) fn remove(&self) {
+        let (exit, _, err) = self.weir("remove");
+        assert_eq!((exit, err.as_str()), (Exit::Fine, ""));
     }
 
     pub(crate) fn record(&self) -> PathBuf {

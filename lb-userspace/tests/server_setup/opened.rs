@@ -89,7 +89,10 @@ fn ipip_of_all_families_is_opened_behind_any_tags() {
     assert_eq!(server.count(Decap::Decapsulated), 24);
 }
 
-fn combinations() -> Vec<(Vec<u8>, (IpAddr, IpAddr), Vec<u8>)> {
+/// Link header, outer ends and inner packet.
+type Combination = (Vec<u8>, (IpAddr, IpAddr), Vec<u8>);
+
+fn combinations() -> Vec<Combination> {
     let mut all = Vec::new();
     for link in links() {
         for ends in outer_ends() {
