@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use lb_userspace::{
-    cli::{self, Exit, Format, check::check, doctor::doctor, explain, status::status, stop::stop},
+    cli::{self, Exit, Format, check::check, doctor::doctor, explain, server_setup, status::status, stop::stop},
     runtime,
 };
 use tracing_subscriber::EnvFilter;
@@ -75,6 +75,8 @@ enum Action {
         #[command(flatten)]
         config: ConfigPath,
     },
+    /// Prepares this machine to be a server of a pool that forwards by dsr, ipip or gue.
+    ServerSetup(server_setup::Args),
     /// Examines this machine.
     Doctor {
         #[command(flatten)]
@@ -108,6 +110,7 @@ fn perform(action: Action) -> io::Result<Exit> {
         Action::Status { config, output } => status(&config.config, output.format, now_ms(), &mut out, &mut err),
         Action::Explain { config, packet, output } => explain::explain(&config.config, &packet, output.format, &mut out, &mut err),
         Action::Stop { config } => stop(&config.config, &mut out, &mut err),
+        Action::ServerSetup(arguments) => server_setup::run(&arguments, &mut out, &mut err),
         Action::Doctor { config, output } => doctor(&config.config, output.format, &mut out),
     }
 }

@@ -1,8 +1,9 @@
-//! Every way of forwarding, each with a VIP of its own: HTTP on port 80, the echo servers on 7000 TCP and UDP.
+//! Every way of forwarding, each with a VIP of its own: HTTP on port 80, the echo servers on 7000 TCP and UDP. A server opens one kind of tunnel, so
+//! what is asked for is one of the lists here.
 
 use std::{fmt, net::SocketAddr};
 
-use crate::lab::{Family, Host, Nginx, TcpServer, Topology, UdpServer};
+use crate::lab::{Family, Host, Nginx, ServerSetup, TcpServer, Topology, UdpServer};
 
 /// nginx.
 pub const WEB: u16 = 80;
@@ -27,29 +28,27 @@ const fn mode(forward: &'static str, vip: Family, server: Family) -> Mode {
 }
 
 impl Mode {
-    /// Those that need no tunnel.
+    /// Without a tunnel.
     pub const PLAIN: &'static [Self] = &[
         mode("nat", Family::V4, Family::V4),
         mode("nat", Family::V6, Family::V6),
         mode("dsr", Family::V4, Family::V4),
         mode("dsr", Family::V6, Family::V6),
     ];
-    /// Those that do.
-    pub const TUNNELS: &'static [Self] = &[
+    /// IP in IP.
+    pub const IPIP: &'static [Self] = &[
         mode("ipip", Family::V4, Family::V4),
         mode("ipip", Family::V6, Family::V6),
         mode("ipip", Family::V4, Family::V6),
         mode("ipip", Family::V6, Family::V4),
+    ];
+    /// IP in UDP.
+    pub const GUE: &'static [Self] = &[
         mode("gue", Family::V4, Family::V4),
         mode("gue", Family::V6, Family::V6),
         mode("gue", Family::V4, Family::V6),
         mode("gue", Family::V6, Family::V4),
     ];
-
-    /// All.
-    pub fn all() -> Vec<Self> {
-        [Self::PLAIN, Self::TUNNELS].concat()
-    }
 
     /// Bytes that the mode puts before a packet.
     pub fn overhead(self) -> usize {
@@ -91,6 +90,7 @@ pub fn vip(lab: &Topology, modes: &[Mode], index: usize, port: u16) -> SocketAdd
 /// What runs on a server.
 #[derive(Debug)]
 pub struct Served {
+    _setup: Option<ServerSetup>,
     _nginx: Nginx,
     _tcp: TcpServer,
     _udp: UdpServer,
@@ -103,12 +103,16 @@ pub fn serve(lab: &Topology, modes: &[Mode]) -> anyhow::Result<Vec<Served>> {
 
 fn serve_on(host: &Host, name: &str, lab: &Topology, modes: &[Mode]) -> anyhow::Result<Served> {
     let mut listen: Vec<SocketAddr> = Family::ALL.map(|family| SocketAddr::new(host.address(family), ECHO)).into();
-    for index in (0..modes.len()).filter(|index| modes[*index].holds_vip()) {
-        let vip = vip(lab, modes, index, ECHO);
-        host.hold(vip.ip())?;
-        listen.push(vip);
+    let held: Vec<_> = (0..modes.len()).filter(|index| modes[*index].holds_vip()).map(|index| vip(lab, modes, index, ECHO)).collect();
+    listen.extend(&held);
+    let addresses: Vec<_> = held.iter().map(SocketAddr::ip).collect();
+    let tunnel = modes.iter().find(|mode| mode.overhead() > 0);
+    let setup = tunnel.map(|mode| ServerSetup::add(host, mode.forward, &addresses)).transpose()?;
+    if setup.is_none() {
+        addresses.iter().try_for_each(|address| host.hold(*address))?;
     }
     Ok(Served {
+        _setup: setup,
         _nginx: Nginx::start(&host.namespace, name, WEB)?,
         _tcp: TcpServer::start(&host.namespace, name, ECHO)?,
         _udp: UdpServer::start_at(&host.namespace, name, &listen)?,

@@ -66,6 +66,12 @@ fn a_server_that_answers_past_the_node_hears_a_router_beyond_the_client() {
     servers_hear_a_router_beyond_the_client(Shape::Routed, Mode::PLAIN);
 }
 
+#[test]
+fn a_server_behind_a_tunnel_hears_a_router_beyond_the_client() {
+    servers_hear_a_router_beyond_the_client(Shape::TwoArmed, Mode::IPIP);
+    servers_hear_a_router_beyond_the_client(Shape::Routed, Mode::GUE);
+}
+
 /// Sends a checked datagram of `bytes` from a socket, again where the answer does not come, and tells who answered and after how many tries.
 fn ask(socket: &UdpSocket, number: u64, bytes: usize) -> io::Result<(String, u32)> {
     let message = Message::filled(77, number, bytes - HEADER_BYTES);
@@ -123,6 +129,13 @@ fn datagrams_of_every_size_arrive_whole_at_one_server() {
 #[test]
 fn datagrams_of_every_size_arrive_whole_past_the_node() {
     datagrams_of_every_size_arrive(Shape::Routed, Mode::PLAIN, 0);
+}
+
+#[test]
+fn datagrams_of_every_size_arrive_whole_through_tunnels() {
+    // Once the first has been found too big, the client fragments.
+    datagrams_of_every_size_arrive(Shape::TwoArmed, Mode::IPIP, 1);
+    datagrams_of_every_size_arrive(Shape::Routed, Mode::GUE, 1);
 }
 
 /// Echo requests with these numbers of bytes, and whether all were answered.
