@@ -464,16 +464,19 @@ pub fn open<T: Tables>(tables: &T, ingress: &Ingress, id: ServiceId, parsed: &Pa
     }
 }
 
-/// Whether a client's packet begins a new flow although one of its addresses and ports is known: a SYN after that one has ended, or toward a
-/// server that takes no new connections.
+/// Whether a client's packet begins a new flow although one of its addresses and ports is known: a SYN or datagram after that one has ended, or
+/// a SYN toward a server that takes no new connections.
 #[inline(always)]
 fn reopens<T: Tables>(tables: &T, service: &Service, transport: &Transport, found: nat::Found, flow: &NatFlow) -> bool {
-    if !transport.is_syn() {
+    if transport.protocol == protocol::TCP && !transport.is_syn() {
         return false;
     }
-    let takes_none =
-        MemberId::new(flow.member).and_then(|id| tables.member(id)).is_none_or(|cell| MemberWord(cell.load()).is(MemberWord::NO_NEW));
-    takes_none || nat::reopens(found, true, service.idle_s, tables.tick())
+    nat::reopens(found, service.idle_s, tables.tick()) || (transport.is_syn() && takes_none(tables, flow))
+}
+
+#[inline(always)]
+fn takes_none<T: Tables>(tables: &T, flow: &NatFlow) -> bool {
+    MemberId::new(flow.member).and_then(|id| tables.member(id)).is_none_or(|cell| MemberWord(cell.load()).is(MemberWord::NO_NEW))
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use crate::{
     packet::tcp,
     place,
     reason::Note,
-    tables::{Cell, CellLine, Tables},
+    tables::{Cell, CellLine, Tables, take_empty},
     words::{FlowState, FlowWord, MemberId, MemberWord, ServiceId, Tick},
 };
 
@@ -109,23 +109,13 @@ pub fn insert<T: Tables>(tables: &T, service: ServiceId, hash: Hash, member: Mem
     let word = FlowWord::new(hash.tag, member, state, now);
     let first = tables.flow_line(place::first_line(hash, mask)).ok_or(NoRoom)?;
     let second = tables.flow_line(place::second_line(hash, mask)).ok_or(NoRoom)?;
-    if take_empty(first, word) || take_empty(second, word) || take_idle(tables, first, word, now) || take_idle(tables, second, word, now) {
+    if take_empty(first, second, word.0) || take_idle(tables, first, word, now) || take_idle(tables, second, word, now) {
         return Ok(());
     }
     if let Some(touch) = tables.touch(service) {
         touch.store(now as u64);
     }
     Err(NoRoom)
-}
-
-#[inline(always)]
-fn take_empty<C: Cell>(line: &CellLine<C>, word: FlowWord) -> bool {
-    for cell in line {
-        if cell.load() == 0 && cell.replace(0, word.0) {
-            return true;
-        }
-    }
-    false
 }
 
 #[inline(always)]

@@ -350,12 +350,9 @@ pub fn refresh<T: Tables>(tables: &T, found: Found, side: Side, is_tcp: bool, tc
     }
 }
 
-/// Whether a packet of a found flow opens another connection instead: a SYN after the flow has ended.
+/// Whether a SYN or datagram of a found flow opens another instead: after that has ended or timed out.
 #[inline(always)]
-pub const fn reopens(found: Found, is_syn: bool, idle_s: u32, now: Tick) -> bool {
-    if !is_syn {
-        return false;
-    }
+pub const fn reopens(found: Found, idle_s: u32, now: Tick) -> bool {
     match found.word.state() {
         PortState::Closed | PortState::Resting => true,
         PortState::Free

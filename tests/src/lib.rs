@@ -5,6 +5,7 @@
 //! | `bench` | the packet path timed |
 //! | `demo` | the demonstration |
 //! | `fixture` | packets run through the real program |
+//! | `frames` | ? |
 //! | `lab` | network namespaces, cables, topologies, the servers and clients in them, the daemon under test |
 //! | `modes` | ? |
 //! | `peer` | the traffic of the binary `weir-peer`: connections that notice a lost or changed byte |
@@ -17,6 +18,7 @@
 pub mod bench;
 pub mod demo;
 pub mod fixture;
+pub mod frames;
 pub mod lab;
 pub mod modes;
 pub mod peer;

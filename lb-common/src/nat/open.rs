@@ -6,15 +6,15 @@ use crate::{
     maps::{CHUNK_PENDING, NatFlow, NatPlane, Service},
     place,
     reason::{Drop, Note},
-    tables::{Cell, CellLine, Step, Tables},
+    tables::{Cell, CellLine, Step, Tables, take_empty},
     words::{ServiceId, Tick},
 };
 
 /// Lines of eight port words that are searched for a port before a plane is given another chunk.
-const LINES_BEFORE_GROWTH: u32 = 2;
+const LINES_BEFORE_GROWTH: u32 = 4;
 
-/// Lines that are searched when the plane can grow no more.
-const LINES_WHEN_FULL: u32 = 48;
+/// Lines that are searched when the plane can grow no more: enough for 64 000 flows on 64 512 ports.
+const LINES_WHEN_FULL: u32 = 128;
 
 /// Lines of port words to a chunk.
 const LINES_PER_CHUNK: u32 = crate::maps::PORTS_PER_CHUNK / 8;
@@ -139,7 +139,10 @@ impl Claimed {
     }
 }
 
-/// Claims a port of a plane in one of some consecutive lines, from where `start` points on.
+/// Claims a port of a plane in one of some lines, which `start` points at.
+///
+/// The lines lie far apart: those of the plane's first chunks are all full while the newest are empty, so that a search of neighbours would
+/// find none at half the load.
 #[inline(always)]
 pub fn claim_port<T: Tables>(tables: &T, plane_index: u16, start: u32, span: Span, terms: Terms, now: Tick) -> Claimed {
     let total = span.chunks * LINES_PER_CHUNK;
@@ -147,18 +150,35 @@ pub fn claim_port<T: Tables>(tables: &T, plane_index: u16, start: u32, span: Spa
     if total == 0 {
         return Claimed::NONE;
     }
-    let mut line = ((start as u64 * total as u64) >> 32) as u32;
+    let mut line = share_of(start, total);
+    let mut stride = stride_of(start.wrapping_mul(0x9e37_79b9), total);
     for turn in 0..LINES_WHEN_FULL {
         if turn >= span.lines {
             break;
+        }
+        // A stride near a simple fraction of the total goes in a small circle.
+        if turn == LINES_WHEN_FULL / 2 {
+            stride = stride_of(start.wrapping_mul(0x85eb_ca6b), total);
         }
         let claimed = search_line(tables, &plane, plane_index, line, terms, now);
         if claimed != Claimed::NONE {
             return claimed;
         }
-        line = if line + 1 < total { line + 1 } else { 0 };
+        line = if line + stride < total { line + stride } else { line + stride - total };
     }
     Claimed::NONE
+}
+
+/// The share of `total` that `hash` is of 2^32.
+#[inline(always)]
+const fn share_of(hash: u32, total: u32) -> u32 {
+    ((hash as u64 * total as u64) >> 32) as u32
+}
+
+/// An odd number below `total`, which is even.
+#[inline(always)]
+const fn stride_of(hash: u32, total: u32) -> u32 {
+    share_of(hash, total) | 1
 }
 
 /// The position of the plane's chunk number `ordinal`: the low range first.
@@ -262,8 +282,7 @@ fn enter<T: Tables>(tables: &T, hash: Hash, index: u32, now: Tick) -> bool {
     let word = tag_of(hash) << 24 | index as u64;
     take_same(first, word)
         || take_same(second, word)
-        || take_empty(first, word)
-        || take_empty(second, word)
+        || take_empty(first, second, word)
         || take_over(tables, first, word, now)
         || take_over(tables, second, word, now)
 }
@@ -274,16 +293,6 @@ fn take_same<C: Cell>(line: &CellLine<C>, word: u64) -> bool {
         let old = cell.load();
         if old != 0 && old >> 24 == word >> 24 {
             return cell.replace(old, word);
-        }
-    }
-    false
-}
-
-#[inline(always)]
-fn take_empty<C: Cell>(line: &CellLine<C>, word: u64) -> bool {
-    for cell in line {
-        if cell.load() == 0 && cell.replace(0, word) {
-            return true;
         }
     }
     false

@@ -1,0 +1,319 @@
+//! NAT flows: opened, found from both sides, reopened, closed, rested, and given up under pressure.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use lb_common::{
+    decide::{Decision, Ingress, Refusal, decide},
+    maps::Service,
+    packet::{protocol, tcp},
+    reason::{Drop, Note},
+    words::{MemberWord, ServiceId, SlotWord, Tick, VipWord},
+};
+use weir_tests::{
+    frames::{datagram, segment},
+    tables::{Arrays, PlaneSpec, ServiceSpec, Sizes},
+};
+
+const VIP: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const SNAT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+const SERVER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1));
+const SPARE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 2));
+const INGRESS: Ingress = Ingress { ifindex: 3, mac: [1, 2, 3] };
+const FIRST_CHUNK: u8 = 4;
+const NOW: Tick = 1000;
+const IDLE_S: Tick = 300;
+
+/// A service with one server, and a spare one that has no slots.
+struct World {
+    tables: Arrays,
+    service: ServiceId,
+    members: [lb_common::words::MemberId; 2],
+    kind: u8,
+}
+
+impl World {
+    fn new(kind: u8, chunks: u8, nat_lines: u32) -> Self {
+        let mut tables = Arrays::new(&Sizes { nat_lines, nat_chunks: u32::from(chunks) + 1, ..Sizes::default() });
+        tables.add_vip(VIP, VipWord::VIP);
+        tables.add_vip(SNAT, VipWord::SNAT);
+        let spec = if kind == protocol::TCP { ServiceSpec::tcp(VIP, 80) } else { ServiceSpec::udp(VIP, 80) };
+        let service = tables.add_service(&ServiceSpec { idle_s: IDLE_S, flags: Service::NAT, ..spec });
+        let mut member = |server, chunks| {
+            let plane = PlaneSpec { snat: SNAT, server, server_port: 8080, protocol: kind, first_chunk: FIRST_CHUNK, chunks };
+            let header = tables.add_nat_header(&[plane]);
+            tables.add_member(service, header)
+        };
+        let members = [member(SERVER, chunks), member(SPARE, 1)];
+        tables.fill_slots(service, SlotWord::new(Some(members[0]), None, 0));
+        Self { tables, service, members, kind }
+    }
+
+    fn tcp() -> Self {
+        Self::new(protocol::TCP, 4, 256)
+    }
+
+    fn frame(&self, from: SocketAddr, to: SocketAddr, flags: u8) -> Vec<u8> {
+        if self.kind == protocol::TCP { segment(from, to, flags) } else { datagram(from, to, b"?") }
+    }
+
+    fn decide(&self, from: SocketAddr, to: SocketAddr, flags: u8) -> Decision {
+        decide(&self.tables, &self.frame(from, to, flags)[..], &INGRESS).0
+    }
+
+    fn request(&self, client: SocketAddr, flags: u8) -> Result<u32, Drop> {
+        match self.decide(client, SocketAddr::new(VIP, 80), flags) {
+            Decision::NatRequest(_, index) => Ok(index),
+            Decision::Drop(Refusal { reason, .. }) => Err(reason),
+            other => panic!("{client}: {other:?}"),
+        }
+    }
+
+    /// The flow of what a server sends to a SNAT port.
+    fn reply(&self, server: IpAddr, snat_port: u16, flags: u8) -> Option<u32> {
+        match self.decide(SocketAddr::new(server, 8080), SocketAddr::new(SNAT, snat_port), flags) {
+            Decision::NatReply(index) => Some(index),
+            Decision::Pass => None,
+            other => panic!("port {snat_port}: {other:?}"),
+        }
+    }
+
+    fn answer(&self, index: u32, flags: u8) -> Option<u32> {
+        self.reply(SERVER, self.snat_port(index), flags)
+    }
+
+    fn snat_port(&self, index: u32) -> u16 {
+        u16::from_be(self.tables.nat_record(index).snat_port)
+    }
+
+    fn establish(&self, client: SocketAddr) -> Result<u32, Drop> {
+        let index = self.request(client, tcp::SYN)?;
+        assert_eq!(self.answer(index, tcp::SYN | tcp::ACK), Some(index));
+        assert_eq!(self.request(client, tcp::ACK), Ok(index));
+        Ok(index)
+    }
+
+    fn later(&self, seconds: Tick) {
+        self.tables.set_tick(NOW + seconds);
+    }
+}
+
+fn client(number: u32) -> SocketAddr {
+    SocketAddr::new(Ipv4Addr::from_bits(0x0a64_0000 + number / 50_000).into(), 1024 + (number % 50_000) as u16)
+}
+
+#[test]
+fn a_flow_is_found_from_both_sides() {
+    let world = World::tcp();
+    let index = world.establish(client(0)).unwrap();
+    let record = world.tables.nat_record(index);
+    assert_eq!(
+        (record.client.ip(), record.server.ip(), record.snat_port),
+        (client(0).ip(), SERVER, (4 << 8 | index as u16 & 0xff).to_be())
+    );
+    assert_eq!((record.ifindex, record.mac), (INGRESS.ifindex, INGRESS.mac));
+    assert_eq!(world.tables.noted(world.service, Note::NatOpened), 1);
+}
+
+#[test]
+fn what_belongs_to_no_flow_passes_or_is_refused() {
+    let world = World::tcp();
+    let index = world.establish(client(0)).unwrap();
+    assert_eq!(world.request(client(1), tcp::ACK), Err(Drop::NatNoFlow));
+    let port = world.snat_port(index);
+    assert_eq!((world.reply(SERVER, port ^ 1, tcp::ACK), world.reply(SPARE, port, tcp::ACK)), (None, None));
+}
+
+#[test]
+fn a_known_flow_keeps_its_server_when_the_slots_change() {
+    let world = World::tcp();
+    let index = world.establish(client(0)).unwrap();
+    world.tables.fill_slots(world.service, SlotWord::new(Some(world.members[1]), None, 0));
+    assert_eq!((world.request(client(0), tcp::ACK), world.request(client(0), tcp::SYN)), (Ok(index), Ok(index)));
+    assert_eq!(world.tables.nat_record(index).server.ip(), SERVER);
+}
+
+#[test]
+fn a_syn_toward_a_server_that_takes_none_opens_another_flow() {
+    let world = World::tcp();
+    let index = world.establish(client(0)).unwrap();
+    world.tables.set_member_state(world.members[0], MemberWord::NO_NEW);
+    world.tables.fill_slots(world.service, SlotWord::new(Some(world.members[1]), Some(world.members[0]), NOW));
+    assert_eq!(world.request(client(0), tcp::ACK), Ok(index));
+    let reopened = world.request(client(0), tcp::SYN).unwrap();
+    assert_eq!(world.tables.nat_record(reopened).server.ip(), SPARE);
+    assert_eq!((world.request(client(0), tcp::ACK), world.answer(index, tcp::ACK)), (Ok(reopened), Some(index)));
+}
+
+#[test]
+fn an_ended_connection_is_reopened_on_another_port() {
+    type Ending = fn(&World, u32);
+    let endings: [(&str, Ending); 3] = [
+        ("reset", |world, _| assert!(world.request(client(0), tcp::RST).is_ok())),
+        ("client first", |world, index| {
+            world.request(client(0), tcp::FIN | tcp::ACK).unwrap();
+            world.answer(index, tcp::FIN | tcp::ACK);
+        }),
+        ("server first", |world, index| {
+            world.answer(index, tcp::FIN | tcp::ACK);
+            world.request(client(0), tcp::FIN | tcp::ACK).unwrap();
+        }),
+    ];
+    for (name, end) in endings {
+        let world = World::tcp();
+        let first = world.establish(client(0)).unwrap();
+        end(&world, first);
+        assert_eq!(world.request(client(0), tcp::ACK), Ok(first), "{name}: the last acknowledgment");
+        let second = world.establish(client(0)).unwrap();
+        let is_other = world.tables.nat_record(second).snat_port != world.tables.nat_record(first).snat_port || second == first;
+        assert!(is_other, "{name}");
+        assert_eq!(world.request(client(0), tcp::ACK), Ok(second), "{name}");
+    }
+}
+
+/// Fills a plane of one chunk with flows that end in one way; when its first port is given again.
+fn given_again_after(kind: u8, end: impl Fn(&World, SocketAddr, u32)) -> Tick {
+    let world = World::new(kind, 1, 256);
+    for number in 0..256 {
+        let index = world.request(client(number), tcp::SYN).unwrap();
+        end(&world, client(number), index);
+    }
+    let is_given = |&seconds: &Tick| {
+        world.later(seconds);
+        world.request(client(1000 + seconds), tcp::SYN).is_ok()
+    };
+    (0..1000).find(is_given).expect("ports are given again")
+}
+
+#[test]
+fn a_port_rests_as_its_flow_ended() {
+    let answered = |world: &World, index: u32| assert!(world.answer(index, tcp::SYN | tcp::ACK).is_some());
+    let established = |world: &World, client: SocketAddr, index: u32| {
+        answered(world, index);
+        world.request(client, tcp::ACK).unwrap();
+    };
+    assert_eq!(given_again_after(protocol::TCP, |_, _, _| {}), 6, "no answer");
+    assert_eq!(given_again_after(protocol::TCP, |world, _, index| answered(world, index)), 9, "the handshake was not completed");
+    assert_eq!(given_again_after(protocol::TCP, established), IDLE_S + 1, "established");
+    let reset = given_again_after(protocol::TCP, |world, client, index| {
+        established(world, client, index);
+        world.answer(index, tcp::RST);
+    });
+    assert_eq!(reset, 0, "reset");
+    let client_first = given_again_after(protocol::TCP, |world, client, index| {
+        established(world, client, index);
+        world.request(client, tcp::FIN | tcp::ACK).unwrap();
+        world.answer(index, tcp::FIN | tcp::ACK);
+    });
+    assert_eq!(client_first, 0, "client first");
+    let server_first = given_again_after(protocol::TCP, |world, client, index| {
+        established(world, client, index);
+        world.answer(index, tcp::FIN | tcp::ACK);
+        world.request(client, tcp::FIN | tcp::ACK).unwrap();
+    });
+    assert_eq!(server_first, 61, "server first");
+    let half_closed = given_again_after(protocol::TCP, |world, client, index| {
+        established(world, client, index);
+        world.answer(index, tcp::FIN | tcp::ACK);
+    });
+    assert_eq!(half_closed, IDLE_S + 1, "half closed");
+    assert_eq!(given_again_after(protocol::UDP, |_, _, _| {}), IDLE_S + 31, "a datagram");
+}
+
+#[test]
+fn datagrams_after_the_timeout_are_a_new_flow() {
+    let world = World::new(protocol::UDP, 1, 64);
+    let first = world.request(client(0), 0).unwrap();
+    world.tables.set_member_state(world.members[0], MemberWord::NO_NEW | MemberWord::DOWN);
+    world.tables.fill_slots(world.service, SlotWord::new(Some(world.members[1]), None, 0));
+    world.later(IDLE_S);
+    assert_eq!(world.request(client(0), 0), Ok(first));
+    world.later(2 * IDLE_S + 1);
+    let second = world.request(client(0), 0).unwrap();
+    assert_eq!(world.tables.nat_record(second).server.ip(), SPARE);
+    assert_eq!(world.request(client(0), 0), Ok(second));
+}
+
+#[test]
+fn replies_to_an_earlier_use_of_a_port_reach_nobody() {
+    let world = World::new(protocol::TCP, 1, 64);
+    let first: Vec<u32> = (0..256).map(|number| world.request(client(number), tcp::SYN).unwrap()).collect();
+    world.later(10);
+    for number in 0..256 {
+        let index = world.request(client(1000 + number), tcp::SYN).unwrap();
+        let generation = world.tables.nat_record(index).generation;
+        assert_eq!((world.tables.nat_record(index).client.ip(), generation), (client(1000 + number).ip(), 2));
+    }
+    assert_eq!(first.len(), 256);
+    // The earlier clients' packets find no flow, though the directory may still hint at their records.
+    for number in 0..256 {
+        assert_eq!(world.request(client(number), tcp::ACK), Err(Drop::NatNoFlow), "client {number}");
+    }
+}
+
+#[test]
+fn no_two_live_flows_share_a_port_and_replies_find_each() {
+    let world = World::new(protocol::TCP, 16, 1024);
+    let flows: Vec<(u32, u32)> = (0..3500).map(|number| (number, world.establish(client(number)).unwrap())).collect();
+    let ports: std::collections::BTreeSet<u16> = flows.iter().map(|&(_, index)| world.snat_port(index)).collect();
+    assert_eq!(ports.len(), flows.len());
+    for (number, index) in flows {
+        assert_eq!(world.answer(index, tcp::ACK), Some(index));
+        let record = world.tables.nat_record(index);
+        assert_eq!(SocketAddr::new(record.client.ip(), u16::from_be(record.client_port)), client(number));
+    }
+}
+
+#[test]
+fn a_plane_serves_64_000_flows_at_a_time() {
+    let world = World::new(protocol::TCP, 252, 16_384);
+    let mut refused = 0;
+    for number in 0..64_000 {
+        if world.establish(client(number)).is_err() {
+            refused += 1;
+            // The client sends its SYN again a second later, and the search begins elsewhere.
+            world.later(refused);
+            assert_eq!(world.establish(client(number)).err(), None, "flow {number}");
+        }
+        assert!(number < 63_000 || refused < 5, "{refused} of {number}");
+        assert!(number > 63_000 || refused == 0, "flow {number} was refused");
+    }
+}
+
+#[test]
+fn a_full_plane_refuses_and_says_so() {
+    let world = World::new(protocol::TCP, 1, 64);
+    let given = (0..400).filter(|&number| world.request(client(number), tcp::SYN).is_ok()).count();
+    assert_eq!(given, 256);
+    assert_eq!(world.request(client(1000), tcp::SYN), Err(Drop::NatPortsFull));
+}
+
+#[test]
+fn the_directory_has_room_at_62_percent() {
+    // 65 536 words.
+    let world = World::new(protocol::TCP, 200, 8192);
+    let mut number = 0;
+    let (mut used, mut all) = world.tables.nat_directory_load();
+    while used * 100 < all * 62 {
+        assert_eq!(world.establish(client(number)).err(), None, "{used} of {all}");
+        number += 1;
+        if number % 1000 == 0 || number > 40_000 {
+            (used, all) = world.tables.nat_directory_load();
+        }
+    }
+}
+
+#[test]
+fn the_directory_has_room_at_62_percent_after_any_number_of_flows() {
+    // 1 280 ports for 2 048 words: every flow ends, ports are given again, and the directory has to keep up.
+    let world = World::new(protocol::TCP, 5, 256);
+    for number in 0..100_000 {
+        let index = world.establish(client(number)).unwrap();
+        if number % 1280 < 1200 {
+            world.answer(index, tcp::RST);
+        } else {
+            world.later(number / 1280 * 61);
+        }
+    }
+    let (used, all) = world.tables.nat_directory_load();
+    assert!(used * 100 <= all * 63, "{used} of {all}");
+}
