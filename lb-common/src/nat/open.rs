@@ -32,6 +32,8 @@ struct Claim {
     index: u32,
     position: u8,
     generation: u32,
+    /// Whether the port's record may be of an older flow that the directory still names.
+    was_used: bool,
 }
 
 /// Opens a flow and returns its record's index.
@@ -44,7 +46,9 @@ pub fn open<T: Tables>(tables: &T, service: &Service, opening: &mut Opening, pla
     let plane = tables.nat_plane(plane_index).ok_or(Drop::Inconsistent)?;
     let now = tables.tick();
     let claim = claim(tables, service, &plane, plane_index, opening.hash, now).ok_or(Drop::NatPortsFull)?;
-    forget(tables, claim.index);
+    if claim.was_used {
+        forget(tables, claim.index);
+    }
     let port = (claim.position as u16) << 8 | (claim.index & 0xff) as u16;
     let flow = &mut opening.flow;
     flow.plane = plane_index;
@@ -115,9 +119,9 @@ impl Terms {
 
 /// A claimed port or none, as a number: so that the kernel program can have the search verified once, as a function of numbers.
 ///
-/// | bits 63 | 55..32 | 31..8 | 7..0 |
-/// |---|---|---|---|
-/// | claimed | generation | record | position |
+/// | bits 63 | 62 | 55..32 | 31..8 | 7..0 |
+/// |---|---|---|---|---|
+/// | claimed | used before | generation | record | position |
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Claimed(pub u64);
 
@@ -125,8 +129,8 @@ impl Claimed {
     const NONE: Self = Self(0);
 
     #[inline(always)]
-    const fn new(index: u32, position: u8, generation: u32) -> Self {
-        Self(1 << 63 | (generation as u64) << 32 | (index as u64) << 8 | position as u64)
+    const fn new(index: u32, position: u8, generation: u32, was_used: bool) -> Self {
+        Self(1 << 63 | (was_used as u64) << 62 | (generation as u64) << 32 | (index as u64) << 8 | position as u64)
     }
 
     #[inline(always)]
@@ -135,7 +139,7 @@ impl Claimed {
             return None;
         }
         let generation = (self.0 >> 32) as u32 & PortWord::GENERATION_MASK;
-        Some(Claim { index: (self.0 >> 8) as u32 & 0xff_ffff, position: self.0 as u8, generation })
+        Some(Claim { index: (self.0 >> 8) as u32 & 0xff_ffff, position: self.0 as u8, generation, was_used: self.0 >> 62 & 1 != 0 })
     }
 }
 
@@ -201,10 +205,13 @@ fn search_line<T: Tables>(tables: &T, plane: &NatPlane, plane_index: u16, line: 
     if found == 0 {
         return Claimed::NONE;
     }
-    Claimed::new(first << 3 | (found >> 24) as u32 & 7, position, found as u32 & PortWord::GENERATION_MASK)
+    Claimed::new(first << 3 | (found >> 24) as u32 & 7, position, found as u32 & PortWord::GENERATION_MASK, found & WAS_USED != 0)
 }
 
-/// Claims a port in a line of port words: bit 32 set, its place, and its generation in the low 24 bits; 0 for none.
+/// In what [`claim_in_line`] returns: the port was not free but reusable.
+const WAS_USED: u64 = 1 << 33;
+
+/// Claims a port in a line of port words: bit 32 set, [`WAS_USED`], its place, and its generation in the low 24 bits; 0 for none.
 #[inline(always)]
 pub fn claim_in_line<T: Tables>(tables: &T, line: u32, terms: Terms, now: Tick) -> u64 {
     let Some(cells) = tables.nat_port_line(line) else { return 0 };
@@ -215,7 +222,8 @@ pub fn claim_in_line<T: Tables>(tables: &T, line: u32, terms: Terms, now: Tick) 
         }
         let generation = word.generation().wrapping_add(1) & PortWord::GENERATION_MASK;
         if cell.replace(word.0, PortWord::new(PortState::Claimed, generation, now).0) {
-            return 1 << 32 | (place as u64) << 24 | generation as u64;
+            let was_used = if word.state() == PortState::Free { 0 } else { WAS_USED };
+            return 1 << 32 | was_used | (place as u64) << 24 | generation as u64;
         }
     }
     0

@@ -57,7 +57,7 @@ pub fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 /// The clock of the machine's CPUs, and the counters, are each CPU's own.
-fn stay_on_one_cpu() -> anyhow::Result<()> {
+pub(crate) fn stay_on_one_cpu() -> anyhow::Result<()> {
     let mut cpus = CpuSet::new();
     cpus.set(rustix::thread::sched_getcpu());
     sched_setaffinity(None, &cpus).context("failed to stay on one CPU")

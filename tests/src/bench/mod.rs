@@ -5,6 +5,7 @@ pub mod cases;
 pub mod frame;
 pub mod harness;
 pub mod l4;
+pub mod live;
 pub mod report;
 pub mod world;
 

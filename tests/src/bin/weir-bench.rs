@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use weir_tests::bench::{harness, l4};
+use weir_tests::bench::{harness, l4, live};
 
 #[derive(Parser)]
 #[command(about = "What Weir's packet path costs")]
@@ -29,6 +29,8 @@ enum Bench {
         #[arg(long)]
         only: Option<String>,
     },
+    /// Frames that cross a machine: Weir's NAT beside nftables and plain forwarding, on one CPU.
+    Live,
     /// Loads the packet program with each of these sets of features, to see what the verifier says.
     Load {
         /// As in `Settings`.
@@ -39,12 +41,11 @@ enum Bench {
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
+    let harness = || cli.harness.clone().map_or_else(harness::default_object, Ok);
     let mut out = std::io::stdout();
     match cli.bench {
-        Bench::L4 { json, rounds, only } => {
-            let harness = cli.harness.map_or_else(harness::default_object, Ok)?;
-            l4::run(&l4::Options { harness, rounds, only, json }, &mut out)
-        }
+        Bench::L4 { json, rounds, only } => l4::run(&l4::Options { harness: harness()?, rounds, only, json }, &mut out),
+        Bench::Live => live::run(&harness()?, &mut out),
         Bench::Load { features } => l4::load_every(&features.into_iter().collect(), &mut out),
     }
 }
