@@ -5,9 +5,9 @@
 //! | `bench` | the packet path timed |
 //! | `demo` | the demonstration |
 //! | `fixture` | packets run through the real program |
-//! | `frames` | ? |
+//! | `frames` | frames made by hand for the tables in memory |
 //! | `lab` | network namespaces, cables, topologies, the servers and clients in them, the daemon under test |
-//! | `modes` | ? |
+//! | `modes` | a lab for each forward mode |
 //! | `peer` | the traffic of the binary `weir-peer`: connections that notice a lost or changed byte |
 //! | `random` | seeded random numbers |
 //! | `sim` | flows, servers and a daemon in virtual time, beside a full connection table |
