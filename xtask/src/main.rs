@@ -38,6 +38,12 @@ enum Task {
     },
     /// Show Weir balancing in a lab of network namespaces.
     Demo,
+    /// Time the packet path: `l4` by itself, `live` beside nftables and the kernel's forwarding.
+    Bench {
+        /// What `weir-bench` is told.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_value = "l4")]
+        arguments: Vec<String>,
+    },
     /// Keep a lab standing to try things in.
     #[command(subcommand)]
     Lab(lab::Command),
@@ -49,8 +55,14 @@ fn main() -> anyhow::Result<()> {
         Task::Check { deny } => check::run(deny),
         Task::Test { long } => suite::run(long),
         Task::Demo => lab::demo(),
+        Task::Bench { arguments } => bench(&arguments),
         Task::Lab(command) => lab::run(&command),
     }
+}
+
+fn bench(arguments: &[String]) -> anyhow::Result<()> {
+    let program = release::build()?.bench();
+    step::run(std::process::Command::new(program).args(arguments))
 }
 
 /// What `check` and `test` both run before any test.

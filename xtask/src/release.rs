@@ -21,6 +21,10 @@ impl Release {
         self.folder.join("weir-peer")
     }
 
+    pub(crate) fn bench(&self) -> PathBuf {
+        self.folder.join("weir-bench")
+    }
+
     pub(crate) fn lab(&self) -> PathBuf {
         self.folder.join("weir-lab")
     }
