@@ -458,7 +458,7 @@ pub fn mss_option<P: Packet + ?Sized>(packet: &P, l4: usize) -> Option<MssOption
         match kind {
             0 => return None,
             1 => at += 1,
-            2 => {
+            2 if length == 4 => {
                 let mss: u16 = packet.get(l4 + at + 2)?;
                 return Some(MssOption { offset: l4 + at + 2, mss: u16::from_be(mss), is_odd: at & 1 != 0 });
             }
@@ -468,3 +468,6 @@ pub fn mss_option<P: Packet + ?Sized>(packet: &P, l4: usize) -> Option<MssOption
     }
     None
 }
+
+#[cfg(test)]
+mod tests;
