@@ -176,3 +176,6 @@ fn proven_idle_s<T: Tables>(tables: &T, word: FlowWord) -> u32 {
     }
     tables.service(service).map_or(0, |service| service.idle_s)
 }
+
+#[cfg(test)]
+mod tests;

@@ -376,3 +376,6 @@ pub fn plane_of<'t, T: Tables>(tables: &'t T, flow: &NatFlow) -> Option<T::Ref<'
 pub const fn service_of(flow: &NatFlow) -> ServiceId {
     ServiceId(flow.service)
 }
+
+#[cfg(test)]
+mod tests;

@@ -480,3 +480,6 @@ pub fn mss_option<P: Packet + ?Sized>(packet: &P, l4: usize) -> Option<MssOption
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

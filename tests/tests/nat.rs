@@ -61,20 +61,22 @@ impl World {
     }
 
     fn request(&self, client: SocketAddr, flags: u8) -> Result<u32, Drop> {
-        match self.decide(client, SocketAddr::new(VIP, 80), flags) {
-            Decision::NatRequest(_, index) => Ok(index),
-            Decision::Drop(Refusal { reason, .. }) => Err(reason),
-            other => panic!("{client}: {other:?}"),
+        let decision = self.decide(client, SocketAddr::new(VIP, 80), flags);
+        if let Decision::Drop(Refusal { reason, .. }) = decision {
+            return Err(reason);
         }
+        let Decision::NatRequest(_, index) = decision else { panic!("{client}: {decision:?}") };
+        Ok(index)
     }
 
     /// The flow of what a server sends to a SNAT port.
     fn reply(&self, server: IpAddr, snat_port: u16, flags: u8) -> Option<u32> {
-        match self.decide(SocketAddr::new(server, 8080), SocketAddr::new(SNAT, snat_port), flags) {
-            Decision::NatReply(index) => Some(index),
-            Decision::Pass => None,
-            other => panic!("port {snat_port}: {other:?}"),
+        let decision = self.decide(SocketAddr::new(server, 8080), SocketAddr::new(SNAT, snat_port), flags);
+        if decision == Decision::Pass {
+            return None;
         }
+        let Decision::NatReply(index) = decision else { panic!("port {snat_port}: {decision:?}") };
+        Some(index)
     }
 
     fn answer(&self, index: u32, flags: u8) -> Option<u32> {

@@ -1,0 +1,92 @@
+//! Later fragments go after the first of their datagram.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use lb_common::{
+    fragments::{Datagram, LIFETIME_S, Trail, remember, trail},
+    packet::protocol,
+    words::Tick,
+};
+use weir_tests::tables::{Arrays, Sizes};
+
+const NOW: Tick = 5000;
+const TRAILS: [Trail; 6] = [
+    Trail::Member(1),
+    Trail::Member(u16::MAX),
+    Trail::NatRequest(0),
+    Trail::NatRequest(0xff_ffff),
+    Trail::NatReply(0),
+    Trail::NatReply(77),
+];
+
+fn tables(fragment_lines: u32) -> Arrays {
+    let tables = Arrays::new(&Sizes { fragment_lines, ..Sizes::default() });
+    tables.set_tick(NOW);
+    tables
+}
+
+fn datagram(identification: u32) -> Datagram {
+    let (source, destination) = (Ipv4Addr::new(10, 0, 0, 1).into(), Ipv4Addr::new(192, 0, 2, 1).into());
+    Datagram { source, destination, identification, protocol: protocol::UDP }
+}
+
+#[test]
+fn a_later_fragment_goes_where_the_first_went() {
+    for went in TRAILS {
+        let tables = tables(16);
+        remember(&tables, &datagram(1), went, NOW);
+        assert_eq!((trail(&tables, &datagram(1)), trail(&tables, &datagram(2))), (Some(went), None));
+    }
+}
+
+#[test]
+fn the_newest_first_fragment_counts() {
+    let tables = tables(1);
+    for went in TRAILS {
+        remember(&tables, &datagram(1), went, NOW);
+        assert_eq!(trail(&tables, &datagram(1)), Some(went));
+    }
+}
+
+#[test]
+fn a_trail_is_lost_after_its_lifetime() {
+    let tables = tables(16);
+    remember(&tables, &datagram(1), TRAILS[0], NOW);
+    for (after_s, expected) in [(LIFETIME_S, Some(TRAILS[0])), (LIFETIME_S + 1, None), (1023, None)] {
+        tables.set_tick(NOW + after_s);
+        assert_eq!(trail(&tables, &datagram(1)), expected, "after {after_s} s");
+    }
+}
+
+#[test]
+fn a_full_line_keeps_what_it_has_until_it_is_old() {
+    let tables = tables(1);
+    (0..9).for_each(|identification| remember(&tables, &datagram(identification), Trail::NatReply(identification), NOW));
+    for identification in 0..8 {
+        assert_eq!(trail(&tables, &datagram(identification)), Some(Trail::NatReply(identification)));
+    }
+    assert_eq!(trail(&tables, &datagram(8)), None);
+    tables.set_tick(NOW + LIFETIME_S + 1);
+    remember(&tables, &datagram(8), TRAILS[0], NOW + LIFETIME_S + 1);
+    assert_eq!(trail(&tables, &datagram(8)), Some(TRAILS[0]));
+}
+
+#[test]
+fn the_protocol_tells_ipv4_datagrams_apart_and_ipv6_ones_not() {
+    let tables = tables(16);
+    remember(&tables, &datagram(1), TRAILS[0], NOW);
+    assert_eq!(trail(&tables, &Datagram { protocol: protocol::TCP, ..datagram(1) }), None);
+    let (source, destination) = (Ipv6Addr::from_bits(1).into(), Ipv6Addr::from_bits(2).into());
+    let v6 = Datagram { source, destination, identification: 1, protocol: protocol::UDP };
+    remember(&tables, &v6, TRAILS[1], NOW);
+    assert_eq!(trail(&tables, &Datagram { protocol: protocol::TCP, ..v6 }), Some(TRAILS[1]));
+}
+
+#[test]
+fn both_directions_of_one_identification_are_apart() {
+    let tables = tables(16);
+    let there = datagram(1);
+    let back = Datagram { source: there.destination, destination: there.source, ..there };
+    remember(&tables, &there, TRAILS[0], NOW);
+    assert_eq!(trail(&tables, &back), None);
+}
