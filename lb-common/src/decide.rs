@@ -14,6 +14,8 @@ use crate::{
     words::{MemberId, MemberWord, PortWord, ServiceId, VipWord},
 };
 
+pub mod plain;
+
 /// What becomes of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Decision {
@@ -138,28 +140,6 @@ pub fn parse<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P) -> Concern {
     match packet::transport(frame, &network) {
         Ok(transport) => Concern::Ours(Parsed { network, transport, vip }),
         Err(packet::Malformed) => Concern::Malformed,
-    }
-}
-
-/// Whether a plain frame concerns us.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Plain {
-    /// It is for an address that is not ours.
-    Nobody,
-    /// It is for a VIP or SNAT address.
-    Ours(Parsed),
-    /// It may not be plain: [`parse`] tells.
-    Unknown,
-}
-
-/// [`parse`] of an IPv4 frame, or with `IPV6` of an IPv6 one, as far as [`packet::plain`] goes.
-#[inline(always)]
-pub fn parse_plain<const IPV6: bool, T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P) -> Plain {
-    let Some(network) = packet::plain::network::<IPV6, P>(frame) else { return Plain::Unknown };
-    let Some(vip) = find_vip(tables, &network.destination) else { return Plain::Nobody };
-    match packet::plain::transport::<IPV6, P>(frame) {
-        Some(transport) => Plain::Ours(Parsed { network, transport, vip }),
-        None => Plain::Unknown,
     }
 }
 

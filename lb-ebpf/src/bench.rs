@@ -99,8 +99,8 @@ fn renew(ctx: &XdpContext) -> Option<&'static Template> {
     }
     set(start, (words[0] >> 16) as u16);
     // Each store is what a field's load takes, or more: a load that spans two would wait for both.
-    for index in 1..=FRAME4_WORDS {
-        set(start + index * 4 - 2, words[index]);
+    for (index, &word) in words.iter().enumerate().take(FRAME4_WORDS + 1).skip(1) {
+        set(start + index * 4 - 2, word);
     }
     match template.kind {
         KIND_TCP4 | KIND_UDP4 => {
@@ -113,8 +113,8 @@ fn renew(ctx: &XdpContext) -> Option<&'static Template> {
             if start + FRAME6_BYTES > end {
                 return None;
             }
-            for index in FRAME4_WORDS + 1..=FRAME6_WORDS {
-                set(start + index * 4 - 2, words[index]);
+            for (index, &word) in words.iter().enumerate().take(FRAME6_WORDS + 1).skip(FRAME4_WORDS + 1) {
+                set(start + index * 4 - 2, word);
             }
             set(start + 34, words[9] | address << 16);
             set(start + 54, words[14] | port);

@@ -5,7 +5,11 @@
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{
-    decide::{self, Decision, Parsed, Plain, Routed, parse_plain, route},
+    decide::{
+        self, Decision, Parsed, Routed,
+        plain::{self, Plain},
+        route,
+    },
     words::ServiceId,
 };
 
@@ -20,7 +24,7 @@ pub(crate) const LEFT: u32 = 0x800;
 #[inline(always)]
 pub(crate) fn handle<const IPV6: bool>(context: *mut xdp_md) -> u32 {
     let frame = Frame::new(context);
-    let parsed = match parse_plain::<IPV6, _, _>(&Kernel, &frame.snapshot()) {
+    let parsed = match plain::parse::<IPV6, _, _>(&Kernel, &frame.snapshot()) {
         Plain::Nobody => return xdp_action::XDP_PASS,
         Plain::Unknown => return UNKNOWN,
         Plain::Ours(parsed) => parsed,
@@ -43,7 +47,17 @@ pub(crate) fn handle<const IPV6: bool>(context: *mut xdp_md) -> u32 {
             verdict.action(ServiceId(stage::service_of(flow) as u16))
         }
         Routed::Request(service) => request(frame, service, &parsed),
-        _ => UNKNOWN,
+        // Of ICMP and fragments: not plain.
+        Routed::Icmp
+        | Routed::Decided(
+            Decision::Echo
+            | Decision::NatRequest(..)
+            | Decision::SendError(_)
+            | Decision::NatRequestError(..)
+            | Decision::NatReplyError(_)
+            | Decision::NatRequestFragment(..)
+            | Decision::NatReplyFragment(_),
+        ) => UNKNOWN,
     }
 }
 
@@ -59,7 +73,18 @@ fn request(frame: Frame, service: ServiceId, parsed: &Parsed) -> u32 {
             verdict.action(delivery.service)
         }
         Some(Decision::Drop(refusal)) => LEFT | stage::leave(parsed, &Decision::Drop(refusal)),
-        Some(_) => UNKNOWN,
+        // Not of this function.
+        Some(
+            Decision::Pass
+            | Decision::Echo
+            | Decision::Send(_)
+            | Decision::NatReply(_)
+            | Decision::SendError(_)
+            | Decision::NatRequestError(..)
+            | Decision::NatReplyError(_)
+            | Decision::NatRequestFragment(..)
+            | Decision::NatReplyFragment(_),
+        ) => UNKNOWN,
         None => LEFT | stage::leave_open(parsed, service),
     }
 }
