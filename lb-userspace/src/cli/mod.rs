@@ -6,6 +6,7 @@ pub mod explain;
 mod render;
 pub mod status;
 pub mod stop;
+mod stop_io;
 
 use std::{
     error::Error,

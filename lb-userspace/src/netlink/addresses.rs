@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rtnetlink::packet_route::{
     AddressFamily,
-    address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol},
+    address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo},
 };
 
 use super::WEIR_PROTOCOL;
@@ -43,11 +43,17 @@ impl AssignedAddress {
     }
 }
 
-/// The message that adds a VIP: a host address with our mark, no prefix route, and no duplicate detection, which would leave it unusable for a second.
+/// The message that adds a VIP: a host address with our mark and no prefix route. IPv6: no duplicate detection, which would leave it unusable for a
+/// second, and deprecated, so that the host does not choose it as the source of what it sends by itself (RFC 6724 s5 rule 3).
 #[must_use]
 pub fn vip(address: IpAddr, ifindex: u32) -> AddressMessage {
     let mut message = host(address, ifindex);
     let nodad = if address.is_ipv6() { AddressFlags::Nodad } else { AddressFlags::empty() };
+    if address.is_ipv6() {
+        let mut lifetimes = CacheInfo::default();
+        lifetimes.ifa_valid = u32::MAX;
+        message.attributes.push(AddressAttribute::CacheInfo(lifetimes));
+    }
     message.attributes.push(AddressAttribute::Flags(AddressFlags::Noprefixroute | nodad));
     message.attributes.push(AddressAttribute::Protocol(AddressProtocol::from(WEIR_PROTOCOL)));
     message

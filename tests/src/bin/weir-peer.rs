@@ -1,6 +1,6 @@
 //! The lab's own servers and clients. Loads print a report as JSON.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -76,6 +76,9 @@ struct Pace {
     size: usize,
     #[arg(long = "for", value_parser = humantime::parse_duration)]
     time: Duration,
+    /// Ends early once this file exists.
+    #[arg(long)]
+    until: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -85,11 +88,11 @@ fn main() -> anyhow::Result<()> {
         Role::UdpServe(Serve { name, listen }) => udp::serve(&name, listen).with_context(|| format!("failed to serve udp at {listen}")),
         Role::TcpLoad { to, connections, pace } => {
             let plan = tcp::Plan { to, connections, interval: pace.interval, payload_bytes: pace.size, time: pace.time };
-            print(&tcp::load(plan).context("failed to start the connections")?)
+            print(&tcp::load(plan, pace.until.as_deref()).context("failed to start the connections")?)
         }
         Role::UdpLoad { to, flows, pace } => {
             let plan = udp::Plan { to, flows, interval: pace.interval, payload_bytes: pace.size, time: pace.time };
-            print(&udp::load(plan).context("failed to start the flows")?)
+            print(&udp::load(plan, pace.until.as_deref()).context("failed to start the flows")?)
         }
         Role::SynFlood { to, mac, interface, mode, rate, time } => {
             let plan = flood::Plan { to, mac, interface, mode, rate, time };

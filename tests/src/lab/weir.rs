@@ -61,6 +61,13 @@ impl<'a> Weir<'a> {
         fs::write(self.config(), format!("{}{rest}", self.head)).context("failed to write weir.toml")
     }
 
+    /// As [`Self::write_config`], by a new file that takes the old one's name.
+    pub fn replace_config(&self, rest: &str) -> anyhow::Result<()> {
+        let fresh = self.config().with_extension("new");
+        fs::write(&fresh, format!("{}{rest}", self.head)).context("failed to write weir.new")?;
+        fs::rename(&fresh, self.config()).context("failed to rename weir.new")
+    }
+
     /// Starts `weir run` and waits until it is ready.
     pub fn run(&mut self) -> anyhow::Result<()> {
         let command = self.command(&["run"]);
@@ -68,7 +75,7 @@ impl<'a> Weir<'a> {
         let mut ended = false;
         let ready = wait_until("weir to be ready", READY_WITHIN, || {
             ended = !self.is_running();
-            ended || self.is_ready()
+            ended || self.is_ready() && self.is_in_charge()
         });
         match (ready, ended) {
             (Ok(()), false) => Ok(()),
@@ -80,6 +87,12 @@ impl<'a> Weir<'a> {
     /// Whether `weir status -o json` says `"ready": true`.
     pub fn is_ready(&self) -> bool {
         self.status().is_ok_and(|status| status["ready"] == true)
+    }
+
+    /// Whether the `weir run` that was started last has taken the data plane over.
+    fn is_in_charge(&self) -> bool {
+        let pid = self.process.as_ref().map(Process::id);
+        self.status().is_ok_and(|status| status["daemon"]["pid"].as_u64() == pid.map(u64::from))
     }
 
     /// What `weir status -o json` prints, healthy or not.
@@ -128,6 +141,15 @@ impl<'a> Weir<'a> {
     /// Kills it and starts it again on what it left.
     pub fn crash_and_restart(&mut self) -> anyhow::Result<()> {
         self.kill_9()?;
+        self.run()
+    }
+
+    /// Ends the daemon politely, then starts another binary, which takes over what the first left.
+    pub fn upgrade(&mut self) -> anyhow::Result<()> {
+        self.terminate()?;
+        let next = self.folder.path().join("weir-next");
+        fs::copy(&self.binary, &next).context("failed to copy the weir binary")?;
+        self.binary = next;
         self.run()
     }
 

@@ -4,7 +4,8 @@ use std::{
     collections::BTreeMap,
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::atomic::{AtomicUsize, Ordering},
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -13,13 +14,15 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    OPENED, PATIENCE, STACK_BYTES,
+    BROKEN, GREETED, OPENED, PATIENCE, STACK_BYTES,
     message::{Broken, Message},
     spawn,
 };
 
 /// With the standard library's 128, a load that opens its connections at once overflows the queue, and retries by the kernel take seconds.
 const BACKLOG: i32 = 4096;
+/// Between two looks for the file that ends a load.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What a load does.
 #[derive(Clone, Copy, Debug)]
@@ -96,21 +99,32 @@ fn echo(mut stream: TcpStream, name: &str) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Opens all connections, exchanges messages on each, and tells what became of them.
-pub fn load(plan: Plan) -> io::Result<Report> {
-    let tried = AtomicUsize::new(0);
+/// Opens all connections, exchanges messages on each, and tells what became of them. Ends early once the file `until` exists.
+pub fn load(plan: Plan, until: Option<&Path>) -> io::Result<Report> {
+    let (tried, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let outcomes = thread::scope(|scope| -> io::Result<Vec<_>> {
-        let threads: Vec<_> = (0..plan.connections)
-            .map(|index| {
-                spawn(scope, {
-                    let tried = &tried;
-                    move || Connection::live(plan, index, tried)
-                })
-            })
-            .collect::<io::Result<_>>()?;
+        let progress = Progress { tried: &tried, over: &over };
+        let threads: Vec<_> =
+            (0..plan.connections).map(|index| spawn(scope, move || Connection::live(plan, index, progress))).collect::<io::Result<_>>()?;
+        while let Some(file) = until.filter(|_| threads.iter().any(|thread| !thread.is_finished())) {
+            if file.exists() {
+                over.store(true, Ordering::Relaxed);
+                break;
+            }
+            thread::sleep(LOOK);
+        }
         Ok(threads.into_iter().map(|thread| thread.join().expect("a connection's thread does not panic")).collect())
     })?;
     Ok(outcomes.into_iter().fold(Report::default(), Report::with))
+}
+
+/// What the connections of a load have in common.
+#[derive(Clone, Copy)]
+struct Progress<'a> {
+    /// Connections that have been opened or have failed to.
+    tried: &'a AtomicUsize,
+    /// Whether the load ends.
+    over: &'a AtomicBool,
 }
 
 impl Report {
@@ -136,6 +150,12 @@ impl Report {
     }
 }
 
+/// When a connection closes.
+struct Ending<'a> {
+    end: Instant,
+    over: &'a AtomicBool,
+}
+
 /// One connection's life.
 struct Connection {
     from: Option<SocketAddr>,
@@ -146,14 +166,20 @@ struct Connection {
 }
 
 impl Connection {
-    fn live(plan: Plan, index: usize, tried: &AtomicUsize) -> Self {
+    fn live(plan: Plan, index: usize, progress: Progress<'_>) -> Self {
         let mut connection = Self { from: None, server: None, messages: 0, longest_answer: Duration::ZERO, outcome: Ok(()) };
         let end = Instant::now() + plan.time;
         let opened = connection.open(plan.to);
-        if tried.fetch_add(1, Ordering::Relaxed) + 1 == plan.connections {
+        if let Some(server) = &connection.server {
+            eprintln!("{GREETED}{server}");
+        }
+        if progress.tried.fetch_add(1, Ordering::Relaxed) + 1 == plan.connections {
             eprintln!("{OPENED}");
         }
-        connection.outcome = opened.and_then(|stream| connection.exchange(stream, plan, index, end));
+        connection.outcome = opened.and_then(|stream| connection.exchange(stream, plan, index, Ending { end, over: progress.over }));
+        if let (Some(server), Err(broken)) = (&connection.server, &connection.outcome) {
+            eprintln!("{BROKEN}{server} after {} messages: {broken}", connection.messages);
+        }
         connection
     }
 
@@ -167,11 +193,11 @@ impl Connection {
         Ok(stream)
     }
 
-    fn exchange(&mut self, mut stream: TcpStream, plan: Plan, index: usize, end: Instant) -> Result<(), Broken> {
+    fn exchange(&mut self, mut stream: TcpStream, plan: Plan, index: usize, ending: Ending<'_>) -> Result<(), Broken> {
         let identity = (u64::from(std::process::id()) << 32) | index as u64;
         loop {
             let sent = Instant::now();
-            if sent >= end {
+            if sent >= ending.end || ending.over.load(Ordering::Relaxed) {
                 return Ok(());
             }
             let question = Message::filled(identity, self.messages, plan.payload_bytes).encode();
