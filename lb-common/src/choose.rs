@@ -155,16 +155,17 @@ pub fn remembered<T: Tables>(tables: &T, service: &Service, slot: SlotWord, hash
     let now = tables.tick();
     let found = flows::find(tables, hash);
     tables.trace(Step::Cache(found.word));
-    if found.is_hit() && is_honoured(tables, service, manner, found.word, now) {
-        if let Some(id) = found.word.member() {
-            if manner.writes() {
-                found.refresh(id, manner.tcp_flags(), now);
-            }
-            return Remembered::go_to(id);
+    if found.is_hit()
+        && is_honoured(tables, service, manner, found.word, now)
+        && let Some(id) = found.word.member()
+    {
+        if manner.writes() {
+            found.refresh(id, manner.tcp_flags(), now);
         }
+        return Remembered::go_to(id);
     }
     match slot.state() {
-        SlotState::Clean | SlotState::Settled => Remembered::to_current(slot),
+        SlotState::Clean | SlotState::Settled => pass_over(slot, manner, &found, now),
         SlotState::Learning { default } => learn(tables, service, manner, Missed { slot, default, hash, stale: found, now }),
     }
 }
@@ -179,6 +180,18 @@ fn is_honoured<T: Tables>(tables: &T, service: &Service, manner: Manner, entry: 
         return false;
     }
     !manner.is_syn() || (entry.state() != FlowState::Closed && !word.is(MemberWord::NO_NEW))
+}
+
+/// A flow that need not be remembered goes to the current member. But an entry that its SYN has passed over, of an ended connection of the same
+/// addresses and ports, would take the packets after the SYN: the new connection gets it.
+#[inline(always)]
+fn pass_over<C: Cell>(slot: SlotWord, manner: Manner, stale: &LookUp<'_, C>, now: Tick) -> Remembered {
+    if let Some(current) = slot.current() {
+        if manner.is_syn() && manner.writes() {
+            stale.restart(current, FlowState::Syn, now);
+        }
+    }
+    Remembered::to_current(slot)
 }
 
 /// A flow that a learning slot knows nothing of.
@@ -200,7 +213,7 @@ fn learn<T: Tables>(tables: &T, service: &Service, manner: Manner, missed: Misse
     } else {
         (older_flow_target(tables, service, slot, default), FlowState::Acknowledged)
     };
-    if !manner.writes() || manner.tcp_flags() & tcp::RST != 0 {
+    if !manner.writes() || manner.tcp_flags() & tcp::RST != 0 || has_state(tables, target, MemberWord::CLOSING) {
         return Remembered::go_to(target);
     }
     let id = ServiceId(service.id);
@@ -213,10 +226,10 @@ fn learn<T: Tables>(tables: &T, service: &Service, manner: Manner, missed: Misse
         return Remembered::go_to(target);
     }
     tables.note(id, Note::FlowNoRoom);
-    if manner.is_syn() && is_down(tables, default) {
-        return Remembered::refuse(Drop::FlowTableFull);
+    if !manner.is_syn() {
+        return Remembered::go_to(target);
     }
-    Remembered::go_to(default)
+    if is_down(tables, default) { Remembered::refuse(Drop::FlowTableFull) } else { Remembered::go_to(default) }
 }
 
 /// Where a packet goes that may belong to a flow older than the slot's change. TCP: to the previous member, even when it is down. UDP cannot
@@ -231,5 +244,11 @@ fn older_flow_target<T: Tables>(tables: &T, service: &Service, slot: SlotWord, d
 
 #[inline(always)]
 fn is_down<T: Tables>(tables: &T, id: MemberId) -> bool {
-    tables.member(id).is_none_or(|cell| MemberWord(cell.load()).is(MemberWord::DOWN))
+    has_state(tables, id, MemberWord::DOWN)
+}
+
+/// Whether a member has this state; one that does not exist has all.
+#[inline(always)]
+fn has_state<T: Tables>(tables: &T, id: MemberId, state: u8) -> bool {
+    tables.member(id).is_none_or(|cell| MemberWord(cell.load()).is(state))
 }

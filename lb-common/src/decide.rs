@@ -193,10 +193,11 @@ fn for_port<T: Tables>(tables: &T, parsed: &Parsed) -> Routed {
         return Routed::Decided(follow(tables, &datagram(parsed, identification)));
     }
     let nat = has(tables, Settings::NAT);
-    if nat && vip.flags() & VipWord::SNAT != 0 {
-        if let Some(decision) = reply(tables, parsed) {
-            return Routed::Decided(decision);
-        }
+    if nat
+        && vip.flags() & VipWord::SNAT != 0
+        && let Some(decision) = reply(tables, parsed)
+    {
+        return Routed::Decided(decision);
     }
     let Some(service) = find_service(tables, vip, transport.protocol, transport.destination_port) else {
         return Routed::Decided(Decision::Pass);
@@ -227,7 +228,18 @@ fn for_port<T: Tables>(tables: &T, parsed: &Parsed) -> Routed {
 const fn refuse(service: ServiceId, reason: Drop) -> Decision {
     match reason {
         Drop::NoServer | Drop::ServerDown | Drop::NatNoFlow => Refusal::told(service, reason),
-        _ => Refusal::silent(service, reason),
+        Drop::Malformed
+        | Drop::SourceDenied
+        | Drop::ConnRate
+        | Drop::NoNextHop
+        | Drop::TooBig
+        | Drop::FragmentUnknown
+        | Drop::FlowTableFull
+        | Drop::NatPortsFull
+        | Drop::NatTableFull
+        | Drop::IcmpUnknown
+        | Drop::Driver
+        | Drop::Inconsistent => Refusal::silent(service, reason),
     }
 }
 
@@ -386,17 +398,17 @@ pub fn request<T: Tables>(tables: &T, id: ServiceId, parsed: &Parsed) -> Option<
     let (service, transport) = (&*service, &parsed.transport);
     let key = ClientKey { client: parsed.network.source, client_port: transport.source_port, vip_port: transport.destination_port };
     let hash = nat::client_hash(tables, service, &key);
-    if let Some((found, flow)) = nat::find_client(tables, service, &key, hash) {
-        if !reopens(tables, service, transport, found, &flow) {
-            nat::refresh(tables, found, Side::Client, transport.protocol == protocol::TCP, transport.tcp_flags);
-            return Some(match flow_delivery(tables, &flow) {
-                Ok(delivery) => {
-                    remember_first(tables, parsed, Trail::NatRequest(found.index));
-                    Decision::NatRequest(delivery, found.index)
-                }
-                Err(reason) => refuse(id, reason),
-            });
-        }
+    if let Some((found, flow)) = nat::find_client(tables, service, &key, hash)
+        && !reopens(tables, service, transport, found, &flow)
+    {
+        nat::refresh(tables, found, Side::Client, transport.protocol == protocol::TCP, transport.tcp_flags);
+        return Some(match flow_delivery(tables, &flow) {
+            Ok(delivery) => {
+                remember_first(tables, parsed, Trail::NatRequest(found.index));
+                Decision::NatRequest(delivery, found.index)
+            }
+            Err(reason) => refuse(id, reason),
+        });
     }
     if transport.protocol == protocol::TCP && !transport.is_syn() {
         let is_reset = transport.tcp_flags & tcp::RST != 0;
@@ -505,7 +517,8 @@ fn for_error<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord,
     let malformed = Refusal::silent(ServiceId::NONE, Drop::Malformed);
     let quoted_l3 = parsed.transport.offset() + 8;
     let Some((source, target)) = quoted_addresses(frame, quoted_l3, parsed.network.destination.is_v4()) else { return malformed };
-    let Ok(quoted) = packet::quoted_transport(frame, quoted_l3, source.is_v4()) else { return malformed };
+    let end = parsed.network.l3 + parsed.transport.ip_bytes;
+    let Ok(quoted) = packet::quoted_transport(frame, quoted_l3, source.is_v4(), end) else { return malformed };
     let is_ours = source == parsed.network.destination && matches!(quoted.protocol, protocol::TCP | protocol::UDP);
     if !is_ours || matches!(quoted.fragment, Fragment::Later { .. }) {
         return Decision::Pass;

@@ -8,6 +8,7 @@ use crate::{
     maps::WORDS_PER_LINE,
     packet::tcp,
     place,
+    reason::Note,
     tables::{Cell, CellLine, Tables},
     words::{FlowState, FlowWord, MemberId, MemberWord, ServiceId, Tick},
 };
@@ -53,7 +54,7 @@ impl<C: Cell> LookUp<'_, C> {
         }
     }
 
-    /// Gives the entry to a new flow of the same addresses and ports.
+    /// Gives the entry, if there is one, to a new flow of the same addresses and ports.
     #[inline(always)]
     pub fn restart(&self, member: MemberId, state: FlowState, now: Tick) {
         self.replace(FlowWord::new(self.word.tag(), member, state, now));
@@ -132,10 +133,27 @@ fn take_idle<T: Tables>(tables: &T, line: &CellLine<T::Cell>, word: FlowWord, no
     for cell in line.iter().take(WORDS_PER_LINE) {
         let old = FlowWord(cell.load());
         if is_replaceable(tables, old, now) && cell.replace(old.0, word.0) {
+            if old.state() == FlowState::Acknowledged {
+                displace(tables, old, now);
+            }
             return true;
         }
     }
     false
+}
+
+/// A flow has lost its place that may only pause. While its slot learns its next packet is remembered again, so that must last: the service's
+/// `TOUCHES` word tells since when.
+#[inline(always)]
+fn displace<T: Tables>(tables: &T, word: FlowWord, now: Tick) {
+    if word.idle(now) > proven_idle_s(tables, word) {
+        return;
+    }
+    let service = service_of(tables, word);
+    tables.note(service, Note::FlowDisplaced);
+    if let Some(touch) = tables.touch(service) {
+        touch.store(now as u64);
+    }
 }
 
 /// Whether an entry has been idle longer than its state allows.
@@ -150,11 +168,19 @@ pub fn is_replaceable<T: Tables>(tables: &T, word: FlowWord, now: Tick) -> bool 
     }
 }
 
-/// The idle timeout of the service that the entry's member belongs to; 0 when there is none.
+/// The service that the entry's member belongs to, if it does.
+#[inline(always)]
+fn service_of<T: Tables>(tables: &T, word: FlowWord) -> ServiceId {
+    match word.member().and_then(|id| tables.member(id)) {
+        Some(member) => MemberWord(member.load()).service(),
+        None => ServiceId::NONE,
+    }
+}
+
+/// The idle timeout of that service; 0 when there is none.
 #[inline(always)]
 fn proven_idle_s<T: Tables>(tables: &T, word: FlowWord) -> u32 {
-    let Some(member) = word.member().and_then(|id| tables.member(id)) else { return 0 };
-    let service = MemberWord(member.load()).service();
+    let service = service_of(tables, word);
     if service == ServiceId::NONE {
         return 0;
     }

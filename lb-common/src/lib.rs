@@ -7,6 +7,7 @@
 pub mod address;
 pub mod checksum;
 pub mod choose;
+pub mod decap;
 pub mod decide;
 pub mod flows;
 pub mod fragments;

@@ -29,6 +29,8 @@
 //! | `DROPS`, `NOTES` | per-CPU array | [`Tally`] | kernel |
 //! | `TOUCHES` | mmap-able array | last tick at which a service found no room, u64 | kernel |
 //! | `SAMPLES` | ring buffer | [`Sample`] | kernel |
+//! | `DECAP_VIPS` | hash, by [`Address`] | 1, u32 | `weir server-setup` |
+//! | `DECAP_STATS` | per-CPU array, by [`Decap`](crate::reason::Decap) | [`Traffic`] | kernel |
 
 use bytemuck::{Pod, Zeroable};
 
@@ -587,5 +589,47 @@ impl Settings {
     #[inline(always)]
     pub const fn has(&self, feature: u32) -> bool {
         self.features & feature != 0
+    }
+}
+
+/// Most VIPs that a server opens tunnels for.
+pub const DECAP_VIPS_MAX: u32 = 256;
+
+/// Which tunnels a server opens: constants of `weir_decap`, set when it is loaded.
+///
+/// | offset | size | field | order |
+/// |---|---|---|---|
+/// | 0 | 4 | IPIP is opened: 1 or 0 | native |
+/// | 4 | 4 | GUE port, 0 none | native |
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Pod, Zeroable)]
+pub struct DecapSettings {
+    ipip: u32,
+    gue_port: u32,
+}
+
+const _: () = assert!(size_of::<DecapSettings>() == 8);
+
+impl DecapSettings {
+    /// Opens nothing.
+    pub const NONE: Self = Self { ipip: 0, gue_port: 0 };
+    /// Opens IP in IP, of all four combinations of families.
+    pub const IPIP: Self = Self { ipip: 1, gue_port: 0 };
+
+    /// Opens GUE to this UDP port.
+    pub const fn gue(port: u16) -> Self {
+        Self { ipip: 0, gue_port: port as u32 }
+    }
+
+    /// Whether IP in IP is opened.
+    #[inline(always)]
+    pub const fn opens_ipip(&self) -> bool {
+        self.ipip != 0
+    }
+
+    /// Whether a UDP packet to `port` (wire bytes) is opened.
+    #[inline(always)]
+    pub const fn opens_gue(&self, port: u16) -> bool {
+        self.gue_port != 0 && self.gue_port == u16::from_be(port) as u32
     }
 }

@@ -124,7 +124,13 @@ pub const fn rest_s(state: PortState, protocol: u8, idle_s: u32) -> u32 {
 pub const fn is_reusable(word: PortWord, protocol: u8, idle_s: u32, now: Tick) -> bool {
     match word.state() {
         PortState::Free | PortState::Closed => true,
-        state => word.idle(now) > rest_s(state, protocol, idle_s),
+        state @ (PortState::Claimed
+        | PortState::Opening
+        | PortState::Answered
+        | PortState::Established
+        | PortState::ClientClosing
+        | PortState::ServerClosing
+        | PortState::Resting) => word.idle(now) > rest_s(state, protocol, idle_s),
     }
 }
 
@@ -352,7 +358,13 @@ pub const fn reopens(found: Found, is_syn: bool, idle_s: u32, now: Tick) -> bool
     }
     match found.word.state() {
         PortState::Closed | PortState::Resting => true,
-        _ => found.word.idle(now) > idle_s,
+        PortState::Free
+        | PortState::Claimed
+        | PortState::Opening
+        | PortState::Answered
+        | PortState::Established
+        | PortState::ClientClosing
+        | PortState::ServerClosing => found.word.idle(now) > idle_s,
     }
 }
 

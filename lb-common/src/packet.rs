@@ -302,17 +302,18 @@ pub struct Malformed;
 #[inline(always)]
 pub fn transport<P: Packet + ?Sized>(packet: &P, network: &Network) -> Result<Transport, Malformed> {
     let found = if network.destination.is_v4() { internet4(packet, network.l3, true)? } else { internet6(packet, network.l3, true)? };
-    with_ports(packet, found, true)
+    with_ports(packet, found, network.l3 + found.ip_bytes, true)
 }
 
-/// What lies in a packet that an ICMP error quotes from offset `l3` on: as [`transport`], but the packet may be cut after the ports.
+/// What lies in a packet that an ICMP error quotes from offset `l3` on: as [`transport`], but the packet may be cut after its first eight bytes
+/// of transport header. `end` is where in the frame the error's own packet ends.
 ///
 /// # Errors
-/// [`Malformed`] when not even the ports are there.
+/// [`Malformed`] when not even these are there.
 #[inline(always)]
-pub fn quoted_transport<P: Packet + ?Sized>(packet: &P, l3: usize, is_v4: bool) -> Result<Transport, Malformed> {
+pub fn quoted_transport<P: Packet + ?Sized>(packet: &P, l3: usize, is_v4: bool, end: usize) -> Result<Transport, Malformed> {
     let found = if is_v4 { internet4(packet, l3, false)? } else { internet6(packet, l3, false)? };
-    with_ports(packet, found, false)
+    with_ports(packet, found, end, false)
 }
 
 #[inline(always)]
@@ -408,19 +409,24 @@ fn skip_extensions<P: Packet + ?Sized>(packet: &P, found: &mut Transport) -> Res
 }
 
 #[inline(always)]
-fn with_ports<P: Packet + ?Sized>(packet: &P, mut found: Transport, whole: bool) -> Result<Transport, Malformed> {
+fn with_ports<P: Packet + ?Sized>(packet: &P, mut found: Transport, end: usize, whole: bool) -> Result<Transport, Malformed> {
     if matches!(found.fragment, Fragment::Later { .. }) {
         return Ok(found);
     }
     if !matches!(found.protocol, protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6) {
         return Ok(found);
     }
+    // What follows the packet in its frame is padding.
+    if found.l4 > MAX_L4 || found.l4 + size_of::<TransportHead>() > end {
+        return Err(Malformed);
+    }
     let head: TransportHead = packet.get(found.l4).ok_or(Malformed)?;
     found.source_port = head.source_port;
     found.destination_port = head.destination_port;
     if whole && found.protocol == protocol::TCP {
         let tail: TcpTail = packet.get(found.l4 + size_of::<TransportHead>()).ok_or(Malformed)?;
-        if tail.offset >> 4 < 5 {
+        let header_bytes = (tail.offset >> 4) as usize * 4;
+        if header_bytes < 20 || found.l4 + header_bytes > end {
             return Err(Malformed);
         }
         found.tcp_flags = tail.flags;

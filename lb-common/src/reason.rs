@@ -61,8 +61,6 @@ counted! {
         NatNoFlow = "nat-no-flow",
         /// An ICMP error that quotes no flow of the service.
         IcmpUnknown = "icmp-unknown",
-        /// The hop limit of the packet is used up.
-        HopLimit = "hop-limit",
         /// The packet could not be resized or sent by the driver.
         Driver = "driver",
         /// The service's tables are being changed or are inconsistent.
@@ -89,6 +87,8 @@ counted! {
         FlowInserted = "flow-inserted",
         /// A flow found no room to be remembered and was sent to its slot's default.
         FlowNoRoom = "flow-no-room",
+        /// A flow that had not yet been seen in two different seconds lost its place in the flow table to another.
+        FlowDisplaced = "flow-displaced",
         /// A NAT flow was opened.
         NatOpened = "nat-opened",
         /// A NAT source port was taken before its rest was over.
@@ -97,5 +97,23 @@ counted! {
         RateNoRoom = "rate-no-room",
         /// The MSS of a SYN was lowered.
         MssClamped = "mss-clamped",
+    }
+}
+
+counted! {
+    /// What became of a tunnelled packet on a server that opens tunnels itself.
+    Decap {
+        /// The tunnel was removed and the packet handed to the host.
+        Decapsulated = "decapsulated",
+        /// Passed as it came: the packet inside is for none of the VIPs, or the tunnel's header is not one that Weir writes.
+        NotOurs = "not-ours",
+        /// Passed as it came: a fragment of a tunnelled packet, which only the host can put together.
+        Fragment = "fragment",
+        /// Dropped: the packet inside is for a VIP but is cut short or contradicts itself.
+        Malformed = "malformed",
+        /// Dropped: a router marked congestion on a packet whose ends do not understand the mark (RFC 6040 s4.2).
+        Congestion = "congestion",
+        /// Dropped: the driver could not shorten the frame.
+        Driver = "driver",
     }
 }

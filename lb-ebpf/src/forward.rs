@@ -87,7 +87,7 @@ fn copy_prebuilt<const BYTES: usize>(frame: &Frame, header: &Header) -> Result<(
         frame.set(at, words[at / 8])?;
         at += 8;
     }
-    let mut rest = if BYTES % 8 == 0 { 0 } else { words[BYTES / 8] };
+    let mut rest = if BYTES.is_multiple_of(8) { 0 } else { words[BYTES / 8] };
     if BYTES - at >= 4 {
         frame.set(at, rest as u32)?;
         rest >>= 32;

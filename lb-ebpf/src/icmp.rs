@@ -105,7 +105,8 @@ fn rewrite_error(frame: &Frame, parsed: &Parsed, outer: &Rewrite, quoted: &Rewri
     let outer_diff = addresses(&parsed.network.source, &parsed.network.destination, outer);
     rewrite_addresses(frame, parsed.network.offset(), outer, outer_diff)?;
     let inner_l3 = icmp + 8;
-    let inner = quoted_transport(frame, inner_l3, is_v4).map_err(|_| Unwritable)?;
+    let end = parsed.network.offset() + parsed.transport.ip_bytes;
+    let inner = quoted_transport(frame, inner_l3, is_v4, end).map_err(|_| Unwritable)?;
     let (source, destination) = inner_addresses(frame, inner_l3, is_v4).ok_or(Unwritable)?;
     let address_diff = addresses(&source, &destination, quoted);
     rewrite_addresses(frame, inner_l3, quoted, address_diff)?;

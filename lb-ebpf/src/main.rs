@@ -1,4 +1,5 @@
-//! Weir's programs for the kernel: `weir`, the packet path, and `weir_clock`, by which the daemon reads the kernel's clock.
+//! Weir's programs for the kernel: `weir`, the packet path; `weir_clock`, by which the daemon reads the kernel's clock; `weir_decap`,
+//! which opens tunnels on a server.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics, asm_experimental_arch)]
@@ -7,6 +8,7 @@
 mod answer;
 mod clock;
 mod count;
+mod decap;
 mod forward;
 mod frame;
 mod icmp;

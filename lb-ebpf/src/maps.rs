@@ -5,9 +5,13 @@ use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf},
     macros::btf_map,
 };
-use lb_common::maps::{
-    Header, LinkInfo, MemberInfo, NatFlow, NatPlane, SLOTS_PER_PAGE, Sample, Service, SourceKey4, SourceKey6, SourceRule, Tally, Traffic,
-    Vip, WORDS_PER_LINE,
+use lb_common::{
+    address::Address,
+    maps::{
+        DECAP_VIPS_MAX, Header, LinkInfo, MemberInfo, NatFlow, NatPlane, SLOTS_PER_PAGE, Sample, Service, SourceKey4, SourceKey6,
+        SourceRule, Tally, Traffic, Vip, WORDS_PER_LINE,
+    },
+    reason::Decap,
 };
 
 use crate::{stage::Workspace, word::Word};
@@ -80,10 +84,23 @@ pub(crate) static TOUCHES: Array<Word, 1, MAPPABLE> = Array::new();
 #[btf_map]
 pub(crate) static SAMPLES: RingBuf<Sample, 4096> = RingBuf::new();
 
+#[btf_map]
+pub(crate) static DECAP_VIPS: HashMap<Address, u32, { DECAP_VIPS_MAX as usize }> = HashMap::new();
+#[btf_map]
+pub(crate) static DECAP_STATS: PerCpuArray<Traffic, { Decap::COUNT as usize }> = PerCpuArray::new();
+
 /// What is known of an interface.
 #[inline(always)]
 #[allow(unsafe_code, reason = "a reference into a hash map")]
 pub(crate) fn link(ifindex: u32) -> Option<LinkInfo> {
     // SAFETY: the daemon replaces entries under RCU and never removes one that a program may be reading; the record is copied out at once.
     unsafe { LINKS.get(ifindex) }.copied()
+}
+
+/// Whether a server opens tunnels for this address.
+#[inline(always)]
+#[allow(unsafe_code, reason = "a reference into a hash map")]
+pub(crate) fn is_decap_vip(address: &Address) -> bool {
+    // SAFETY: the value is not read.
+    unsafe { DECAP_VIPS.get(address) }.is_some()
 }

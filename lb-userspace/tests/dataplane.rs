@@ -1,4 +1,5 @@
 //! The data plane against the real kernel. Needs root: each test has a network namespace, interfaces and a BPF file system of its own.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a test meets the real kernel")]
 #![allow(missing_docs)]
 
 use std::{

@@ -1,15 +1,27 @@
 //! What Weir's tests stand on.
 //!
-//! | folder | what |
+//! | module | what |
 //! |---|---|
+//! | `bench` | the packet path timed |
+//! | `demo` | the demonstration |
+//! | `fixture` | packets run through the real program |
 //! | `lab` | network namespaces, cables, topologies, the servers and clients in them, the daemon under test |
 //! | `peer` | the traffic of the binary `weir-peer`: connections that notice a lost or changed byte |
+//! | `random` | seeded random numbers |
+//! | `sim` | flows, servers and a daemon in virtual time, beside a full connection table |
+//! | `standing` | what stays standing after a command |
+//! | `tables` | the packet path's tables in memory: a model of the kernel's maps |
 //! | `../tests` | `e2e_*.rs` need the `weir` binary; the others need root only |
 
+pub mod bench;
 pub mod demo;
+pub mod fixture;
 pub mod lab;
 pub mod peer;
+pub mod random;
+pub mod sim;
 pub mod standing;
+pub mod tables;
 
 use std::time::Duration;
 

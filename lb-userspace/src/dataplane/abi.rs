@@ -4,7 +4,7 @@ use aya::maps::{Array, Map, MapData, MapError};
 use bytemuck::{Pod, Zeroable};
 use lb_common::maps::ABI_VERSION;
 
-use super::{cell::Cell, mapped::Access, naming, pins::PinDir, syscall::open_pin};
+use super::{cell::Cell, mapped::Access, naming, pins_io::PinDir, syscall::open_pin};
 use crate::config::model::Limits;
 
 /// Why pinned maps are not ours to use.

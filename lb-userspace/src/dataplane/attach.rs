@@ -19,7 +19,7 @@ use rustix::{
 use super::{
     load::causes,
     naming,
-    pins::{PinDir, PinDirError, link_ifindex},
+    pins_io::{PinDir, PinDirError, link_ifindex},
 };
 use crate::config::model::XdpMode;
 

@@ -25,12 +25,12 @@ use super::{
     apply::{Applier, ApplyError},
     attach::{self, AttachError},
     cell::Cell,
-    clock::{self, ClockError, KernelClock},
+    clock_io::{self, ClockError, KernelClock},
     layout::{self, FREE_RING_HEAD, Features, MapSize, map_sizes},
     mapped::{Access, Mapped},
     naming,
     object::object,
-    pins::{PinDir, PinDirError, PinLock},
+    pins_io::{PinDir, PinDirError, PinLock},
     slots::SlotRules,
     stop,
     syscall::open_pin,
@@ -210,7 +210,7 @@ impl Dataplane {
     }
 
     fn load_fresh(request: &Request<'_>, pins: PinDir, lock: PinLock) -> Result<Self, LoadError> {
-        let abi = AbiRecord::new(request.limits, clock::measure_hertz()?, random_key()?);
+        let abi = AbiRecord::new(request.limits, clock_io::measure_hertz()?, random_key()?);
         let object = load_object(&pins, &abi, request.features)?;
         abi::write(&pins, abi)?;
         Self::take(request, pins, lock, abi, object)
@@ -346,7 +346,7 @@ fn load_object(pins: &PinDir, abi: &AbiRecord, features: Features) -> Result<Ebp
 /// Takes a pinned map's size where it is larger than needed; drops the pin of a map that a feature needs larger.
 fn fit_to_pinned(pins: &PinDir, size: &mut MapSize) -> Result<(), LoadError> {
     let path = pins.pin(size.name);
-    if !path.exists() {
+    if !pins.has(size.name) {
         return Ok(());
     }
     let info = MapInfo::from_pin(&path).map_err(|source| TablesError::Map { name: size.name, source })?;
@@ -381,7 +381,7 @@ fn packet_program(object: &mut Ebpf) -> Result<&mut Xdp, LoadError> {
     program(object, naming::PACKET_PROGRAM)
 }
 
-fn program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, LoadError> {
+pub(crate) fn program<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, LoadError> {
     let refused = |source| LoadError::Program { program: name, source: Box::new(source) };
     object.program_mut(name).ok_or_else(|| refused(ProgramError::NotLoaded))?.try_into().map_err(refused)
 }

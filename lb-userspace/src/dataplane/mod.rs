@@ -3,21 +3,23 @@
 //! | file | what |
 //! |---|---|
 //! | `load` | starts or adopts the data plane, rebuilds its program, adds and removes interfaces |
-//! | `attach`, `pins`, `naming`, `abi`, `stop` | links, the pin directory, the mark that maps are complete, removal of all |
-//! | `object`, `layout`, `clock` | the embedded object, the maps' sizes (pure), the kernel's clock |
+//! | `attach`, `pins_io`, `naming`, `abi`, `stop` | links, the pin directory, the mark that maps are complete, removal of all |
+//! | `object`, `layout`, `clock_io` | the embedded object, the maps' sizes (pure), the kernel's clock |
 //! | `tables`, `mapped`, `cell`, `syscall` | the maps, open |
 //! | `apply`, `slots`, `lines`, `planes`, `headers` | the operations of a plan |
 //! | `read`, `sweep`, `samples` | what is in the maps |
 //! | `observe` | the tables for the decision, read only |
-//! | `kernel` | whether this machine can do it |
+//! | `kernel_io` | whether this machine can do it |
+//! | `decap` | the program that opens tunnels on a server |
 
 mod abi;
 mod apply;
 mod attach;
 mod cell;
-mod clock;
+mod clock_io;
+mod decap;
 mod headers;
-mod kernel;
+mod kernel_io;
 mod layout;
 mod lines;
 mod load;
@@ -25,7 +27,7 @@ mod mapped;
 mod naming;
 mod object;
 mod observe;
-mod pins;
+mod pins_io;
 mod planes;
 mod read;
 mod samples;
@@ -38,13 +40,14 @@ mod tables;
 pub use abi::AbiError;
 pub use apply::{Applier, ApplyError};
 pub use attach::AttachError;
-pub use clock::{ClockError, KernelClock, tick};
-pub use kernel::{Finding, examine};
+pub use clock_io::{ClockError, KernelClock, tick};
+pub use decap::{DecapCount, DecapError, Decapsulator, decap_counts, start_decap, stop_decap};
+pub use kernel_io::{Finding, examine};
 pub use layout::{Features, MAX_INTERFACES, MAX_SOURCE_RULES, Machine, MapKind, MapSize, map_sizes, memory_bytes};
 pub use load::{Dataplane, LoadError, Origin, Request};
 pub use mapped::{Access, AccessError, MapOpenError, Mapped};
 pub use observe::{Observer, Passed};
-pub use pins::{PinDir, PinDirError};
+pub use pins_io::{PinDir, PinDirError};
 pub use planes::{NatUsage, PlaneUsage};
 pub use read::{MemberRecord, ReadError};
 pub use samples::{DroppedPacket, Samples};

@@ -10,6 +10,12 @@ pub(crate) const CLOCK: &str = "clock";
 pub(crate) const PACKET_PROGRAM: &str = "weir";
 /// The clock's name in the object.
 pub(crate) const CLOCK_PROGRAM: &str = "weir_clock";
+/// The name in the object of the program that opens tunnels.
+pub(crate) const DECAP_PROGRAM: &str = "weir_decap";
+/// The addresses that it opens tunnels for.
+pub(crate) const DECAP_VIPS: &str = "DECAP_VIPS";
+/// Its counters.
+pub(crate) const DECAP_STATS: &str = "DECAP_STATS";
 const LINK_PREFIX: &str = "link-";
 /// Stands for a dot, which no pin's name may have (linux kernel/bpf/inode.c, bpf_lookup) and VLAN interfaces do. No interface's name has this
 /// character: the kernel takes it for a pattern.

@@ -10,7 +10,7 @@ use lb_common::{
 };
 
 use super::{
-    pins::PinDir,
+    pins_io::PinDir,
     tables::{Tables, TablesError},
 };
 

@@ -5,7 +5,7 @@ use super::{
     attach::interface_index,
     layout::{Features, map_sizes},
     naming,
-    pins::{PinDir, PinDirError, link_ifindex},
+    pins_io::{PinDir, PinDirError, link_ifindex},
 };
 use crate::config::model::Limits;
 
@@ -23,7 +23,7 @@ pub struct Stopped {
 /// # Errors
 /// [`PinDirError::InUse`] while a daemon runs, [`PinDirError::NotBpf`] for a directory that Weir cannot have made; else what the file system refuses.
 pub fn stop(pins: &PinDir) -> Result<Stopped, PinDirError> {
-    if !pins.path().exists() {
+    if !pins.exists() {
         return Ok(Stopped::default());
     }
     pins.check_bpf_fs()?;

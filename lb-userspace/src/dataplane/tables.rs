@@ -15,9 +15,9 @@ use lb_common::{
 use super::{
     abi::{self, AbiError, AbiRecord},
     cell::Cell,
-    clock::ClockError,
+    clock_io::ClockError,
     mapped::{Access, AccessError, MapOpenError, Mapped},
-    pins::PinDir,
+    pins_io::PinDir,
     syscall::{self, open_pin},
 };
 

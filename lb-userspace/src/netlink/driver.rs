@@ -9,12 +9,17 @@ use rtnetlink::{
     packet_core::{
         NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
     },
-    packet_route::{RouteNetlinkMessage, address::AddressMessage, link::LinkMessage, neighbour::NeighbourMessage},
+    packet_route::{
+        AddressFamily, RouteNetlinkMessage, address::AddressMessage, link::LinkMessage, neighbour::NeighbourMessage, route::RouteMessage,
+    },
     proto::Connection,
 };
 use thiserror::Error;
 
-use super::{AssignedAddress, Link, Neighbour, NeighbourKey, addresses, neighbours, routes, routes::Route};
+use super::{
+    AssignedAddress, Link, Neighbour, NeighbourKey, addresses, neighbours, routes,
+    routes::{DefaultRoute, Route},
+};
 
 /// The kernel answers within microseconds; an answer that the decoder could not read never comes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -148,6 +153,23 @@ impl Netlink {
             Err(RequestError::Refused(_)) => Ok(Route::None),
             Err(error @ (RequestError::TimedOut | RequestError::Closed)) => Err(error),
         }
+    }
+
+    /// The default routes of both families.
+    ///
+    /// # Errors
+    /// See [`RequestError`].
+    pub async fn default_routes(&mut self) -> Result<Vec<DefaultRoute>, RequestError> {
+        let mut found = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            let answer = self.dump(&RouteNetlinkMessage::GetRoute(message)).await?;
+            let default =
+                |message| if let RouteNetlinkMessage::NewRoute(route) = message { DefaultRoute::from_message(&route) } else { None };
+            found.extend(answer.into_iter().filter_map(default));
+        }
+        Ok(found)
     }
 
     /// One neighbour entry; none if there is none, or no such link.

@@ -88,6 +88,7 @@ impl Link {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the kernel's attributes are open-ended")]
 fn attachment(xdp: &LinkXdp) -> Option<Xdp> {
     match xdp {
         LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Hardware | XdpAttached::Multiple) => Some(Xdp::Native),

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rtnetlink::packet_route::{
     AddressFamily,
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
+    route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
 
 /// The kernel's answer for one destination.
@@ -31,6 +31,50 @@ pub struct UnicastRoute {
     pub source: Option<IpAddr>,
     /// The MTU of the route or the path MTU learned for the destination, in bytes; none: the link's.
     pub mtu: Option<u32>,
+}
+
+/// A default route of the main table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DefaultRoute {
+    /// Of this family: IPv4, or else IPv6.
+    pub is_v4: bool,
+    /// The interface.
+    pub ifindex: u32,
+    /// The gateway, of either family; none on a point-to-point link.
+    pub gateway: Option<IpAddr>,
+    /// Its preference among default routes (`metric`); 0 when it has none.
+    pub priority: u32,
+    /// Who made it, as in `/etc/iproute2/rt_protos`.
+    pub protocol: u8,
+    /// The source address that it prefers.
+    pub source: Option<IpAddr>,
+    /// The largest MSS that connections over it offer (`advmss`), in bytes; none: that of its MTU.
+    pub advmss: Option<u32>,
+}
+
+impl DefaultRoute {
+    /// The route of an `RTM_NEWROUTE` message, if it is one; a route over several interfaces is none.
+    #[must_use]
+    pub fn from_message(message: &RouteMessage) -> Option<Self> {
+        let RouteHeader { address_family, destination_prefix_length, table, kind, protocol, .. } = message.header;
+        let is_default = destination_prefix_length == 0 && table == RouteHeader::RT_TABLE_MAIN && kind == RouteType::Unicast;
+        let attributes = message.attributes.as_slice();
+        let ifindex = attributes.iter().find_map(|a| if let RouteAttribute::Oif(ifindex) = a { Some(*ifindex) } else { None })?;
+        is_default.then(|| Self {
+            is_v4: address_family == AddressFamily::Inet,
+            ifindex,
+            gateway: attributes.iter().find_map(gateway),
+            priority: attributes.iter().find_map(|a| if let RouteAttribute::Priority(p) = a { Some(*p) } else { None }).unwrap_or(0),
+            protocol: protocol.into(),
+            source: attributes.iter().find_map(|a| if let RouteAttribute::PrefSource(source) = a { ip(source) } else { None }),
+            advmss: attributes.iter().find_map(advmss),
+        })
+    }
+}
+
+fn advmss(attribute: &RouteAttribute) -> Option<u32> {
+    let RouteAttribute::Metrics(metrics) = attribute else { return None };
+    metrics.iter().find_map(|metric| if let RouteMetric::Advmss(advmss) = metric { Some(*advmss) } else { None })
 }
 
 /// The request for the route to `destination`, as `ip route get` makes it.

@@ -1,5 +1,5 @@
-//! Reads network settings below `/proc/sys/net`, of the calling thread's network namespace.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads files of /proc/sys")]
+//! Reads and writes network settings below `/proc/sys/net`, of the calling thread's network namespace.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads and writes files of /proc/sys")]
 
 use std::{fs, io, ops::RangeInclusive, path::PathBuf};
 
@@ -29,12 +29,20 @@ pub struct InterfaceSettings {
     pub forwards_v6: bool,
 }
 
-/// Why a setting could not be read.
+/// Why a setting could not be read or written.
 #[derive(Debug, Error)]
 pub enum SysctlError {
     /// The file.
     #[error("failed to read {path}")]
     Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file, written.
+    #[error("failed to write {path}")]
+    Write {
         /// Which.
         path: PathBuf,
         /// Why.
@@ -87,11 +95,28 @@ pub fn interface_settings(interface: &str) -> Result<InterfaceSettings, SysctlEr
         rp_filter,
         accepts_local: v4("all", "accept_local")? != 0 || v4(interface, "accept_local")? != 0,
         forwards_v4: v4(interface, "forwarding")? != 0,
-        forwards_v6: match number(&format!("ipv6/conf/{interface}/forwarding")) {
-            Err(SysctlError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => false,
-            other => other? != 0,
-        },
+        forwards_v6: setting(&format!("ipv6/conf/{interface}/forwarding"))?.is_some_and(|value| value != 0),
     })
+}
+
+/// One setting, such as `ipv4/conf/all/rp_filter`; none if there is no such setting, for its interface is gone or its family off.
+///
+/// # Errors
+/// See [`SysctlError`].
+pub fn setting(name: &str) -> Result<Option<u32>, SysctlError> {
+    match number(name) {
+        Err(SysctlError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
+/// Writes one setting.
+///
+/// # Errors
+/// [`SysctlError::Write`].
+pub fn set(name: &str, value: u32) -> Result<(), SysctlError> {
+    let path = PathBuf::from("/proc/sys/net").join(name);
+    fs::write(&path, value.to_string()).map_err(|source| SysctlError::Write { path, source })
 }
 
 fn number(setting: &str) -> Result<u32, SysctlError> {

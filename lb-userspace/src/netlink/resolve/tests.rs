@@ -31,6 +31,7 @@ fn eth() -> Link {
         master: None,
         lower: None,
         lower_is_elsewhere: false,
+        xdp: None,
     }
 }
 

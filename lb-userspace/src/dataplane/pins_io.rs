@@ -6,6 +6,7 @@
 //! | `abi` | [`super::abi`]: the mark that the maps are complete |
 //! | `program`, `clock` | the programs of the object |
 //! | `link-IFNAME` | the program's attachment to an interface |
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "works on the pin directory")]
 
 use std::{
     fs,
@@ -97,6 +98,16 @@ impl PinDir {
     /// The path of an interface's link.
     pub(crate) fn link(&self, interface: &str) -> PathBuf {
         self.path.join(naming::link(interface))
+    }
+
+    /// Whether there is a pin of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.pin(name).exists()
+    }
+
+    /// Whether the directory is there.
+    pub(crate) fn exists(&self) -> bool {
+        self.path.exists()
     }
 
     /// Makes the directory, mounting the BPF file system where systems have it if nobody did.
@@ -198,7 +209,7 @@ impl PinDir {
         }
     }
 
-    fn io(&self, path: &Path, source: io::Error) -> PinDirError {
+    pub(crate) fn io(&self, path: &Path, source: io::Error) -> PinDirError {
         PinDirError::Io { path: path.to_path_buf(), source }
     }
 }

@@ -1,4 +1,5 @@
 //! The kernel's jiffies clock, read by running `weir_clock` once: ticks are the packet path's seconds, and mean the same in daemon and kernel.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "waits between two readings of the clock")]
 
 use std::{path::Path, thread::sleep, time::Duration};
 
@@ -13,7 +14,7 @@ use super::{
     load::{LoadError, load_program},
     naming,
     object::object,
-    pins::PinDir,
+    pins_io::PinDir,
     tables::TablesError,
 };
 use crate::config::model::Limits;
@@ -92,6 +93,11 @@ fn jiffies(program: &Xdp) -> Result<u64, ClockError> {
 
 /// Loads the object with the smallest maps, for its clock only.
 pub(crate) fn load_smallest() -> Result<Ebpf, LoadError> {
+    smallest_loader().load(object()?).map_err(LoadError::from_object)
+}
+
+/// A loader that gives every map of the packet path one entry, or as few as its kind allows.
+pub(crate) fn smallest_loader<'a>() -> EbpfLoader<'a> {
     let limits = Limits { services: 1, members: 1, flows: 8, nat_flows: 1, nat_planes: 1, rate_sources: 8, fragments: 8 };
     let sizes = map_sizes(&limits, Features::default());
     let mut loader = EbpfLoader::new();
@@ -99,7 +105,7 @@ pub(crate) fn load_smallest() -> Result<Ebpf, LoadError> {
         let entries = if matches!(size.kind, MapKind::Ring) { size.entries } else { 1 };
         loader.map_max_entries(size.name, entries);
     }
-    loader.load(object()?).map_err(LoadError::from_object)
+    loader
 }
 
 /// Measures CONFIG_HZ. Takes [`CALIBRATION`].

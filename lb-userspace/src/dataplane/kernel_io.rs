@@ -1,4 +1,5 @@
 //! Whether this machine can run the data plane, found out by trying: for `weir doctor`.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "looks at the machine")]
 
 use std::{error::Error, fs, path::Path};
 
@@ -7,7 +8,7 @@ use rustix::system::uname;
 
 use super::{
     attach::interface_index,
-    clock::load_smallest,
+    clock_io::load_smallest,
     load::{LoadError, causes, load_program},
     mapped::{Access, Mapped},
     naming,

@@ -1,0 +1,12 @@
+//! Benches of the packet path. `l4` times single packets against a program that does nothing, `live` counts frames that really cross a machine.
+//! Each case says what it should come to; a figure above that is marked, and nothing fails: machines differ.
+
+pub mod cases;
+pub mod frame;
+pub mod harness;
+pub mod l4;
+pub mod report;
+pub mod world;
+
+#[path = "../../../lb-ebpf/src/template.rs"]
+mod template;
