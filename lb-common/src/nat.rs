@@ -87,10 +87,11 @@ impl PortWord {
         self.0 as Tick
     }
 
-    /// Seconds since then.
+    /// Seconds since then; 0 for a time to come: another CPU may be a tick ahead of the reader, and a reading of all ports takes some.
     #[inline(always)]
     pub const fn idle(self, now: Tick) -> u32 {
-        now.wrapping_sub(self.time())
+        let idle = now.wrapping_sub(self.time());
+        if idle > Tick::MAX / 2 { 0 } else { idle }
     }
 }
 
@@ -378,4 +379,18 @@ pub fn plane_of<'t, T: Tables>(tables: &'t T, flow: &NatFlow) -> Option<T::Ref<'
 #[inline(always)]
 pub const fn service_of(flow: &NatFlow) -> ServiceId {
     ServiceId(flow.service)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PortState, PortWord, is_reusable};
+    use crate::packet::protocol;
+
+    #[test]
+    fn a_port_used_after_the_readers_tick_is_not_idle() {
+        let word = PortWord::new(PortState::Established, 1, 1001);
+        assert_eq!((word.idle(1000), word.idle(1001), word.idle(1003)), (0, 0, 2));
+        assert!(!is_reusable(word, protocol::TCP, 5, 1000));
+        assert!(is_reusable(word, protocol::TCP, 5, 1007));
+    }
 }
