@@ -64,7 +64,11 @@ pub enum PinDirError {
 }
 
 fn hint_for(refusal: &io::Error) -> &'static str {
-    if refusal.kind() == ErrorKind::PermissionDenied { "\nhint: run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN" } else { "" }
+    if refusal.kind() == ErrorKind::PermissionDenied {
+        "\nhint: run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN"
+    } else {
+        ""
+    }
 }
 
 /// A pin directory.

@@ -53,11 +53,8 @@ pub fn write(state_dir: &Path, report: &Report) -> Result<(), ReportError> {
     let path = path_in(state_dir);
     let fresh = path.with_extension("json.new");
     let text = serde_json::to_vec(report).map_err(|source| ReportError::Content { path: path.clone(), source })?;
-    let written = fs::write(&fresh, &text).or_else(|error| match error.kind() {
-        // Somebody cleaned up.
-        io::ErrorKind::NotFound => fs::create_dir_all(state_dir).and_then(|()| fs::write(&fresh, &text)),
-        _ => Err(error),
-    });
+    // Somebody may have cleaned up.
+    let written = fs::create_dir_all(state_dir).and_then(|()| fs::write(&fresh, text));
     written.and_then(|()| fs::rename(&fresh, &path)).map_err(|source| ReportError::File { path, source })
 }
 

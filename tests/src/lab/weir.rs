@@ -12,8 +12,8 @@ use rustix::process::Signal;
 
 use super::{BpfFolder, Folder, Host, Namespace, Process, wait_until};
 
-const READY_WITHIN: Duration = Duration::from_secs(10);
-const STOPS_WITHIN: Duration = Duration::from_secs(10);
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A `weir run`. On drop it is killed, and `weir stop` removes what it left in the kernel.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Weir<'a> {
     binary: PathBuf,
     head: String,
     process: Option<Process>,
-    _pins: BpfFolder,
+    pins: BpfFolder,
     folder: Folder,
 }
 
@@ -46,7 +46,7 @@ impl<'a> Weir<'a> {
             pins.path(),
             folder.path().join("state")
         );
-        let weir = Self { namespace: &node.namespace, binary: binary.into(), head, process: None, _pins: pins, folder };
+        let weir = Self { namespace: &node.namespace, binary: binary.into(), head, process: None, pins: pins, folder };
         weir.write_config(rest)?;
         Ok(weir)
     }
@@ -82,6 +82,18 @@ impl<'a> Weir<'a> {
             (Ok(()), true) => bail!("weir run ended; it said: {}", self.stderr()),
             (Err(timeout), _) => Err(timeout).with_context(|| format!("weir run said: {}", self.stderr())),
         }
+    }
+
+    /// Starts a `weir run` that is expected to refuse: its exit code, and what it said. An error if it runs.
+    pub fn run_refused(&self) -> anyhow::Result<(i32, String)> {
+        let mut process = self.namespace.spawn("weir-refused", self.command(&["run"]))?;
+        let status = process.wait(READY_WITHIN)?;
+        Ok((status.code().context("weir run was killed")?, process.stderr()))
+    }
+
+    /// Where it pins.
+    pub fn pin_dir(&self) -> &Path {
+        self.pins.path()
     }
 
     /// Whether `weir status -o json` says `"ready": true`.

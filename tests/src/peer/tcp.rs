@@ -52,6 +52,8 @@ pub struct Report {
     pub messages: u64,
     /// The longest that any answer took.
     pub longest_answer: Duration,
+    /// The longest between two messages of one connection: on a busy machine, more than was asked for.
+    pub longest_pause: Duration,
     /// Opened connections by the name of their server.
     pub by_server: BTreeMap<String, usize>,
 }
@@ -136,6 +138,7 @@ impl Report {
     fn with(mut self, connection: Connection) -> Self {
         self.messages += connection.messages;
         self.longest_answer = self.longest_answer.max(connection.longest_answer);
+        self.longest_pause = self.longest_pause.max(connection.longest_pause);
         let was_opened = connection.server.is_some();
         if let Some(server) = &connection.server {
             self.opened += 1;
@@ -162,12 +165,14 @@ struct Connection {
     server: Option<String>,
     messages: u64,
     longest_answer: Duration,
+    longest_pause: Duration,
     outcome: Result<(), Broken>,
 }
 
 impl Connection {
     fn live(plan: Plan, index: usize, progress: Progress<'_>) -> Self {
-        let mut connection = Self { from: None, server: None, messages: 0, longest_answer: Duration::ZERO, outcome: Ok(()) };
+        let mut connection =
+            Self { from: None, server: None, messages: 0, longest_answer: Duration::ZERO, longest_pause: Duration::ZERO, outcome: Ok(()) };
         let end = Instant::now() + plan.time;
         let opened = connection.open(plan.to);
         if let Some(server) = &connection.server {
@@ -178,7 +183,10 @@ impl Connection {
         }
         connection.outcome = opened.and_then(|stream| connection.exchange(stream, plan, index, Ending { end, over: progress.over }));
         if let (Some(server), Err(broken)) = (&connection.server, &connection.outcome) {
-            eprintln!("{BROKEN}{server} after {} messages: {broken}", connection.messages);
+            eprintln!(
+                "{BROKEN}{server} after {} messages: {broken}; its longest pause was {:?}",
+                connection.messages, connection.longest_pause
+            );
         }
         connection
     }
@@ -195,8 +203,11 @@ impl Connection {
 
     fn exchange(&mut self, mut stream: TcpStream, plan: Plan, index: usize, ending: Ending<'_>) -> Result<(), Broken> {
         let identity = (u64::from(std::process::id()) << 32) | index as u64;
+        let mut previous = Instant::now();
         loop {
             let sent = Instant::now();
+            self.longest_pause = self.longest_pause.max(sent - previous);
+            previous = sent;
             if sent >= ending.end || ending.over.load(Ordering::Relaxed) {
                 return Ok(());
             }
