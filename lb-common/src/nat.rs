@@ -87,10 +87,11 @@ impl PortWord {
         self.0 as Tick
     }
 
-    /// Seconds since then.
+    /// Seconds since then; 0 for a time to come: another CPU may be a tick ahead of the reader, and a reading of all ports takes some.
     #[inline(always)]
     pub const fn idle(self, now: Tick) -> u32 {
-        now.wrapping_sub(self.time())
+        let idle = now.wrapping_sub(self.time());
+        if idle > Tick::MAX / 2 { 0 } else { idle }
     }
 }
 

@@ -232,10 +232,14 @@ impl FlowWord {
         (self.0 >> 18) as u32 & Self::TIME_MASK
     }
 
-    /// Seconds since the flow's last packet, modulo 16 384.
+    /// Differences above this are times to come: another CPU may be a tick ahead of the reader, and a reading of all tables takes some.
+    const AHEAD: u32 = Self::TIME_MASK - 255;
+
+    /// Seconds since the flow's last packet, modulo 16 384; 0 for one that is up to 255 s ahead of `now`.
     #[inline(always)]
     pub const fn idle(self, now: Tick) -> u32 {
-        now.wrapping_sub(self.time()) & Self::TIME_MASK
+        let idle = now.wrapping_sub(self.time()) & Self::TIME_MASK;
+        if idle > Self::AHEAD { 0 } else { idle }
     }
 }
 
@@ -278,5 +282,21 @@ impl MemberWord {
     #[inline(always)]
     pub const fn is(self, flag: u8) -> bool {
         self.state() & flag == flag
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FlowState, FlowWord, MemberId};
+
+    #[test]
+    fn a_flow_seen_after_the_readers_tick_is_not_idle() {
+        let seen_at = |time| FlowWord::new(1, MemberId::new(1).unwrap(), FlowState::Proven, time);
+        assert_eq!(seen_at(1001).idle(1000), 0);
+        assert_eq!(seen_at(1255).idle(1000), 0);
+        assert_eq!(seen_at(1000).idle(1000), 0);
+        assert_eq!(seen_at(1000).idle(1001), 1);
+        assert_eq!(seen_at(16_383).idle(16_384), 1, "over the turn");
+        assert_eq!(seen_at(0).idle(15_300), 15_300, "the longest timeout and a sweep more");
     }
 }

@@ -68,7 +68,7 @@ fn a_word_keeps_what_it_is_made_of() {
 #[test]
 fn idle_seconds_are_told_across_the_wrap_of_the_clock() {
     for now in [0, 16_383, 16_384, 40_000, Tick::MAX] {
-        for idle in [0, 1, 14_400, FlowWord::TIME_MASK] {
+        for idle in [0, 1, 14_400, FlowWord::TIME_MASK - 255] {
             assert_eq!(entry(Proven, now.wrapping_sub(idle)).idle(now), idle, "{now}");
         }
     }

@@ -87,3 +87,11 @@ fn a_flow_is_opened_anew_after_it_ended_or_timed_out() {
         }
     }
 }
+
+#[test]
+fn a_port_used_after_the_readers_tick_is_not_idle() {
+    let word = PortWord::new(PortState::Established, 1, 1001);
+    assert_eq!((word.idle(1000), word.idle(1001), word.idle(1003)), (0, 0, 2));
+    assert!(!is_reusable(word, protocol::TCP, 5, 1000));
+    assert!(is_reusable(word, protocol::TCP, 5, 1007));
+}

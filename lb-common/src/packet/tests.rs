@@ -246,9 +246,9 @@ fn a_quotation_needs_no_more_than_the_ports() {
     let v4 = ipv4(protocol::TCP, &[1; 8], 0, &TCP);
     let v6 = ipv6(protocol::TCP, &[], &TCP);
     for (frame, ports_at, is_v4) in [(v4, 42, true), (v6, 54, false)] {
-        let quoted = quoted_transport(&frame[..ports_at + 8], 14, is_v4).unwrap();
+        let quoted = quoted_transport(&frame[..ports_at + 8], 14, is_v4, ports_at + 8).unwrap();
         assert_eq!((u16::from_be(quoted.source_port), u16::from_be(quoted.destination_port), quoted.tcp_flags), (4321, 443, 0));
-        assert_eq!(quoted_transport(&frame[..ports_at + 7], 14, is_v4), Err(Malformed));
+        assert_eq!(quoted_transport(&frame[..ports_at + 7], 14, is_v4, ports_at + 7), Err(Malformed));
     }
 }
 
@@ -318,7 +318,7 @@ proptest! {
             prop_assert!(!has_ports || found.l4 + 8 <= frame.len());
         }
         for is_v4 in [true, false] {
-            let quoted = quoted_transport(&frame[..], at, is_v4);
+            let quoted = quoted_transport(&frame[..], at, is_v4, frame.len());
             prop_assert!(quoted.is_err() || at < frame.len());
         }
         if let Some(option) = mss_option(&frame[..], at) {

@@ -7,6 +7,7 @@ mod render;
 pub mod server_setup;
 pub mod status;
 pub mod stop;
+mod stop_io;
 
 use std::{
     error::Error,

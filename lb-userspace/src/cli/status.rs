@@ -181,7 +181,7 @@ const NAT_FLOW_BYTES: u64 = 64 + 8 + 16;
 
 /// Reads and shows the status of the node that `config` describes.
 ///
-/// Ends as [`Exit::Refused`] if the node is not ready.
+/// Ends as [`Exit::Refused`] if the node is not ready, no daemon runs, or the configuration file is not the one in force.
 ///
 /// # Errors
 ///
@@ -209,12 +209,18 @@ pub fn status(config: &Path, format: Format, now_ms: u64, out: &mut impl Write, 
                 }
                 Format::Text => render::status(&status, out)?,
             }
-            Ok(if status.ready { Exit::Fine } else { Exit::Refused })
+            Ok(if status.is_healthy() { Exit::Fine } else { Exit::Refused })
         }
         Err(error) => {
             writeln!(err, "error: {error:#}")?;
             Ok(Exit::Refused)
         }
+    }
+}
+
+impl Status {
+    fn is_healthy(&self) -> bool {
+        self.ready && self.daemon.running && self.daemon.config_errors.is_empty()
     }
 }
 
@@ -230,7 +236,7 @@ fn not_loaded(error: &TablesError, report: &Report, format: Format, out: &mut im
 }
 
 fn gather(tables: &Tables, pins: &PinDir, report: &Report, now_ms: u64) -> anyhow::Result<Status> {
-    let running = report_io::is_running(report.pid);
+    let running = report_io::is_running(report);
     let now = dataplane::tick(pins)?;
     let flows = tables.flows_by_member(now)?;
     let nat_flows = readback::nat_flows(tables, now)?;
@@ -305,10 +311,13 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, now_ms: u64) -> anyho
             .collect(),
     };
     let problems = problems(report, &interfaces, &services, running);
+    let is_there = |name: &ServiceName| {
+        services.iter().any(|one| one.vip == name.vip && one.port == name.port && one.protocol == protocol_word(name.protocol))
+    };
     let all_attached = !interfaces.is_empty() && interfaces.iter().all(|interface| interface.attached);
     Ok(Status {
         node: report.node.clone(),
-        ready: all_attached && report.apply_error.is_none() && !report.services.is_empty() && services.len() >= report.services.len(),
+        ready: all_attached && report.started_at != 0 && report.apply_error.is_none() && report.services.iter().all(is_there),
         daemon: Daemon {
             running,
             pid: if running { report.pid } else { 0 },
@@ -336,6 +345,7 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
     }
     problems.extend(report.config_errors.iter().map(|error| format!("configuration not taken: {error}")));
     problems.extend(report.apply_error.iter().map(|error| format!("maps not as they should be: {error}")));
+    problems.extend(report.address_errors.iter().cloned());
     problems.extend(report.held_back.iter().cloned());
     problems.extend(interfaces.iter().filter(|one| !one.attached).map(|one| format!("interface {} is gone", one.name)));
     problems.extend(report.unresolved.iter().map(|(server, why)| format!("server {server}: {why}")));

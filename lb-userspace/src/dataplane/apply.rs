@@ -136,6 +136,22 @@ impl Applier {
         Ok(self.tables.links.insert(ifindex, Cell(link), 0)?)
     }
 
+    /// Forgets every interface whose index is not among these: its place is needed by others.
+    ///
+    /// # Errors
+    /// [`ApplyError::Interfaces`], [`ApplyError::Map`].
+    pub fn forget_interfaces(&mut self, present: &BTreeSet<u32>) -> Result<(), ApplyError> {
+        let known: Vec<u32> = self.tables.interfaces.keys().collect::<Result<_, _>>()?;
+        for ifindex in known.into_iter().filter(|ifindex| !present.contains(ifindex)) {
+            self.tables.interfaces.remove(ifindex)?;
+            match self.tables.links.remove(&ifindex) {
+                Err(error) if !is_not_found(&error) => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn create_slots(&mut self, first_page: u32, pages: u32) -> Result<(), ApplyError> {
         Ok(self.tables.slot_pages.create(first_page, pages)?)
     }

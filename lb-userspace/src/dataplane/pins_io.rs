@@ -48,7 +48,7 @@ pub enum PinDirError {
         source: io::Error,
     },
     /// The directory could not be made, read or changed.
-    #[error("failed to use the pin directory {path}", path = .path.display())]
+    #[error("failed to use the pin directory {path}{}", hint_for(source), path = .path.display())]
     Io {
         /// The file or directory.
         path: PathBuf,
@@ -61,6 +61,14 @@ pub enum PinDirError {
         /// The pin directory.
         path: PathBuf,
     },
+}
+
+fn hint_for(refusal: &io::Error) -> &'static str {
+    if refusal.kind() == ErrorKind::PermissionDenied {
+        "\nhint: run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN"
+    } else {
+        ""
+    }
 }
 
 /// A pin directory.

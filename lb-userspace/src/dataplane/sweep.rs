@@ -12,7 +12,7 @@ use super::{mapped::AccessError, tables::Tables};
 /// How often to sweep at least: idle timeouts are 4 h at most, and a quarter of an hour more than that has not wrapped.
 pub const SWEEP_INTERVAL: Duration = Duration::from_secs(900);
 
-const _: () = assert!(4 * 3600 + SWEEP_INTERVAL.as_secs() < FlowWord::TIME_MASK as u64);
+const _: () = assert!(4 * 3600 + SWEEP_INTERVAL.as_secs() + 256 < FlowWord::TIME_MASK as u64);
 
 /// What a sweep found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

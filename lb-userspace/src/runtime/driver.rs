@@ -4,15 +4,16 @@
 use std::{path::PathBuf, time::Duration};
 
 use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::{MissedTickBehavior, interval, sleep},
+    signal::unix::{Signal, SignalKind, signal},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::{info, warn};
 
 use super::{
-    daemon::{Daemon, warnings},
+    daemon_io::Daemon,
     files_io::{FileWatch, Stamp},
     readback::ReadBackError,
+    report::warnings,
     report_io::ReportError,
 };
 use crate::{
@@ -23,6 +24,9 @@ use crate::{
 
 /// A file is looked at once its folder has been quiet for so long, so that a write in several steps is read when it is whole.
 const FILE_SETTLES: Duration = Duration::from_millis(15);
+
+/// Others may write in that folder all the time.
+const FILE_SETTLES_AT_MOST: Duration = Duration::from_millis(300);
 
 /// How often the kernel is asked for what it tells nobody.
 const REREAD_INTERVAL: Duration = Duration::from_secs(30);
@@ -73,6 +77,7 @@ pub enum RunError {
 /// # Errors
 /// [`RunError`] if it cannot start; nothing is half-applied then.
 pub fn run(config_path: PathBuf) -> Result<(), RunError> {
+    let stamp = Stamp::of(&config_path);
     let (config, findings, text) = config::load(&config_path, &config::host_name())?;
     let told = warnings(&findings, &text);
     for line in &told {
@@ -81,17 +86,36 @@ pub fn run(config_path: PathBuf) -> Result<(), RunError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Subscribed before the first reading, so that nothing changes unnoticed in between.
+        let signals = Signals::new()?;
         let watcher = Watcher::subscribe()?;
-        let stamp = Stamp::of(&config_path);
-        let daemon = Daemon::start(config_path.clone(), config, told).await?;
-        serve(daemon, watcher, config_path, stamp).await
+        let daemon = Daemon::start(&config_path, config, told).await?;
+        serve(daemon, signals, watcher, config_path, stamp).await
     })
 }
 
-async fn serve(mut daemon: Daemon, mut watcher: Watcher, config_path: PathBuf, mut stamp: Stamp) -> Result<(), RunError> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, std::io::Error> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
+
+async fn serve(
+    mut daemon: Daemon,
+    mut signals: Signals,
+    mut watcher: Watcher,
+    config_path: PathBuf,
+    mut stamp: Stamp,
+) -> Result<(), RunError> {
     let mut file = match FileWatch::new(&config_path) {
         Ok(file) => Some(file),
         Err(error) => {
@@ -102,42 +126,53 @@ async fn serve(mut daemon: Daemon, mut watcher: Watcher, config_path: PathBuf, m
     let mut second = ticker(Duration::from_secs(1));
     let mut reread = ticker(REREAD_INTERVAL);
     let mut sweep = ticker(SWEEP_INTERVAL);
+    // It may have changed between the first reading and the watch.
+    let mut is_file_due = true;
     loop {
+        if std::mem::take(&mut is_file_due) {
+            let now = Stamp::of(&config_path);
+            if now != stamp {
+                stamp = now;
+                // A symlink may lead elsewhere now.
+                file = FileWatch::new(&config_path).ok().or(file);
+                daemon.reload().await;
+            }
+        }
         // Every arm is cancel safe: signals and ticks stay pending, the watchers keep what they have until it is returned.
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => {
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hangup.recv() => {
                 stamp = Stamp::of(&config_path);
                 info!("told to read the configuration again");
                 daemon.reload().await;
             }
             () = file_event(file.as_mut()) => {
-                sleep(FILE_SETTLES).await;
-                let now = Stamp::of(&config_path);
-                if now != stamp {
-                    stamp = now;
-                    // A symlink may lead elsewhere now.
-                    file = FileWatch::new(&config_path).ok().or(file);
-                    daemon.reload().await;
-                }
+                settle(file.as_mut()).await;
+                is_file_due = true;
             }
             change = watcher.changed() => match change {
-                Ok(change) => tell(daemon.handle_network(&change).await),
+                Ok(change) => daemon.handle_network(&change).await,
                 Err(error) => {
                     warn!(%error, "the network is watched anew");
                     watcher = Watcher::subscribe()?;
-                    tell(daemon.reread_network().await);
+                    daemon.reread_network().await;
                 }
             },
-            _ = second.tick() => daemon.handle_second(),
-            _ = reread.tick() => tell(daemon.reread_network().await),
+            _ = second.tick() => daemon.handle_second().await,
+            _ = reread.tick() => daemon.reread_network().await,
             _ = sweep.tick() => daemon.sweep(),
         }
     }
     daemon.leave();
     info!("the daemon ends; the data plane goes on");
     Ok(())
+}
+
+/// Waits until the folder has been quiet, or for long enough where it never is.
+async fn settle(mut file: Option<&mut FileWatch>) {
+    let quiet = async { while timeout(FILE_SETTLES, file_event(file.as_deref_mut())).await.is_ok() {} };
+    let _ = timeout(FILE_SETTLES_AT_MOST, quiet).await;
 }
 
 fn ticker(period: Duration) -> tokio::time::Interval {
@@ -150,11 +185,5 @@ async fn file_event(file: Option<&mut FileWatch>) {
     match file {
         Some(file) => file.changed().await,
         None => std::future::pending().await,
-    }
-}
-
-fn tell(done: Result<(), RunError>) {
-    if let Err(error) = done {
-        warn!(%error, "the network could not be read; it is tried again");
     }
 }

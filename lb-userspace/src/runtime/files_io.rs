@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -15,6 +16,7 @@ use tokio::sync::mpsc;
 pub(super) struct Stamp {
     target: Option<PathBuf>,
     modified: Option<SystemTime>,
+    inode: u64,
     bytes: u64,
 }
 
@@ -25,6 +27,7 @@ impl Stamp {
         Self {
             target: fs::canonicalize(path).ok(),
             modified: metadata.as_ref().and_then(|metadata| metadata.modified().ok()),
+            inode: metadata.as_ref().map_or(0, |metadata| metadata.ino()),
             bytes: metadata.map_or(0, |metadata| metadata.len()),
         }
     }

@@ -3,15 +3,19 @@
 //! | file | what |
 //! |---|---|
 //! | `driver` | `weir run`: the loop over files, signals, netlink and time |
-//! | `daemon` | what the loop keeps, and what it does on each event |
+//! | `daemon_io` | what the loop keeps, and what it does on each event |
+//! | `addresses`, `reload`, `retirement` | its decisions: which addresses, what of a new file, when to look for what may go. Pure. |
 //! | `readback` | what the maps hold, as `control` models it |
 //! | `report` | the record that the daemon leaves for `weir status`, and its reading (`report_io`) |
 
-mod daemon;
+mod addresses;
+mod daemon_io;
 mod driver;
 mod files_io;
 pub mod readback;
+mod reload;
 pub mod report;
 pub mod report_io;
+mod retirement;
 
 pub use driver::{RunError, run};

@@ -1,14 +1,25 @@
 //! What the daemon leaves in its state directory for whoever asks: names, next hops, errors, and a reading of the counters to compute rates from.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, error::Error, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// The daemon's record, `state.json`. Everything that the maps themselves tell is left to them.
+use crate::{
+    config::{
+        ConfigText, Diagnostic, LoadError,
+        model::{Config, Protocol},
+    },
+    control::ServiceKey,
+};
+
+/// The daemon's record, `state.json`. Everything that the maps themselves tell is left to them. What another version did not write is empty.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Report {
-    /// The daemon's process.
+    /// The daemon's process; 0 once it has ended.
     pub pid: u32,
+    /// When that process started, in the kernel's ticks since boot: another one may get its number.
+    pub pid_started_at: u64,
     /// Its version.
     pub version: String,
     /// The node's name.
@@ -33,6 +44,8 @@ pub struct Report {
     pub interfaces: BTreeMap<String, String>,
     /// Addresses that Weir added, with their interface's index.
     pub added_addresses: Vec<(IpAddr, u32)>,
+    /// Addresses that could not be added or removed, and why.
+    pub address_errors: Vec<String>,
     /// Next hops that are missing, by server, and why.
     pub unresolved: BTreeMap<IpAddr, String>,
     /// Names of what the maps know by number.
@@ -58,4 +71,56 @@ pub struct ServiceName {
     pub protocol: u8,
     /// The pool's servers: name, address, and port or 0.
     pub servers: Vec<(String, IpAddr, u16)>,
+}
+
+/// The names of every service.
+pub(super) fn names_of(config: &Config) -> Vec<ServiceName> {
+    config
+        .binds()
+        .map(|(bind, listener, name)| {
+            let key = ServiceKey { vip: bind.address, port: bind.port.unwrap_or(0), protocol: bind.protocol };
+            let servers = config.pools.get(&listener.pool).into_iter().flat_map(|pool| &pool.servers);
+            let servers = servers.map(|(name, server)| (name.clone(), server.address, server.port.unwrap_or(0)));
+            ServiceName {
+                listener: name.into(),
+                pool: listener.pool.clone(),
+                vip: key.vip,
+                port: key.port,
+                protocol: if key.protocol == Protocol::Tcp { 6 } else { 17 },
+                servers: servers.collect(),
+            }
+        })
+        .collect()
+}
+
+/// Findings as lines of text.
+pub(super) fn warnings(findings: &[Diagnostic], text: &ConfigText) -> Vec<String> {
+    findings.iter().map(|finding| finding.render_line(text)).collect()
+}
+
+/// Why a file cannot be loaded, a line each.
+pub(super) fn load_errors(error: &LoadError) -> Vec<String> {
+    match error {
+        LoadError::Invalid { text, findings } => warnings(findings, text),
+        LoadError::Read { .. } | LoadError::TooLarge { .. } => vec![in_words(error)],
+    }
+}
+
+/// An error, its causes and its hints, in one line.
+pub(crate) fn in_words(error: &(dyn Error + 'static)) -> String {
+    let (mut words, mut hints) = (String::new(), String::new());
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        let mut lines = text.split("\nhint: ");
+        let cause = lines.next().unwrap_or_default().replace('\n', " ");
+        if words.is_empty() {
+            words = cause;
+        } else if !words.contains(&cause) {
+            words = format!("{words}: {cause}");
+        }
+        lines.for_each(|hint| hints += &format!("; {hint}"));
+        next = error.source();
+    }
+    words + &hints
 }

@@ -12,7 +12,7 @@ use super::report::Report;
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
     /// The directory or the file.
-    #[error("failed to use {path}\nhint: node.state_dir has to be a directory that the daemon may write")]
+    #[error("failed to use {path}\nhint: run as root; node.state_dir has to be a directory that the daemon may write")]
     File {
         /// Which.
         path: PathBuf,
@@ -33,12 +33,16 @@ fn path_in(state_dir: &Path) -> PathBuf {
     state_dir.join("state.json")
 }
 
-/// Makes the state directory.
+/// Makes the state directory, and finds out whether it can be written.
 ///
 /// # Errors
 /// [`ReportError::File`].
 pub fn prepare(state_dir: &Path) -> Result<(), ReportError> {
-    fs::create_dir_all(state_dir).map_err(|source| ReportError::File { path: state_dir.into(), source })
+    let probe = state_dir.join(format!("probe-{}", std::process::id()));
+    fs::create_dir_all(state_dir)
+        .and_then(|()| fs::write(&probe, []))
+        .and_then(|()| fs::remove_file(&probe))
+        .map_err(|source| ReportError::File { path: state_dir.into(), source })
 }
 
 /// Replaces the record by a whole new one, so that no reader sees a half.
@@ -49,7 +53,9 @@ pub fn write(state_dir: &Path, report: &Report) -> Result<(), ReportError> {
     let path = path_in(state_dir);
     let fresh = path.with_extension("json.new");
     let text = serde_json::to_vec(report).map_err(|source| ReportError::Content { path: path.clone(), source })?;
-    fs::write(&fresh, text).and_then(|()| fs::rename(&fresh, &path)).map_err(|source| ReportError::File { path, source })
+    // Somebody may have cleaned up.
+    let written = fs::create_dir_all(state_dir).and_then(|()| fs::write(&fresh, text));
+    written.and_then(|()| fs::rename(&fresh, &path)).map_err(|source| ReportError::File { path, source })
 }
 
 /// The record, or none when no daemon has left one.
@@ -77,7 +83,34 @@ pub fn remove(state_dir: &Path) -> Result<(), ReportError> {
     }
 }
 
-/// Whether the process runs, and is a `weir`.
-pub fn is_running(pid: u32) -> bool {
-    pid != 0 && fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "weir")
+/// Whether the daemon that wrote the record runs.
+pub fn is_running(report: &Report) -> bool {
+    report.pid != 0 && process_started(report.pid) == Some(report.pid_started_at)
+}
+
+/// When a process started, in the kernel's ticks since boot; none if there is no such process, or only its remains.
+pub fn process_started(pid: u32) -> Option<u64> {
+    started(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Of `/proc/PID/stat` (proc_pid_stat(5)): the name, in parentheses, may hold anything; the state follows, and the start is field 22.
+fn started(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    let mut fields = fields.split_whitespace();
+    let state = fields.next()?;
+    (!matches!(state, "Z" | "X")).then(|| fields.nth(18)?.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::started;
+
+    #[test]
+    fn a_process_is_known_by_its_start_whatever_its_name() {
+        let stat = |name: &str, state: &str| format!("7 ({name}) {state} 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 9 10");
+        assert_eq!(started(&stat("weir", "S")), Some(4711));
+        assert_eq!(started(&stat("a ) R 5 (", "R")), Some(4711));
+        assert_eq!(started(&stat("weir", "Z")), None);
+        assert_eq!(started(""), None);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -112,6 +113,9 @@ struct Pace {
     size: usize,
     #[arg(long = "for", value_parser = humantime::parse_duration)]
     time: Duration,
+    /// Ends early once this file exists.
+    #[arg(long)]
+    until: Option<PathBuf>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -127,11 +131,11 @@ fn main() -> anyhow::Result<()> {
         }
         Role::TcpLoad { to, connections, pace } => {
             let plan = tcp::Plan { to, connections, interval: pace.interval, payload_bytes: pace.size, time: pace.time };
-            print(&tcp::load(plan).context("failed to start the connections")?)
+            print(&tcp::load(plan, pace.until.as_deref()).context("failed to start the connections")?)
         }
         Role::UdpLoad { to, flows, pace } => {
             let plan = udp::Plan { to, flows, interval: pace.interval, payload_bytes: pace.size, time: pace.time };
-            print(&udp::load(plan).context("failed to start the flows")?)
+            print(&udp::load(plan, pace.until.as_deref()).context("failed to start the flows")?)
         }
         Role::SynFlood { to, mac, interface, mode, rate, time } => {
             let plan = flood::Plan { to, mac, interface, mode, rate, time };

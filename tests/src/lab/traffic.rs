@@ -1,12 +1,12 @@
 //! `weir-peer` in namespaces: servers that echo, clients that check, and the flood.
 
-use std::{env, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+use std::{env, fs, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, bail};
 use serde::de::DeserializeOwned;
 
-use super::{Namespace, Process, wait_until};
-use crate::peer::{OPENED, bulk, crowd, flood, tcp, udp};
+use super::{Folder, Namespace, Process, wait_until};
+use crate::peer::{BROKEN, GREETED, OPENED, bulk, crowd, flood, tcp, udp};
 
 /// How much longer than its run a peer may take to end.
 const GRACE: Duration = Duration::from_secs(30);
@@ -117,11 +117,32 @@ pub fn tcp_bulk(namespace: &Namespace, to: SocketAddr, megabytes: u64, deadline:
     serde_json::from_str(&process.stdout()).with_context(|| format!("weir-peer printed no report: {}", process.stdout()))
 }
 
+/// The file whose appearance ends a load.
+#[derive(Debug)]
+struct End(Folder);
+
+impl End {
+    fn new(command: &mut Command) -> anyhow::Result<Self> {
+        let end = Self(Folder::new("end")?);
+        command.arg("--until").arg(end.file());
+        Ok(end)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.path().join("now")
+    }
+
+    fn come(&self) -> anyhow::Result<()> {
+        fs::write(self.file(), []).context("failed to end a load")
+    }
+}
+
 /// Connections under way.
 #[derive(Debug)]
 pub struct TcpLoad {
     process: Process,
     time: Duration,
+    end: End,
 }
 
 impl TcpLoad {
@@ -130,7 +151,8 @@ impl TcpLoad {
         let mut command = peer(namespace)?;
         command.args(["tcp-load", "--to", &to.to_string(), "--connections", &connections.to_string()]);
         command.args(["--interval", &milliseconds(interval), "--for", &milliseconds(time)]);
-        Ok(Self { process: namespace.spawn("tcp-load", command)?, time })
+        let end = End::new(&mut command)?;
+        Ok(Self { process: namespace.spawn("tcp-load", command)?, time, end })
     }
 
     /// Waits until every connection has been opened or has failed to.
@@ -143,6 +165,26 @@ impl TcpLoad {
     pub fn report(mut self) -> anyhow::Result<tcp::Report> {
         report(&mut self.process, self.time)
     }
+
+    /// Connections that `server` has greeted so far.
+    pub fn greeted_by(&self, server: &str) -> usize {
+        let line = format!("{GREETED}{server}");
+        self.process.stderr().lines().filter(|one| **one == line).count()
+    }
+
+    /// Connections that have broken so far, in words.
+    pub fn broken(&self) -> Vec<String> {
+        self.process.stderr().lines().filter(|line| line.starts_with(BROKEN)).map(str::to_owned).collect()
+    }
+
+    /// Ends it before its time. An error if it has ended by itself.
+    pub fn finish(mut self) -> anyhow::Result<tcp::Report> {
+        if !self.process.is_running() {
+            bail!("the load ended before it was told to; it said: {}", self.process.stderr());
+        }
+        self.end.come()?;
+        report(&mut self.process, Duration::ZERO)
+    }
 }
 
 /// UDP flows under way.
@@ -150,6 +192,7 @@ impl TcpLoad {
 pub struct UdpLoad {
     process: Process,
     time: Duration,
+    end: End,
 }
 
 impl UdpLoad {
@@ -158,12 +201,22 @@ impl UdpLoad {
         let mut command = peer(namespace)?;
         command.args(["udp-load", "--to", &to.to_string(), "--flows", &flows.to_string()]);
         command.args(["--interval", &milliseconds(interval), "--for", &milliseconds(time)]);
-        Ok(Self { process: namespace.spawn("udp-load", command)?, time })
+        let end = End::new(&mut command)?;
+        Ok(Self { process: namespace.spawn("udp-load", command)?, time, end })
     }
 
     /// Waits for its end.
     pub fn report(mut self) -> anyhow::Result<udp::Report> {
         report(&mut self.process, self.time)
+    }
+
+    /// Ends it before its time. An error if it has ended by itself.
+    pub fn finish(mut self) -> anyhow::Result<udp::Report> {
+        if !self.process.is_running() {
+            bail!("the load ended before it was told to; it said: {}", self.process.stderr());
+        }
+        self.end.come()?;
+        report(&mut self.process, Duration::ZERO)
     }
 }
 

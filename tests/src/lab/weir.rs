@@ -12,8 +12,8 @@ use rustix::process::Signal;
 
 use super::{BpfFolder, Folder, Host, Namespace, Process, wait_until};
 
-const READY_WITHIN: Duration = Duration::from_secs(10);
-const STOPS_WITHIN: Duration = Duration::from_secs(10);
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A `weir run`. On drop it is killed, and `weir stop` removes what it left in the kernel.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Weir<'a> {
     binary: PathBuf,
     head: String,
     process: Option<Process>,
-    _pins: BpfFolder,
+    pins: BpfFolder,
     folder: Folder,
 }
 
@@ -46,7 +46,7 @@ impl<'a> Weir<'a> {
             pins.path(),
             folder.path().join("state")
         );
-        let weir = Self { namespace: &node.namespace, binary: binary.into(), head, process: None, _pins: pins, folder };
+        let weir = Self { namespace: &node.namespace, binary: binary.into(), head, process: None, pins: pins, folder };
         weir.write_config(rest)?;
         Ok(weir)
     }
@@ -61,6 +61,13 @@ impl<'a> Weir<'a> {
         fs::write(self.config(), format!("{}{rest}", self.head)).context("failed to write weir.toml")
     }
 
+    /// As [`Self::write_config`], by a new file that takes the old one's name.
+    pub fn replace_config(&self, rest: &str) -> anyhow::Result<()> {
+        let fresh = self.config().with_extension("new");
+        fs::write(&fresh, format!("{}{rest}", self.head)).context("failed to write weir.new")?;
+        fs::rename(&fresh, self.config()).context("failed to rename weir.new")
+    }
+
     /// Starts `weir run` and waits until it is ready.
     pub fn run(&mut self) -> anyhow::Result<()> {
         let command = self.command(&["run"]);
@@ -68,7 +75,7 @@ impl<'a> Weir<'a> {
         let mut ended = false;
         let ready = wait_until("weir to be ready", READY_WITHIN, || {
             ended = !self.is_running();
-            ended || self.is_ready()
+            ended || self.is_ready() && self.is_in_charge()
         });
         match (ready, ended) {
             (Ok(()), false) => Ok(()),
@@ -77,9 +84,27 @@ impl<'a> Weir<'a> {
         }
     }
 
+    /// Starts a `weir run` that is expected to refuse: its exit code, and what it said. An error if it runs.
+    pub fn run_refused(&self) -> anyhow::Result<(i32, String)> {
+        let mut process = self.namespace.spawn("weir-refused", self.command(&["run"]))?;
+        let status = process.wait(READY_WITHIN)?;
+        Ok((status.code().context("weir run was killed")?, process.stderr()))
+    }
+
+    /// Where it pins.
+    pub fn pin_dir(&self) -> &Path {
+        self.pins.path()
+    }
+
     /// Whether `weir status -o json` says `"ready": true`.
     pub fn is_ready(&self) -> bool {
         self.status().is_ok_and(|status| status["ready"] == true)
+    }
+
+    /// Whether the `weir run` that was started last has taken the data plane over.
+    fn is_in_charge(&self) -> bool {
+        let pid = self.process.as_ref().map(Process::id);
+        self.status().is_ok_and(|status| status["daemon"]["pid"].as_u64() == pid.map(u64::from))
     }
 
     /// What `weir status -o json` prints, healthy or not.
@@ -128,6 +153,15 @@ impl<'a> Weir<'a> {
     /// Kills it and starts it again on what it left.
     pub fn crash_and_restart(&mut self) -> anyhow::Result<()> {
         self.kill_9()?;
+        self.run()
+    }
+
+    /// Ends the daemon politely, then starts another binary, which takes over what the first left.
+    pub fn upgrade(&mut self) -> anyhow::Result<()> {
+        self.terminate()?;
+        let next = self.folder.path().join("weir-next");
+        fs::copy(&self.binary, &next).context("failed to copy the weir binary")?;
+        self.binary = next;
         self.run()
     }
 

@@ -12,6 +12,12 @@ use std::time::Duration;
 /// What a load writes to standard error once every connection has been opened or has failed to.
 pub const OPENED: &str = "all connections have been tried";
 
+/// What begins a TCP load's line on standard error for each connection that is opened; the server's name follows.
+pub const GREETED: &str = "greeted by ";
+
+/// What begins a TCP load's line on standard error for each connection that breaks; the server's name follows.
+pub const BROKEN: &str = "broken at ";
+
 /// Of a thread that holds one connection.
 const STACK_BYTES: usize = 256 << 10;
 

@@ -4,7 +4,8 @@ use std::{
     collections::BTreeMap,
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::atomic::{AtomicUsize, Ordering},
+    path::Path,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -13,13 +14,15 @@ use serde::{Deserialize, Serialize};
 use socket2::{Domain, Socket, Type};
 
 use super::{
-    OPENED, PATIENCE, STACK_BYTES,
+    BROKEN, GREETED, OPENED, PATIENCE, STACK_BYTES,
     message::{Broken, Message},
     spawn,
 };
 
 /// With the standard library's 128, a load that opens its connections at once overflows the queue, and retries by the kernel take seconds.
 const BACKLOG: i32 = 4096;
+/// Between two looks for the file that ends a load.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What a load does.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +52,8 @@ pub struct Report {
     pub messages: u64,
     /// The longest that any answer took.
     pub longest_answer: Duration,
+    /// The longest between two messages of one connection: on a busy machine, more than was asked for.
+    pub longest_pause: Duration,
     /// Opened connections by the name of their server.
     pub by_server: BTreeMap<String, usize>,
 }
@@ -96,21 +101,32 @@ fn echo(mut stream: TcpStream, name: &str) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Opens all connections, exchanges messages on each, and tells what became of them.
-pub fn load(plan: Plan) -> io::Result<Report> {
-    let tried = AtomicUsize::new(0);
+/// Opens all connections, exchanges messages on each, and tells what became of them. Ends early once the file `until` exists.
+pub fn load(plan: Plan, until: Option<&Path>) -> io::Result<Report> {
+    let (tried, over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let outcomes = thread::scope(|scope| -> io::Result<Vec<_>> {
-        let threads: Vec<_> = (0..plan.connections)
-            .map(|index| {
-                spawn(scope, {
-                    let tried = &tried;
-                    move || Connection::live(plan, index, tried)
-                })
-            })
-            .collect::<io::Result<_>>()?;
+        let progress = Progress { tried: &tried, over: &over };
+        let threads: Vec<_> =
+            (0..plan.connections).map(|index| spawn(scope, move || Connection::live(plan, index, progress))).collect::<io::Result<_>>()?;
+        while let Some(file) = until.filter(|_| threads.iter().any(|thread| !thread.is_finished())) {
+            if file.exists() {
+                over.store(true, Ordering::Relaxed);
+                break;
+            }
+            thread::sleep(LOOK);
+        }
         Ok(threads.into_iter().map(|thread| thread.join().expect("a connection's thread does not panic")).collect())
     })?;
     Ok(outcomes.into_iter().fold(Report::default(), Report::with))
+}
+
+/// What the connections of a load have in common.
+#[derive(Clone, Copy)]
+struct Progress<'a> {
+    /// Connections that have been opened or have failed to.
+    tried: &'a AtomicUsize,
+    /// Whether the load ends.
+    over: &'a AtomicBool,
 }
 
 impl Report {
@@ -122,6 +138,7 @@ impl Report {
     fn with(mut self, connection: Connection) -> Self {
         self.messages += connection.messages;
         self.longest_answer = self.longest_answer.max(connection.longest_answer);
+        self.longest_pause = self.longest_pause.max(connection.longest_pause);
         let was_opened = connection.server.is_some();
         if let Some(server) = &connection.server {
             self.opened += 1;
@@ -136,24 +153,41 @@ impl Report {
     }
 }
 
+/// When a connection closes.
+struct Ending<'a> {
+    end: Instant,
+    over: &'a AtomicBool,
+}
+
 /// One connection's life.
 struct Connection {
     from: Option<SocketAddr>,
     server: Option<String>,
     messages: u64,
     longest_answer: Duration,
+    longest_pause: Duration,
     outcome: Result<(), Broken>,
 }
 
 impl Connection {
-    fn live(plan: Plan, index: usize, tried: &AtomicUsize) -> Self {
-        let mut connection = Self { from: None, server: None, messages: 0, longest_answer: Duration::ZERO, outcome: Ok(()) };
+    fn live(plan: Plan, index: usize, progress: Progress<'_>) -> Self {
+        let mut connection =
+            Self { from: None, server: None, messages: 0, longest_answer: Duration::ZERO, longest_pause: Duration::ZERO, outcome: Ok(()) };
         let end = Instant::now() + plan.time;
         let opened = connection.open(plan.to);
-        if tried.fetch_add(1, Ordering::Relaxed) + 1 == plan.connections {
+        if let Some(server) = &connection.server {
+            eprintln!("{GREETED}{server}");
+        }
+        if progress.tried.fetch_add(1, Ordering::Relaxed) + 1 == plan.connections {
             eprintln!("{OPENED}");
         }
-        connection.outcome = opened.and_then(|stream| connection.exchange(stream, plan, index, end));
+        connection.outcome = opened.and_then(|stream| connection.exchange(stream, plan, index, Ending { end, over: progress.over }));
+        if let (Some(server), Err(broken)) = (&connection.server, &connection.outcome) {
+            eprintln!(
+                "{BROKEN}{server} after {} messages: {broken}; its longest pause was {:?}",
+                connection.messages, connection.longest_pause
+            );
+        }
         connection
     }
 
@@ -167,11 +201,14 @@ impl Connection {
         Ok(stream)
     }
 
-    fn exchange(&mut self, mut stream: TcpStream, plan: Plan, index: usize, end: Instant) -> Result<(), Broken> {
+    fn exchange(&mut self, mut stream: TcpStream, plan: Plan, index: usize, ending: Ending<'_>) -> Result<(), Broken> {
         let identity = (u64::from(std::process::id()) << 32) | index as u64;
+        let mut previous = Instant::now();
         loop {
             let sent = Instant::now();
-            if sent >= end {
+            self.longest_pause = self.longest_pause.max(sent - previous);
+            previous = sent;
+            if sent >= ending.end || ending.over.load(Ordering::Relaxed) {
                 return Ok(());
             }
             let question = Message::filled(identity, self.messages, plan.payload_bytes).encode();

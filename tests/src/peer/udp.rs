@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{SocketAddr, UdpSocket},
+    path::Path,
     thread,
     time::{Duration, Instant},
 };
@@ -83,10 +84,10 @@ fn echo(name: &str, socket: &UdpSocket) -> io::Result<()> {
     }
 }
 
-/// Sends on all flows and tells what came back.
-pub fn load(plan: Plan) -> io::Result<Report> {
+/// Sends on all flows and tells what came back. Ends early once the file `until` exists.
+pub fn load(plan: Plan, until: Option<&Path>) -> io::Result<Report> {
     let flows = thread::scope(|scope| -> io::Result<Vec<_>> {
-        let threads: Vec<_> = (0..plan.flows).map(|flow| spawn(scope, move || run_flow(plan, flow))).collect::<io::Result<_>>()?;
+        let threads: Vec<_> = (0..plan.flows).map(|flow| spawn(scope, move || run_flow(plan, flow, until))).collect::<io::Result<_>>()?;
         threads.into_iter().map(|thread| thread.join().expect("a flow's thread does not panic")).collect()
     })?;
     Ok(flows.into_iter().fold(Report::default(), Report::with))
@@ -106,14 +107,14 @@ impl Report {
     }
 }
 
-fn run_flow(plan: Plan, flow: usize) -> io::Result<Report> {
+fn run_flow(plan: Plan, flow: usize, until: Option<&Path>) -> io::Result<Report> {
     let any: SocketAddr = if plan.to.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
     let socket = UdpSocket::bind(any)?;
     socket.connect(plan.to)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let end = Instant::now() + plan.time;
     let (mut report, mut server) = (Report::default(), None);
-    while Instant::now() < end {
+    while Instant::now() < end && !until.is_some_and(Path::exists) {
         let start = Instant::now();
         let message = Message::filled(flow as u64, report.sent, plan.payload_bytes);
         report.sent += 1;

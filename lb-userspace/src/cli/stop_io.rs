@@ -1,0 +1,96 @@
+//! What `weir stop` does: signals the daemon, waits for its end, removes pins, addresses and neighbour entries.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "signals a process, waits for it, and writes to netlink")]
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::stop::{EndError, ours};
+use crate::{
+    config::model::Node,
+    dataplane::{self, PinDir, PinDirError},
+    netlink::{AddressError, Netlink, NextHops},
+    runtime::{
+        report::{Report, in_words},
+        report_io::is_running,
+    },
+};
+
+/// How long a daemon may take to end.
+pub(super) const DAEMON_ENDS: Duration = Duration::from_secs(10);
+
+/// Asks the daemon that wrote `report` to end, and waits until it has.
+///
+/// # Errors
+/// [`EndError`].
+pub(super) fn end_daemon(report: &Report) -> Result<(), EndError> {
+    let pid = report.pid;
+    if !is_running(report) {
+        return Ok(());
+    }
+    if let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        match kill_process(process, Signal::TERM) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+            Err(source) => return Err(EndError::Signal { pid, source }),
+        }
+    }
+    let began = Instant::now();
+    while is_running(report) {
+        if began.elapsed() > DAEMON_ENDS {
+            return Err(EndError::Timeout { pid });
+        }
+        sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// A daemon that was killed may hold the lock for the moment that the kernel needs to close its files.
+pub(super) fn stop_data_plane(pins: &PinDir) -> Result<dataplane::Stopped, PinDirError> {
+    let began = Instant::now();
+    loop {
+        match dataplane::stop(pins) {
+            Err(PinDirError::InUse { .. }) if began.elapsed() < Duration::from_secs(1) => sleep(Duration::from_millis(10)),
+            stopped => return stopped,
+        }
+    }
+}
+
+/// Removes our addresses and neighbour entries, and says what could not be.
+pub(super) fn take_back(node: &Node, report: &Report) -> Vec<String> {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(take_back_all(node, report)),
+        Err(error) => vec![in_words(&error)],
+    }
+}
+
+async fn take_back_all(node: &Node, report: &Report) -> Vec<String> {
+    let mut netlink = match Netlink::open() {
+        Ok(netlink) => netlink,
+        Err(error) => return vec![in_words(&error)],
+    };
+    let mut problems = Vec::new();
+    let assigned = match (netlink.links().await, netlink.addresses().await) {
+        (Ok(links), Ok(assigned)) => ours(node, &links, &assigned),
+        (Err(error), _) | (_, Err(error)) => {
+            problems.push(in_words(&error));
+            BTreeSet::new()
+        }
+    };
+    let added: BTreeSet<(IpAddr, u32)> = report.added_addresses.iter().copied().chain(assigned).collect();
+    for (address, ifindex) in added {
+        match netlink.remove_address(address, ifindex).await {
+            Ok(()) | Err(AddressError::NotAssigned { .. } | AddressError::NoLink { .. }) => {}
+            Err(error) => problems.push(in_words(&error)),
+        }
+    }
+    match NextHops::new(netlink).await {
+        Ok(mut hops) => problems.extend(hops.release().await.err().map(|error| in_words(&error))),
+        Err(error) => problems.push(in_words(&error)),
+    }
+    problems
+}

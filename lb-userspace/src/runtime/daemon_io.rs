@@ -1,0 +1,453 @@
+//! What the daemon keeps, and what it does on each event: converge the maps with the configuration and the network, and tell what it found.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the part of the daemon that meets the world")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use lb_common::{maps::LinkInfo, words::MemberId};
+use tracing::{error, info, warn};
+
+use super::{
+    addresses::AddressPlan,
+    driver::RunError,
+    readback,
+    reload::{restart_only, with_fixed},
+    report::{Report, in_words, load_errors, names_of, warnings},
+    report_io, retirement,
+};
+use crate::{
+    config::{self, model::Config},
+    control::{
+        desired::{Desired, Host},
+        header,
+        installed::{Capacity, Installed},
+        plan::{self, Freeable},
+        slot,
+    },
+    dataplane::{self, Dataplane, DroppedPacket, Features, Origin, PinDir, Request, Samples, SlotRules},
+    netlink::{AddressError, Change, Link, Netlink, NextHops, links::Xdp, sysctl_io},
+};
+
+/// How slots live, for the data plane.
+const SLOT_RULES: SlotRules = SlotRules { change: |word, member, now| slot::change(word, member, now).word, ripen: slot::ripen };
+
+/// Dropped packets taken from the ring at a time.
+const SAMPLES_AT_ONCE: usize = 64;
+
+/// The daemon.
+pub(super) struct Daemon {
+    config_path: PathBuf,
+    config: Config,
+    dataplane: Dataplane,
+    installed: Installed,
+    netlink: Netlink,
+    next_hops: NextHops,
+    /// Addresses of this host that are not there for us alone.
+    own_addresses: BTreeSet<IpAddr>,
+    samples: Samples,
+    /// Packets whose drop was sampled, by reason, since the last summary.
+    dropped: BTreeMap<&'static str, DroppedPacket>,
+    report: Report,
+    /// What the configuration file says that waits for another start.
+    waits_for_start: Vec<String>,
+    /// When to look for what can be freed, in seconds of the Unix epoch.
+    next_look: Option<u64>,
+    /// The network could not be read whole, and has to be again.
+    is_network_stale: bool,
+    /// The record could not be written, which has been told.
+    is_record_refused: bool,
+}
+
+impl Daemon {
+    /// Loads or adopts the data plane, takes the addresses, and converges once. If it fails, what was loaded afresh is removed.
+    pub(super) async fn start(config_path: &Path, config: Config, warnings: Vec<String>) -> Result<Self, RunError> {
+        report_io::prepare(&config.node.state_dir)?;
+        let request = Request {
+            pin_dir: &config.node.pin_dir,
+            limits: &config.limits,
+            features: Features::of(&config),
+            interfaces: &config.node.interfaces,
+            mode: config.node.xdp,
+            rules: SLOT_RULES,
+        };
+        let (dataplane, origin) = Dataplane::start(&request)?;
+        let pins = PinDir::at(&config.node.pin_dir);
+        let started = Self::take_over(config_path, config, warnings, dataplane, origin).await;
+        if started.is_err() && origin == Origin::Fresh {
+            // The first failure is the one to report.
+            let _ = dataplane::stop(&pins);
+        }
+        started
+    }
+
+    async fn take_over(
+        config_path: &Path,
+        config: Config,
+        warnings: Vec<String>,
+        dataplane: Dataplane,
+        origin: Origin,
+    ) -> Result<Self, RunError> {
+        let earlier = report_io::read(&config.node.state_dir).ok().flatten();
+        let installed = readback::installed(dataplane.tables(), Capacity::of(&config.limits))?;
+        let samples = Samples::open(&PinDir::at(&config.node.pin_dir))?;
+        let next_hops = NextHops::new(Netlink::open()?).await?;
+        let report = Report {
+            pid: std::process::id(),
+            pid_started_at: report_io::process_started(std::process::id()).unwrap_or_default(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            node: config.node.name.clone(),
+            started_at: unix_time().as_secs(),
+            origin: if origin == Origin::Adopted { "adopted".into() } else { "fresh".into() },
+            config: config_path.to_owned(),
+            config_taken_at: unix_time().as_secs(),
+            config_warnings: warnings,
+            added_addresses: earlier.map_or_else(Vec::new, |report| report.added_addresses),
+            ..Report::default()
+        };
+        let mut daemon = Self {
+            config_path: config_path.to_owned(),
+            config,
+            dataplane,
+            installed,
+            netlink: Netlink::open()?,
+            next_hops,
+            own_addresses: BTreeSet::new(),
+            samples,
+            dropped: BTreeMap::new(),
+            report,
+            waits_for_start: Vec::new(),
+            next_look: Some(0),
+            is_network_stale: false,
+            is_record_refused: false,
+        };
+        daemon.next_hops.set_servers(&daemon.servers()).await?;
+        daemon.follow_network(Convergence::First).await?;
+        info!(origin = %daemon.report.origin, services = daemon.installed.services.len(), "the data plane forwards");
+        Ok(daemon)
+    }
+
+    /// Reads the file again. A bad one leaves the configuration in force as it is, and is reported.
+    pub(super) async fn reload(&mut self) {
+        match config::load(&self.config_path, &config::host_name()) {
+            Ok((config, findings, text)) => match self.take_config(config).await {
+                Ok(()) => {
+                    self.report.config_errors.clear();
+                    self.report.config_warnings = warnings(&findings, &text);
+                }
+                Err(error) => self.refuse_config(vec![in_words(&error)]),
+            },
+            Err(error) => self.refuse_config(load_errors(&error)),
+        }
+        self.write_report();
+    }
+
+    fn refuse_config(&mut self, errors: Vec<String>) {
+        for line in &errors {
+            error!("{line}");
+        }
+        warn!("the configuration in force stays");
+        self.report.config_errors = errors;
+    }
+
+    async fn take_config(&mut self, config: Config) -> Result<(), RunError> {
+        let waits_for_start = restart_only(&self.config, &config);
+        for line in waits_for_start.iter().filter(|line| !self.waits_for_start.contains(line)) {
+            warn!("{line}");
+        }
+        let config = with_fixed(&self.config, config);
+        if config != self.config {
+            // More than is needed does no harm, and spares a rebuild when the feature comes back.
+            let features = Features(Features::of(&config).0 | self.dataplane.features().0);
+            if features != self.dataplane.features() {
+                self.dataplane.rebuild(features)?;
+            }
+            self.take_interfaces(&config)?;
+            self.config = config;
+            self.report.node.clone_from(&self.config.node.name);
+            self.report.config_taken_at = unix_time().as_secs();
+            info!("the configuration is taken");
+        }
+        self.waits_for_start = waits_for_start;
+        self.next_look = Some(0);
+        let servers = self.servers();
+        let known = self.next_hops.set_servers(&servers).await.map_err(RunError::from);
+        self.or_again(known);
+        let followed = self.follow_network(Convergence::Other).await;
+        self.or_again(followed);
+        Ok(())
+    }
+
+    /// All of the new interfaces or none.
+    fn take_interfaces(&mut self, config: &Config) -> Result<(), RunError> {
+        let current: BTreeSet<String> = self.dataplane.interfaces().keys().cloned().collect();
+        let wanted: BTreeSet<String> = config.node.interfaces.iter().cloned().collect();
+        for name in wanted.difference(&current) {
+            if let Err(error) = self.dataplane.add_interface(name) {
+                for added in wanted.difference(&current).take_while(|added| *added != name) {
+                    self.dataplane.remove_interface(added)?;
+                }
+                return Err(error.into());
+            }
+        }
+        for name in current.difference(&wanted) {
+            self.dataplane.remove_interface(name)?;
+        }
+        Ok(())
+    }
+
+    /// Something changed in the network: next hops are resolved again and the maps follow.
+    pub(super) async fn handle_network(&mut self, change: &Change) {
+        let known = self.next_hops.update(change).await.map_err(RunError::from);
+        self.or_again(known);
+        if change.links || change.addresses || change.is_incomplete {
+            let followed = self.follow_network(Convergence::Other).await;
+            self.or_again(followed);
+        } else {
+            self.converge();
+        }
+    }
+
+    /// Asks the kernel for everything again: a learned path MTU is told to nobody.
+    pub(super) async fn reread_network(&mut self) {
+        self.is_network_stale = false;
+        let known = self.next_hops.reread().await.map_err(RunError::from);
+        self.or_again(known);
+        let followed = self.follow_network(Convergence::Other).await;
+        self.or_again(followed);
+    }
+
+    /// Each second: slots ripen, drops are told, rates are taken, what failed is tried again, and retired members go when they may.
+    pub(super) async fn handle_second(&mut self) {
+        let ripened = self
+            .dataplane
+            .tick()
+            .map_err(|error| in_words(&error))
+            .and_then(|now| self.dataplane.applier().ripen_all(now).map_err(|error| in_words(&error)));
+        if let Err(error) = ripened {
+            warn!(error, "slots do not ripen");
+        }
+        self.tell_drops();
+        if self.is_network_stale {
+            self.reread_network().await;
+        } else if self.report.apply_error.is_some() || self.next_look.is_some_and(|at| at <= unix_time().as_secs()) {
+            self.converge();
+        }
+        self.write_report();
+    }
+
+    /// Empties dead flows, so that their times cannot wrap round and look fresh.
+    pub(super) fn sweep(&mut self) {
+        let swept = self
+            .dataplane
+            .tick()
+            .map_err(|error| in_words(&error))
+            .and_then(|now| dataplane::sweep(self.dataplane.tables(), now).map_err(|error| in_words(&error)));
+        if let Err(error) = swept {
+            warn!(error, "dead flows are not swept");
+        }
+    }
+
+    /// Has what failed tried again a second later.
+    fn or_again(&mut self, done: Result<(), RunError>) {
+        if let Err(error) = done {
+            warn!(error = in_words(&error), "the network could not be read; it is tried again");
+            self.is_network_stale = true;
+        }
+    }
+
+    fn tell_drops(&mut self) {
+        for packet in self.samples.drain(SAMPLES_AT_ONCE) {
+            self.dropped.entry(packet.reason.word()).or_insert(packet);
+        }
+        for (reason, packet) in std::mem::take(&mut self.dropped) {
+            let shown: String = packet.frame.iter().take(64).map(|byte| format!("{byte:02x}")).collect();
+            tracing::debug!(reason, service = packet.service.0, ifindex = packet.ifindex, bytes = %shown, "a packet was dropped");
+        }
+    }
+
+    /// Reads links and addresses, and converges: an address is there before a packet leaves with it, and gone or not yet there while the maps do
+    /// not answer for it, for then the host would refuse its packets.
+    async fn follow_network(&mut self, convergence: Convergence) -> Result<(), RunError> {
+        let links = self.netlink.links().await?;
+        self.take_links(&links);
+        let assigned = self.netlink.addresses().await?;
+        let interfaces = links.iter().filter(|link| self.config.node.interfaces.contains(&link.name)).map(|link| link.ifindex).collect();
+        let recorded = self.report.added_addresses.iter().copied().collect();
+        let plan = AddressPlan::new(&self.config, &assigned, &recorded, &interfaces);
+        self.own_addresses = plan.own;
+        self.report.added_addresses = plan.kept.into_iter().collect();
+        self.report.address_errors.clear();
+        for (address, ifindex) in plan.stale {
+            match self.netlink.remove_address(address, ifindex).await {
+                Ok(()) | Err(AddressError::NotAssigned { .. } | AddressError::NoLink { .. }) => {}
+                Err(error) => {
+                    self.report.added_addresses.push((address, ifindex));
+                    self.report.address_errors.push(in_words(&error));
+                }
+            }
+        }
+        let first = self.config.node.interfaces.first().and_then(|name| links.iter().find(|link| link.name == *name));
+        let first = first.map(|link| link.ifindex);
+        self.add_addresses(&plan.snat, first).await;
+        if convergence == Convergence::First {
+            let desired = self.desired();
+            plan::recognise(&mut self.installed, &desired);
+        }
+        self.converge();
+        self.add_addresses(&plan.vips, first).await;
+        self.write_report();
+        Ok(())
+    }
+
+    async fn add_addresses(&mut self, addresses: &BTreeSet<IpAddr>, ifindex: Option<u32>) {
+        let Some(ifindex) = ifindex else { return };
+        for &address in addresses {
+            match self.netlink.add_address(address, ifindex).await {
+                Ok(()) | Err(AddressError::AlreadyAssigned { .. }) => self.report.added_addresses.push((address, ifindex)),
+                Err(error) => {
+                    warn!(%address, error = in_words(&error), "the address is not added");
+                    self.report.address_errors.push(in_words(&error));
+                }
+            }
+        }
+    }
+
+    /// Lets packets leave by every link of this host, attaches again where one of ours was replaced, and learns how they are attached.
+    fn take_links(&mut self, links: &[Link]) {
+        let (ours, others): (Vec<&Link>, Vec<&Link>) = links.iter().partition(|link| self.config.node.interfaces.contains(&link.name));
+        for link in &ours {
+            let is_another = self.dataplane.interfaces().get(&link.name).is_some_and(|&known| known != link.ifindex);
+            if is_another && let Err(error) = self.dataplane.add_interface(&link.name) {
+                warn!(interface = link.name, error = in_words(&error), "the interface is another one and is not taken");
+            }
+        }
+        if let Err(error) = self.dataplane.applier().forget_interfaces(&links.iter().map(|link| link.ifindex).collect()) {
+            warn!(error = in_words(&error), "interfaces that are gone are not forgotten");
+        }
+        for link in ours.iter().chain(&others) {
+            let Some(mac) = link.mac.filter(|_| !link.is_loopback) else { continue };
+            let words = [0, 2, 4].map(|at| u16::from_ne_bytes([mac[at], mac[at + 1]]));
+            let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
+            if let Err(error) = self.dataplane.applier().allow_interface(link.ifindex, LinkInfo { mac: words, mtu }) {
+                warn!(interface = link.name, error = in_words(&error), "no packet can leave by this interface");
+            }
+        }
+        let mode = |link: &Link| match link.xdp {
+            Some(Xdp::Native) => "native",
+            Some(Xdp::Generic) => "generic",
+            None => "detached",
+        };
+        self.report.interfaces = ours.iter().map(|link| (link.name.clone(), mode(link).into())).collect();
+    }
+
+    /// The servers of the configuration, and those whose members are still in the maps.
+    fn servers(&self) -> BTreeSet<IpAddr> {
+        let configured = self.config.pools.values().flat_map(|pool| pool.servers.values()).map(|server| server.address);
+        configured.chain(self.installed.members.values().map(|member| member.endpoint().address)).collect()
+    }
+
+    fn desired(&mut self) -> Desired {
+        let resolved = self.next_hops.next_hops();
+        self.report.unresolved = resolved.iter().filter_map(|(server, hop)| Some((*server, hop.as_ref().err()?.to_string()))).collect();
+        let next_hops = resolved.into_iter().filter_map(|(server, hop)| Some((server, next_hop(hop.ok()?)))).collect();
+        let ephemeral_ports = sysctl_io::local_port_range().unwrap_or(32_768..=60_999);
+        Desired::from_config(&self.config, &Host { next_hops, own_addresses: self.own_addresses.clone(), ephemeral_ports })
+    }
+
+    /// Plans from what the maps hold to what they should, and performs the plan. After a failure the maps are read back, and the next second
+    /// plans again.
+    fn converge(&mut self) {
+        match self.try_converge() {
+            Ok(()) => self.report.apply_error = None,
+            Err(error) => {
+                let text = format!("{error:#}");
+                if self.report.apply_error.as_ref() != Some(&text) {
+                    error!(error = text, "the maps are not as they should be");
+                }
+                self.report.apply_error = Some(text);
+                self.next_look = Some(0);
+                match readback::installed(self.dataplane.tables(), self.installed.capacity) {
+                    Ok(installed) => self.installed = installed,
+                    Err(error) => error!(error = in_words(&error), "the maps cannot be read back"),
+                }
+            }
+        }
+        self.write_report();
+    }
+
+    fn try_converge(&mut self) -> anyhow::Result<()> {
+        let desired = self.desired();
+        let now = self.dataplane.tick()?;
+        let now_unix_s = unix_time().as_secs();
+        let looks = self.next_look.is_some_and(|at| at <= now_unix_s);
+        let freeable = if looks { readback::freeable(self.dataplane.tables(), &self.installed, now)? } else { Freeable::default() };
+        let mut random = || random_u64().unwrap_or_else(|| unix_time().as_nanos() as u64);
+        let ops = plan::plan(&desired, &self.installed, now_unix_s, &freeable, &mut random)?;
+        for op in &ops {
+            self.dataplane.applier().apply(op, now)?;
+            self.installed.apply(op);
+        }
+        if looks || !ops.is_empty() {
+            self.next_look = retirement::next_look(&self.installed, &desired, now_unix_s);
+        }
+        let kept = plan::held_back(&self.installed, &desired)
+            .into_iter()
+            .map(|key| format!("{} port {}: its slots stay as they were made", key.vip, key.port));
+        self.report.held_back = self.waits_for_start.iter().cloned().chain(kept).collect();
+        if !ops.is_empty() {
+            info!(operations = ops.len(), "the maps follow");
+        }
+        Ok(())
+    }
+
+    fn write_report(&mut self) {
+        self.report.services = names_of(&self.config);
+        self.report.read_at_ms = unix_time().as_millis() as u64;
+        self.report.packets = self.installed.members.keys().filter_map(|id| Some((id.number(), self.traffic(*id)?))).collect();
+        let written = report_io::write(&self.config.node.state_dir, &self.report);
+        if let Err(error) = &written
+            && !self.is_record_refused
+        {
+            warn!(error = in_words(error), "weir status will not know this daemon");
+        }
+        self.is_record_refused = written.is_err();
+    }
+
+    fn traffic(&self, id: MemberId) -> Option<(u64, u64)> {
+        let traffic = self.dataplane.tables().traffic(id).ok()?;
+        Some((traffic.packets, traffic.bytes))
+    }
+
+    /// Before the process ends: the record stays, for the data plane does too.
+    pub(super) fn leave(&mut self) {
+        self.report.pid = 0;
+        self.write_report();
+    }
+}
+
+/// Which time the maps are made to follow.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Convergence {
+    /// By this process: the tables that are found may be those that would be computed.
+    First,
+    /// A later one.
+    Other,
+}
+
+fn unix_time() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+fn random_u64() -> Option<u64> {
+    let mut bytes = [0; 8];
+    let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).ok()?;
+    (filled == bytes.len()).then(|| u64::from_ne_bytes(bytes))
+}
+
+fn next_hop(hop: crate::netlink::NextHop) -> header::NextHop {
+    header::NextHop { ifindex: hop.ifindex, source_mac: hop.source_mac, target_mac: hop.target_mac, mtu: hop.mtu, source: hop.source }
+}

@@ -1,0 +1,52 @@
+//! What of a new configuration a running data plane can take, and what has to wait for another start. Pure.
+
+use crate::config::model::Config;
+
+/// Keys that differ and take effect at the next start only, in words.
+pub(super) fn restart_only(old: &Config, new: &Config) -> Vec<String> {
+    let differing = [
+        ("limits", old.limits != new.limits),
+        ("node.pin_dir", old.node.pin_dir != new.node.pin_dir),
+        ("node.state_dir", old.node.state_dir != new.node.state_dir),
+        ("node.xdp", old.node.xdp != new.node.xdp),
+        ("node.slot_seed", old.node.slot_seed != new.node.slot_seed),
+    ];
+    let differing = differing.into_iter().filter(|(_, differs)| *differs);
+    differing
+        .map(|(key, _)| format!("{key} differs from what the data plane was made with: `weir stop`, then start, to change it"))
+        .collect()
+}
+
+/// The new configuration, with what only a start can change as it was.
+pub(super) fn with_fixed(old: &Config, mut new: Config) -> Config {
+    new.limits = old.limits;
+    new.node.pin_dir.clone_from(&old.node.pin_dir);
+    new.node.state_dir.clone_from(&old.node.state_dir);
+    new.node.slot_seed.clone_from(&old.node.slot_seed);
+    new.node.xdp = old.node.xdp;
+    new
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{restart_only, with_fixed};
+    use crate::config::{ConfigText, model::Config};
+
+    fn config(rest: &str) -> Config {
+        let text =
+            format!("{rest}\n[listener.a]\nmode = \"l4\"\nbind = \"192.0.2.1:80\"\npool = \"a\"\n[pool.a]\nservers.s = \"10.0.0.1\"\n");
+        crate::config::parse(&ConfigText::new("weir.toml", text), "host").unwrap().0
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_is_named_and_kept() {
+        let old = config("[node]\ninterfaces = \"eth0\"\n");
+        let new = config("[node]\ninterfaces = [\"eth0\", \"eth1\"]\nxdp = \"generic\"\nslot_seed = \"x\"\n[limits]\nflows = 2048\n");
+        let held: Vec<_> = restart_only(&old, &new).iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+        assert_eq!(held, ["limits", "node.xdp", "node.slot_seed"]);
+        let taken = with_fixed(&old, new.clone());
+        assert_eq!((taken.limits, &taken.node.slot_seed, taken.node.xdp), (old.limits, &old.node.slot_seed, old.node.xdp));
+        assert_eq!(taken.node.interfaces, new.node.interfaces);
+        assert_eq!(restart_only(&old, &taken), Vec::<String>::new());
+    }
+}

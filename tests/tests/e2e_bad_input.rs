@@ -1,0 +1,272 @@
+//! What the operator may do wrong: every refusal says why and what to do, and leaves nothing behind or everything as it was.
+
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+
+use aya::maps::{Array, MapData};
+use weir_tests::{
+    demo,
+    lab::{Nginx, Shape, TcpServer, Topology, Verdict, Weir, XdpVerdict, http_tally, output_of, wait_until},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+
+struct Fixture {
+    lab: Topology,
+    _servers: Vec<(Nginx, TcpServer)>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let lab = Topology::builder(Shape::TwoArmed).build().unwrap();
+        let servers = lab.servers.iter().enumerate().map(|server| demo::serve(server).unwrap()).collect();
+        Self { lab, _servers: servers }
+    }
+
+    fn good(&self) -> String {
+        demo::configuration(&self.lab)
+    }
+
+    fn tally(&self) -> BTreeMap<String, usize> {
+        http_tally(&self.lab.client().namespace, format!("http://{}/", self.lab.vip4()), 10).unwrap()
+    }
+
+    /// No program, no pin, no address, no neighbour entry of Weir's.
+    fn assert_untouched(&self, weir: &Weir<'_>) {
+        let node = &self.lab.node().namespace;
+        assert!(!weir.pin_dir().exists(), "pins are left");
+        assert!(!node.ip("-d link show").unwrap().contains("prog/xdp"), "a program is left");
+        assert!(!node.ip("addr show").unwrap().contains(&format!("{}/32", self.lab.vip4())), "the VIP is left");
+        let neighbours = node.ip("neigh show").unwrap();
+        assert!(!neighbours.contains("managed") && !neighbours.contains("proto"), "neighbour entries are left: {neighbours}");
+    }
+}
+
+fn edit(weir: &Weir<'_>, change: impl FnOnce(String) -> String) {
+    let text = fs::read_to_string(weir.config()).unwrap();
+    fs::write(weir.config(), change(text)).unwrap();
+}
+
+fn said(output: &std::process::Output) -> (Option<i32>, String) {
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn a_broken_file_is_refused_at_start_with_every_error_and_its_place() {
+    let fixture = Fixture::new();
+    let weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
+    edit(&weir, |text| {
+        format!("{text}\nservers.s9 = \"10.2.0.300\"\n[listener.two]\nmode = \"l5\"\n[listener.three]\nbind = [\"10.1.0.100:80\"\n")
+    });
+    let lines = fs::read_to_string(weir.config()).unwrap().lines().count();
+    let (code, text) = weir.run_refused().unwrap();
+    assert_eq!(code, 1, "{text}");
+    for line in [lines, lines - 2, lines - 4] {
+        assert!(text.contains(&format!("weir.toml:{line}:")), "no error at line {line}: {text}");
+    }
+    fixture.assert_untouched(&weir);
+}
+
+#[test]
+fn a_missing_file_is_a_wrong_use() {
+    let fixture = Fixture::new();
+    let weir = Weir::prepare(fixture.lab.node(), "").unwrap();
+    fs::remove_file(weir.config()).unwrap();
+    let (code, text) = weir.run_refused().unwrap();
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("weir.toml"), "{text}");
+}
+
+#[test]
+fn a_running_daemon_keeps_its_configuration_while_the_file_is_broken_or_gone() {
+    let fixture = Fixture::new();
+    let weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
+    let errors = || weir.status().unwrap()["daemon"]["config_errors"].as_array().map_or(0, Vec::len);
+    weir.write_config(&format!("{}\nwieght = 3\n[pool.web]\n", fixture.good())).unwrap();
+    wait_until("the errors to be reported", SOON, || errors() > 0).unwrap();
+    assert!(weir.stderr().contains("weir.toml:"), "{}", weir.stderr());
+    assert_eq!(weir.operate(&["status"]).unwrap().status.code(), Some(1));
+    assert_eq!(fixture.tally().len(), 2);
+    fs::rename(weir.config(), weir.config().with_extension("away")).unwrap();
+    wait_until("the loss to be noticed", SOON, || weir.stderr().contains("failed to read")).unwrap();
+    assert_eq!(said(&weir.operate(&["status"]).unwrap()).0, Some(2), "nobody says where to look");
+    assert_eq!(fixture.tally().len(), 2);
+    weir.replace_config(&fixture.good()).unwrap();
+    wait_until("the errors to be gone", SOON, || errors() == 0).unwrap();
+    assert_eq!(weir.operate(&["status"]).unwrap().status.code(), Some(0));
+    // An interface that does not exist refuses the whole edit.
+    edit(&weir, |text| text.replace("\"eth1\"", "\"eth1\", \"eth7\"").replace("servers.s2", "servers.s3"));
+    wait_until("the interface to be missed", SOON, || weir.stderr().contains("eth7 does not exist")).unwrap();
+    assert_eq!(weir.status().unwrap()["interfaces"].as_array().unwrap().len(), 2);
+    assert_eq!(fixture.tally().keys().collect::<Vec<_>>(), ["s1", "s2"]);
+}
+
+#[test]
+fn an_unknown_interface_and_a_taken_one_are_named_and_nothing_is_loaded() {
+    let fixture = Fixture::new();
+    let weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
+    edit(&weir, |text| text.replace("\"eth1\"", "\"eth7\""));
+    let (code, text) = weir.run_refused().unwrap();
+    assert!(code == 1 && text.contains("interface eth7 does not exist") && text.contains("hint:"), "{code} {text}");
+    fixture.assert_untouched(&weir);
+    weir.write_config(&fixture.good()).unwrap();
+    let taken = XdpVerdict::attach(&fixture.lab.node().namespace, "eth1", Verdict::Pass).unwrap();
+    let (code, text) = weir.run_refused().unwrap();
+    assert!(code == 1 && text.contains("eth1 has an XDP program of somebody else") && text.contains("hint:"), "{code} {text}");
+    drop(taken);
+    wait_until("the other program to go", SOON, || !fixture.lab.node().namespace.ip("-d link show").unwrap().contains("prog/xdp")).unwrap();
+    fixture.assert_untouched(&weir);
+}
+
+#[test]
+fn without_privileges_the_cure_is_named() {
+    let fixture = Fixture::new();
+    let weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
+    let copy = weir.config().with_file_name("weir-copy");
+    fs::copy(std::env::var_os("WEIR_BIN").unwrap(), &copy).unwrap();
+    let state = weir.config().with_file_name("state");
+    fs::create_dir(&state).unwrap();
+    for may_write_state in [false, true] {
+        if may_write_state {
+            output_of(std::process::Command::new("chmod").arg("777").arg(&state)).unwrap();
+        }
+        let mut command = fixture.lab.node().namespace.command("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]).arg(&copy).arg("run").arg("--config");
+        let (code, text) = said(&command.arg(weir.config()).output().unwrap());
+        assert!(code == Some(1) && text.contains("hint: run as root"), "{code:?} {text}");
+    }
+    fixture.assert_untouched(&weir);
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_written_is_refused_before_anything_is_loaded() {
+    let fixture = Fixture::new();
+    let weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
+    for state_dir in [weir.config().join("below"), "/proc/weir-state".into()] {
+        weir.write_config(&fixture.good()).unwrap();
+        let own = weir.config().with_file_name("state");
+        edit(&weir, |text| text.replace(&format!("{own:?}"), &format!("{state_dir:?}")));
+        let (code, text) = weir.run_refused().unwrap();
+        assert!(code == 1 && text.contains(&state_dir.display().to_string()) && text.contains("node.state_dir"), "{code} {text}");
+        fixture.assert_untouched(&weir);
+    }
+}
+
+#[test]
+fn a_data_plane_of_another_layout_goes_on_and_stop_is_the_way_out() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
+    weir.terminate().unwrap();
+    forge_abi(&weir.pin_dir().join("abi"));
+    let (code, text) = weir.run_refused().unwrap();
+    assert!(code == 1 && text.contains("of layout 65535") && text.contains("hint: weir stop"), "{code} {text}");
+    assert_eq!(fixture.tally().len(), 2, "the old one forwards");
+    let (code, text) = said(&weir.operate(&["status"]).unwrap());
+    assert!(code == Some(1) && text.contains("of layout 65535"), "{code:?} {text}");
+    assert_eq!(said(&weir.operate(&["stop"]).unwrap()).0, Some(0));
+    fixture.assert_untouched(&weir);
+    weir.run().unwrap();
+    assert_eq!(fixture.tally().len(), 2);
+}
+
+/// A record like the one of a Weir to come.
+fn forge_abi(pin: &Path) {
+    let mut record = [0_u8; 48];
+    record[..4].copy_from_slice(&65_535_u32.to_ne_bytes());
+    fs::remove_file(pin).unwrap();
+    let mut array: Array<MapData, [u8; 48]> = Array::create(1, 0).unwrap();
+    array.set(0, record, 0).unwrap();
+    array.pin(pin).unwrap();
+}
+
+#[test]
+fn other_limits_wait_for_a_stop() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
+    let other = format!("[limits]\nmembers = 100\n{}", fixture.good());
+    let problems = || weir.status().unwrap()["problems"].to_string();
+    weir.write_config(&other).unwrap();
+    wait_until("the limits to be held back", SOON, || problems().contains("limits differs")).unwrap();
+    assert!(problems().contains("weir stop"));
+    weir.write_config(&fixture.good()).unwrap();
+    wait_until("nothing to be held back", SOON, || !problems().contains("limits")).unwrap();
+    weir.write_config(&other).unwrap();
+    weir.terminate().unwrap();
+    let (code, text) = weir.run_refused().unwrap();
+    assert!(code == 1 && text.contains("other limits") && text.contains("weir stop"), "{code} {text}");
+    assert_eq!(fixture.tally().len(), 2);
+    assert_eq!(said(&weir.operate(&["stop"]).unwrap()).0, Some(0));
+    weir.run().unwrap();
+    assert_eq!(fixture.tally().len(), 2);
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_the_first_goes_on() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
+    let pid = weir.status().unwrap()["daemon"]["pid"].clone();
+    let (code, text) = weir.run_refused().unwrap();
+    assert!(code == 1 && text.contains("another weir process holds") && text.contains("hint:"), "{code} {text}");
+    assert!(weir.is_running());
+    assert_eq!(weir.status().unwrap()["daemon"]["pid"], pid);
+    assert_eq!(fixture.tally().len(), 2);
+}
+
+#[test]
+fn stop_removes_everything_whatever_is_there() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
+    let stop = |weir: &Weir<'_>, what: &str| {
+        let (code, text) = said(&weir.operate(&["stop"]).unwrap());
+        assert_eq!(code, Some(0), "{text}");
+        assert!(text.contains(what) && !text.contains("warning"), "{text}");
+        fixture.assert_untouched(weir);
+    };
+    stop(&weir, "nothing was loaded");
+    weir.run().unwrap();
+    stop(&weir, "detached from eth0, eth1");
+    assert!(!weir.is_running());
+    stop(&weir, "nothing was loaded");
+    weir.run().unwrap();
+    weir.terminate().unwrap();
+    assert_eq!(fixture.tally().len(), 2);
+    stop(&weir, "detached from eth0, eth1");
+    weir.run().unwrap();
+    weir.kill_9().unwrap();
+    stop(&weir, "detached from eth0, eth1");
+    // Without the daemon's record the marks tell what is Weir's.
+    weir.run().unwrap();
+    weir.kill_9().unwrap();
+    fs::remove_dir_all(weir.config().with_file_name("state")).unwrap();
+    stop(&weir, "detached from eth0, eth1");
+    weir.run().unwrap();
+    assert_eq!(fixture.tally().len(), 2);
+}
+
+#[test]
+fn vips_come_and_go_with_their_listeners() {
+    let fixture = Fixture::new();
+    let node = &fixture.lab.node().namespace;
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
+    let other = fixture.good().replace("10.1.0.100", "10.1.0.101")
+        + "\n[listener.six]\nmode = \"l4\"\nbind = \"[fd00:1::100]:80\"\npool = \"six\"\n[pool.six]\nservers.s1 = \"[fd00:2::11]:80\"\n";
+    let has = |address: &str| node.ip("addr show dev eth0").unwrap().contains(address);
+    assert!(has("10.1.0.100/32"));
+    weir.kill_9().unwrap();
+    weir.write_config(&other).unwrap();
+    weir.run().unwrap();
+    wait_until("the VIPs to change", SOON, || !has("10.1.0.100/32") && has("10.1.0.101/32") && has("fd00:1::100/128")).unwrap();
+    node.ip("addr del 10.1.0.101/32 dev eth0").unwrap();
+    wait_until("the VIP to be back", SOON, || has("10.1.0.101/32")).unwrap();
+    weir.write_config(&fixture.good()).unwrap();
+    wait_until("the VIPs to change back", SOON, || has("10.1.0.100/32") && !has("10.1.0.101/32") && !has("fd00:1::100/128")).unwrap();
+    assert_eq!(fixture.tally().len(), 2);
+    // The neighbours of servers that are no more are ordinary again.
+    assert!(!node.ip("-6 neigh show").unwrap().contains("managed"));
+    // An interface that is dropped from the file is let go, and taken again.
+    edit(&weir, |text| text.replace("\"eth0\", \"eth1\"", "\"eth0\""));
+    let attached = || weir.status().unwrap()["interfaces"].as_array().map_or(0, Vec::len);
+    wait_until("eth1 to be let go", SOON, || attached() == 1).unwrap();
+    weir.write_config(&fixture.good()).unwrap();
+    wait_until("eth1 to be taken", SOON, || attached() == 2).unwrap();
+    assert_eq!(fixture.tally().len(), 2);
+}
