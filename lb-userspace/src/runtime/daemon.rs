@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::PathBuf,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use lb_common::{maps::LinkInfo, words::MemberId};
@@ -32,6 +32,7 @@ use crate::{
     },
     dataplane::{self, Dataplane, DroppedPacket, Features, Origin, PinDir, Request, Samples, SlotRules},
     netlink::{Change, Netlink, NextHops, links::Xdp, sysctl_io},
+    path_mtu::{PathMtus, TooBig},
 };
 
 /// How slots live, for the data plane.
@@ -48,6 +49,7 @@ pub(super) struct Daemon {
     installed: Installed,
     netlink: Netlink,
     next_hops: NextHops,
+    path_mtus: PathMtus,
     /// Addresses of this host that are not there for us alone.
     own_addresses: BTreeSet<IpAddr>,
     samples: Samples,
@@ -94,6 +96,7 @@ impl Daemon {
             installed,
             netlink: Netlink::open()?,
             next_hops,
+            path_mtus: PathMtus::default(),
             own_addresses: BTreeSet::new(),
             samples,
             dropped: BTreeMap::new(),
@@ -179,9 +182,19 @@ impl Daemon {
         Ok(())
     }
 
+    /// A router cannot pass a tunnelled packet on: the server's header follows, and clients are told the next time.
+    pub(super) fn handle_too_big(&mut self, said: TooBig) {
+        let servers = servers_of(&self.config, &self.installed);
+        if self.path_mtus.handle_too_big(said, servers, Instant::now()) {
+            info!(server = %said.server, mtu = said.mtu, "a router on the way to a server passes smaller packets only");
+            self.converge();
+        }
+    }
+
     /// Asks the kernel for everything again: a learned path MTU is told to nobody.
     pub(super) async fn reread_network(&mut self) -> Result<(), RunError> {
         self.next_hops.reread().await?;
+        self.path_mtus.handle_timeout(Instant::now());
         self.converge();
         Ok(())
     }
@@ -281,7 +294,8 @@ impl Daemon {
     fn desired(&mut self) -> Desired {
         let resolved = self.next_hops.next_hops();
         self.report.unresolved = resolved.iter().filter_map(|(server, hop)| Some((*server, hop.as_ref().err()?.to_string()))).collect();
-        let next_hops = resolved.into_iter().filter_map(|(server, hop)| Some((server, next_hop(hop.ok()?)))).collect();
+        let learned = |server| self.path_mtus.mtu(server).unwrap_or(u16::MAX);
+        let next_hops = resolved.into_iter().filter_map(|(server, hop)| Some((server, next_hop(hop.ok()?, learned(server))))).collect();
         let ephemeral_ports = sysctl_io::local_port_range().unwrap_or(32_768..=60_999);
         Desired::from_config(&self.config, &Host { next_hops, own_addresses: self.own_addresses.clone(), ephemeral_ports })
     }
@@ -364,8 +378,10 @@ fn random_u64() -> Option<u64> {
     (filled == bytes.len()).then(|| u64::from_ne_bytes(bytes))
 }
 
-fn next_hop(hop: crate::netlink::NextHop) -> header::NextHop {
-    header::NextHop { ifindex: hop.ifindex, source_mac: hop.source_mac, target_mac: hop.target_mac, mtu: hop.mtu, source: hop.source }
+/// A next hop whose path takes packets of at most `learned` bytes.
+fn next_hop(hop: crate::netlink::NextHop, learned: u16) -> header::NextHop {
+    let mtu = hop.mtu.min(learned);
+    header::NextHop { ifindex: hop.ifindex, source_mac: hop.source_mac, target_mac: hop.target_mac, mtu, source: hop.source }
 }
 
 /// The servers of the configuration, and those whose members are still in the maps.

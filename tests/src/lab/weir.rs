@@ -12,7 +12,8 @@ use rustix::process::Signal;
 
 use super::{BpfFolder, Folder, Host, Namespace, Process, wait_until};
 
-const READY_WITHIN: Duration = Duration::from_secs(10);
+/// Of an unoptimised build on a busy machine.
+const READY_WITHIN: Duration = Duration::from_secs(40);
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
 
 /// A `weir run`. On drop it is killed, and `weir stop` removes what it left in the kernel.
