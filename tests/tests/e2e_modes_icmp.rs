@@ -83,11 +83,12 @@ fn clients_hear_a_router_before_the_server(modes: &[Mode]) {
     let weir = Weir::start(lab.node(), &modes::configuration_by(&[&far.host], &lab, modes)).unwrap();
     for (index, mode) in modes.iter().enumerate() {
         forget_paths(&lab.clients);
-        let (vip, before) = (modes::vip(&lab, modes, index, ECHO), noted(&weir, "icmp-forwarded") + noted(&weir, "too-big-sent"));
+        // A path that an earlier mode has made known shows in the SYN already.
+        let told = || ["icmp-forwarded", "too-big-sent", "mss-clamped"].iter().map(|what| noted(&weir, what)).sum::<u64>();
+        let (vip, before) = (modes::vip(&lab, modes, index, ECHO), told());
         let carried = tcp_bulk(&lab.client().namespace, vip, 2, SOON).unwrap_or_else(|error| panic!("{mode}: {error:#}"));
         println!("{mode}: 2 MiB each way in {} ms", carried.time.as_millis());
-        let told = noted(&weir, "icmp-forwarded") + noted(&weir, "too-big-sent") - before;
-        assert!(told >= 1, "{mode}: the client was told {told} times");
+        assert!(told() > before, "{mode}: the client was not told");
         every_size(lab.client(), vip, [1200, 1300, 1400, 1500, 4000]).unwrap_or_else(|error| panic!("{mode}: {error}"));
     }
 }
