@@ -7,6 +7,7 @@
 //! | `control` | desired state, plan, operations | `config`, `balance` |
 //! | `dataplane` | the only user of aya | `control` |
 //! | `netlink` | the kernel's links, routes, neighbours and addresses | – |
+//! | `path_mtu` | what routers say of packets in tunnels that are too big | – |
 //! | `server_setup` | prepares a server for dsr, ipip and gue | `dataplane`, `netlink` |
 //! | `runtime` | wiring of the daemon | all of these |
 //! | `cli` | the operator's commands | all |
@@ -17,5 +18,6 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod netlink;
+pub mod path_mtu;
 pub mod runtime;
 pub mod server_setup;

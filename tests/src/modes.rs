@@ -98,7 +98,12 @@ pub struct Served {
 
 /// Starts nginx and the echo servers, called s1 and so on, on every server, for all these modes.
 pub fn serve(lab: &Topology, modes: &[Mode]) -> anyhow::Result<Vec<Served>> {
-    lab.servers.iter().enumerate().map(|(index, host)| serve_on(host, &format!("s{}", index + 1), lab, modes)).collect()
+    serve_by(lab.servers.iter(), lab, modes)
+}
+
+/// The same on other machines.
+pub fn serve_by<'a>(servers: impl IntoIterator<Item = &'a Host>, lab: &Topology, modes: &[Mode]) -> anyhow::Result<Vec<Served>> {
+    servers.into_iter().enumerate().map(|(index, host)| serve_on(host, &format!("s{}", index + 1), lab, modes)).collect()
 }
 
 fn serve_on(host: &Host, name: &str, lab: &Topology, modes: &[Mode]) -> anyhow::Result<Served> {
@@ -121,12 +126,17 @@ fn serve_on(host: &Host, name: &str, lab: &Topology, modes: &[Mode]) -> anyhow::
 
 /// A listener and a pool for each mode; they follow the keys of `[node]`.
 pub fn configuration(lab: &Topology, modes: &[Mode]) -> String {
+    configuration_by(&lab.servers.iter().collect::<Vec<_>>(), lab, modes)
+}
+
+/// The same with other machines as servers.
+pub fn configuration_by(servers: &[&Host], lab: &Topology, modes: &[Mode]) -> String {
     let mut text = "slot_seed = \"modes\"\n[defaults]\nmode = \"l4\"\nslots = 1024\n".to_owned();
     for (index, mode) in modes.iter().enumerate() {
         let (web, echo) = (vip(lab, modes, index, WEB), vip(lab, modes, index, ECHO));
         text += &format!("\n[listener.{mode}]\nbind = [\"{web}\", \"{echo}\", \"{echo}/udp\"]\npool = \"{mode}\"\n");
         text += &format!("[pool.{mode}]\nforward = \"{}\"\n", mode.forward);
-        for (number, server) in lab.servers.iter().enumerate() {
+        for (number, server) in servers.iter().enumerate() {
             text += &format!("servers.s{} = \"{}\"\n", number + 1, server.address(mode.server));
         }
     }

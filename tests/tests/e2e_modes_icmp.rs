@@ -18,6 +18,8 @@ use weir_tests::{
 };
 
 const NARROW: u32 = 1300;
+/// Leaves more than the 1 280 bytes that IPv6 may not go below.
+const NARROW_FOR_TUNNELS: u32 = 1400;
 const SOON: Duration = Duration::from_secs(10);
 
 /// How often the data plane did something, over all services.
@@ -70,6 +72,41 @@ fn a_server_that_answers_past_the_node_hears_a_router_beyond_the_client() {
 fn a_server_behind_a_tunnel_hears_a_router_beyond_the_client() {
     servers_hear_a_router_beyond_the_client(Shape::TwoArmed, Mode::IPIP);
     servers_hear_a_router_beyond_the_client(Shape::Routed, Mode::GUE);
+}
+
+/// A narrow link between the node and the server, of which neither knows.
+fn clients_hear_a_router_before_the_server(modes: &[Mode]) {
+    let lab = Topology::builder(Shape::TwoArmed).servers(1).build().unwrap();
+    let far = Far::behind(&lab.servers[0], 20, NARROW_FOR_TUNNELS).unwrap();
+    far.route_on(lab.node(), &lab.servers[0]).unwrap();
+    let _servers = modes::serve_by([&far.host], &lab, modes).unwrap();
+    let weir = Weir::start(lab.node(), &modes::configuration_by(&[&far.host], &lab, modes)).unwrap();
+    for (index, mode) in modes.iter().enumerate() {
+        forget_paths(&lab.clients);
+        // A path that an earlier mode has made known shows in the SYN already.
+        let told = || ["icmp-forwarded", "too-big-sent", "mss-clamped"].iter().map(|what| noted(&weir, what)).sum::<u64>();
+        let (vip, before) = (modes::vip(&lab, modes, index, ECHO), told());
+        let carried = tcp_bulk(&lab.client().namespace, vip, 2, SOON).unwrap_or_else(|error| panic!("{mode}: {error:#}"));
+        println!("{mode}: 2 MiB each way in {} ms", carried.time.as_millis());
+        assert!(told() > before, "{mode}: the client was not told");
+        every_size(lab.client(), vip, [1200, 1300, 1400, 1500, 4000]).unwrap_or_else(|error| panic!("{mode}: {error}"));
+    }
+}
+
+#[test]
+fn a_client_hears_a_router_before_the_server_through_nat() {
+    clients_hear_a_router_before_the_server(&Mode::PLAIN[..2]);
+}
+
+#[test]
+fn a_narrow_path_to_a_server_behind_ipip_is_learned() {
+    // NAT beside it makes the tunnel's source an address that the data plane looks at too.
+    clients_hear_a_router_before_the_server(&[&Mode::IPIP[..], &Mode::PLAIN[..2]].concat());
+}
+
+#[test]
+fn a_narrow_path_to_a_server_behind_gue_is_learned() {
+    clients_hear_a_router_before_the_server(Mode::GUE);
 }
 
 /// Sends a checked datagram of `bytes` from a socket, again where the answer does not come, and tells who answered and after how many tries.

@@ -15,7 +15,7 @@
 //! # Path MTU
 //! The answer to a route request carries the path MTU that the kernel has learned for that destination, so [`NextHop::mtu`] is right when the
 //! route is read. The kernel tells nobody when it learns one or forgets it (after `net.ipv4.route.mtu_expires`, 10 minutes): who
-//! needs it calls [`NextHops::reread`] now and then, and when a tunnel's counters say that a router complained.
+//! needs it calls [`NextHops::reread`] now and then. Of what routers say about tunnels the kernel learns nothing: see `path_mtu`.
 
 pub mod addresses;
 pub mod change;

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use lb_common::{maps::LinkInfo, words::MemberId};
@@ -30,6 +30,7 @@ use crate::{
     },
     dataplane::{self, Dataplane, DroppedPacket, Features, Origin, PinDir, Request, Samples, SlotRules},
     netlink::{AddressError, Change, Link, Netlink, NextHops, links::Xdp, sysctl_io},
+    path_mtu::{PathMtus, TooBig},
 };
 
 /// How slots live, for the data plane.
@@ -46,6 +47,7 @@ pub(super) struct Daemon {
     installed: Installed,
     netlink: Netlink,
     next_hops: NextHops,
+    path_mtus: PathMtus,
     /// Addresses of this host that are not there for us alone.
     own_addresses: BTreeSet<IpAddr>,
     samples: Samples,
@@ -115,6 +117,7 @@ impl Daemon {
             installed,
             netlink: Netlink::open()?,
             next_hops,
+            path_mtus: PathMtus::default(),
             own_addresses: BTreeSet::new(),
             samples,
             dropped: BTreeMap::new(),
@@ -211,8 +214,18 @@ impl Daemon {
         }
     }
 
+    /// A router cannot pass a tunnelled packet on: the server's header follows, and clients are told the next time.
+    pub(super) fn handle_too_big(&mut self, said: TooBig) {
+        let servers = self.servers();
+        if self.path_mtus.handle_too_big(said, servers, Instant::now()) {
+            info!(server = %said.server, mtu = said.mtu, "a router on the way to a server passes smaller packets only");
+            self.converge();
+        }
+    }
+
     /// Asks the kernel for everything again: a learned path MTU is told to nobody.
     pub(super) async fn reread_network(&mut self) {
+        self.path_mtus.handle_timeout(Instant::now());
         self.is_network_stale = false;
         let known = self.next_hops.reread().await.map_err(RunError::from);
         self.or_again(known);
@@ -353,7 +366,10 @@ impl Daemon {
     fn desired(&mut self) -> Desired {
         let resolved = self.next_hops.next_hops();
         self.report.unresolved = resolved.iter().filter_map(|(server, hop)| Some((*server, hop.as_ref().err()?.to_string()))).collect();
-        let next_hops = resolved.into_iter().filter_map(|(server, hop)| Some((server, next_hop(hop.ok()?)))).collect();
+        let next_hops = resolved
+            .into_iter()
+            .filter_map(|(server, hop)| Some((server, next_hop(hop.ok()?, self.path_mtus.mtu(server).unwrap_or(u16::MAX)))))
+            .collect();
         let ephemeral_ports = sysctl_io::local_port_range().unwrap_or(32_768..=60_999);
         Desired::from_config(&self.config, &Host { next_hops, own_addresses: self.own_addresses.clone(), ephemeral_ports })
     }
@@ -448,6 +464,8 @@ fn random_u64() -> Option<u64> {
     (filled == bytes.len()).then(|| u64::from_ne_bytes(bytes))
 }
 
-fn next_hop(hop: crate::netlink::NextHop) -> header::NextHop {
-    header::NextHop { ifindex: hop.ifindex, source_mac: hop.source_mac, target_mac: hop.target_mac, mtu: hop.mtu, source: hop.source }
+/// A next hop whose path takes packets of at most `learned` bytes.
+fn next_hop(hop: crate::netlink::NextHop, learned: u16) -> header::NextHop {
+    let mtu = hop.mtu.min(learned);
+    header::NextHop { ifindex: hop.ifindex, source_mac: hop.source_mac, target_mac: hop.target_mac, mtu, source: hop.source }
 }

@@ -20,6 +20,7 @@ use crate::{
     config::{self, LoadError as ConfigLoadError},
     dataplane::{AttachError, LoadError, PinDirError, SWEEP_INTERVAL, TablesError},
     netlink::{OpenError, RefreshError, RequestError, WatchError, Watcher},
+    path_mtu::driver::{ListenError, Listener},
 };
 
 /// A file is looked at once its folder has been quiet for so long, so that a write in several steps is read when it is whole.
@@ -67,6 +68,9 @@ pub enum RunError {
     /// Notifications.
     #[error(transparent)]
     Watch(#[from] WatchError),
+    /// Routers.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// The runtime, or a signal handler.
     #[error("failed to set up the event loop")]
     Loop(#[from] std::io::Error),
@@ -123,6 +127,7 @@ async fn serve(
             None
         }
     };
+    let mut routers = Listener::open()?;
     let mut second = ticker(Duration::from_secs(1));
     let mut reread = ticker(REREAD_INTERVAL);
     let mut sweep = ticker(SWEEP_INTERVAL);
@@ -157,6 +162,13 @@ async fn serve(
                     warn!(%error, "the network is watched anew");
                     watcher = Watcher::subscribe()?;
                     daemon.reread_network().await;
+                }
+            },
+            said = routers.too_big() => match said {
+                Ok(said) => daemon.handle_too_big(said),
+                Err(error) => {
+                    warn!(%error, "routers are listened to anew");
+                    routers = Listener::open()?;
                 }
             },
             _ = second.tick() => daemon.handle_second().await,

@@ -25,8 +25,9 @@ impl Far {
     pub fn behind(gateway: &Host, network: u8, narrow: u32) -> anyhow::Result<Self> {
         let (namespace, router) = (Namespace::new("far")?, Namespace::new("narrow")?);
         let end = |namespace, interface| End { namespace, interface, carries_xdp: false };
+        // It may be a server that opens tunnels.
         let cables = [
-            Cable::new(end(&namespace, "eth0"), end(&router, "eth0"), 1500)?,
+            Cable::new(End { carries_xdp: true, ..end(&namespace, "eth0") }, end(&router, "eth0"), 1500)?,
             Cable::new(end(&router, "eth1"), end(&gateway.namespace, "narrow"), narrow)?,
         ];
         for (namespace, interface, network, number) in [

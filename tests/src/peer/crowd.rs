@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,7 @@ const EVENTS_AT_ONCE: usize = 256;
 /// How long a connection may take to open or to answer. One whose first SYN is lost opens within it.
 const PATIENCE: Duration = Duration::from_millis(2500);
 const FIRST_PORT: usize = 1024;
+const THREADS: usize = 32;
 
 /// What a crowd does.
 #[derive(Clone, Debug)]
@@ -88,20 +90,32 @@ fn send_back(stream: &mut TcpStream, buffer: &mut [u8]) -> bool {
 /// Opens all connections, says [`super::OPENED`], waits, and asks each again.
 pub fn run(plan: &Plan) -> io::Result<Report> {
     let start = Instant::now();
-    let mut report = Report::default();
-    let mut streams = Vec::with_capacity(plan.connections);
-    for number in 0..plan.connections {
-        match open(plan, number) {
-            Ok(stream) => streams.push((number, stream)),
-            Err(_) => report.refused += 1,
-        }
-    }
-    (report.opened, report.opening) = (streams.len(), start.elapsed());
+    let mut streams: Vec<(usize, Option<TcpStream>)> = (0..plan.connections).map(|number| (number, None)).collect();
+    // One that does not open keeps its thread for seconds, so there are several.
+    side_by_side(&mut streams, |(number, stream)| *stream = open(plan, *number).ok());
+    streams.retain(|(_, stream)| stream.is_some());
+    let mut report = Report { opened: streams.len(), opening: start.elapsed(), ..Report::default() };
+    report.refused = plan.connections - report.opened;
     let _begun: Vec<Socket> = (0..plan.more).map(|number| begin(plan, plan.connections + number)).collect::<io::Result<_>>()?;
     eprintln!("{}", super::OPENED);
     std::thread::sleep(plan.hold);
-    report.broken = streams.iter_mut().filter_map(|(number, stream)| ask(stream, *number).err()).count();
+    let broken = AtomicUsize::new(0);
+    side_by_side(&mut streams, |(number, stream)| {
+        if stream.as_mut().is_some_and(|stream| ask(stream, *number).is_err()) {
+            broken.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    report.broken = broken.into_inner();
     Ok(report)
+}
+
+fn side_by_side<T: Send>(items: &mut [T], work: impl Fn(&mut T) + Sync) {
+    let share = items.len().div_ceil(THREADS).max(1);
+    std::thread::scope(|scope| {
+        for part in items.chunks_mut(share) {
+            scope.spawn(|| part.iter_mut().for_each(&work));
+        }
+    });
 }
 
 fn open(plan: &Plan, number: usize) -> io::Result<TcpStream> {
