@@ -40,7 +40,7 @@ impl Random {
     }
 
     fn below(&mut self, limit: usize) -> usize {
-        ((self.next() >> 32) * limit as u64 >> 32) as usize
+        (((self.next() >> 32) * limit as u64) >> 32) as usize
     }
 
     fn one_in(&mut self, chances: usize) -> bool {
