@@ -164,8 +164,22 @@ pub fn remembered<T: Tables>(tables: &T, service: &Service, slot: SlotWord, hash
         }
     }
     match slot.state() {
-        SlotState::Clean | SlotState::Settled => Remembered::to_current(slot),
+        SlotState::Clean | SlotState::Settled => {
+            take_over(slot, manner, &found, now);
+            Remembered::to_current(slot)
+        }
         SlotState::Learning { default } => learn(tables, service, manner, Missed { slot, default, hash, stale: found, now }),
+    }
+}
+
+/// Gives the entry that a new connection does not follow to that connection: its next packets would follow it.
+#[inline(always)]
+fn take_over<C: Cell>(slot: SlotWord, manner: Manner, stale: &LookUp<'_, C>, now: Tick) {
+    if !manner.is_syn() || !manner.writes() {
+        return;
+    }
+    if let Some(current) = slot.current() {
+        stale.restart(current, FlowState::Syn, now);
     }
 }
 
@@ -213,7 +227,10 @@ fn learn<T: Tables>(tables: &T, service: &Service, manner: Manner, missed: Misse
         return Remembered::go_to(target);
     }
     tables.note(id, Note::FlowNoRoom);
-    if manner.is_syn() && is_down(tables, default) {
+    if !manner.is_syn() {
+        return Remembered::go_to(target);
+    }
+    if is_down(tables, default) {
         return Remembered::refuse(Drop::FlowTableFull);
     }
     Remembered::go_to(default)

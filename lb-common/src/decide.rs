@@ -192,7 +192,7 @@ fn find_vip<T: Tables>(tables: &T, address: &Address) -> Option<VipWord> {
 fn for_port<T: Tables>(tables: &T, parsed: &Parsed) -> Routed {
     let (transport, vip) = (&parsed.transport, parsed.vip);
     if let Fragment::Later { identification } = transport.fragment {
-        return Routed::Decided(follow(tables, &datagram(parsed, identification)));
+        return Routed::Decided(follow(tables, vip, &datagram(parsed, identification)));
     }
     let nat = has(tables, Settings::NAT);
     if nat && vip.flags() & VipWord::SNAT != 0 {
@@ -317,10 +317,11 @@ fn remember_first<T: Tables>(tables: &T, parsed: &Parsed, trail: Trail) {
     }
 }
 
-/// A later fragment goes after its first.
+/// A later fragment goes after its first. Those of a SNAT address may be the host's own, whose first was passed.
 #[inline(always)]
-fn follow<T: Tables>(tables: &T, datagram: &Datagram) -> Decision {
-    let unknown = Refusal::silent(ServiceId::NONE, Drop::FragmentUnknown);
+fn follow<T: Tables>(tables: &T, vip: VipWord, datagram: &Datagram) -> Decision {
+    let is_hosts = vip.flags() & VipWord::SNAT != 0;
+    let unknown = if is_hosts { Decision::Pass } else { Refusal::silent(ServiceId::NONE, Drop::FragmentUnknown) };
     match fragments::trail(tables, datagram) {
         None => unknown,
         Some(Trail::Member(number)) => {
@@ -514,7 +515,8 @@ fn for_error<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord,
     let malformed = Refusal::silent(ServiceId::NONE, Drop::Malformed);
     let quoted_l3 = parsed.transport.offset() + 8;
     let Some((source, target)) = quoted_addresses(frame, quoted_l3, parsed.network.destination.is_v4()) else { return malformed };
-    let Ok(quoted) = packet::quoted_transport(frame, quoted_l3, source.is_v4()) else { return malformed };
+    let end = parsed.network.l3 + parsed.transport.ip_bytes;
+    let Ok(quoted) = packet::quoted_transport(frame, quoted_l3, source.is_v4(), end) else { return malformed };
     let is_ours = source == parsed.network.destination && matches!(quoted.protocol, protocol::TCP | protocol::UDP);
     if !is_ours || matches!(quoted.fragment, Fragment::Later { .. }) {
         return Decision::Pass;

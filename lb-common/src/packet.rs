@@ -238,6 +238,10 @@ pub fn network<P: Packet + ?Sized>(packet: &P, ipv6: bool) -> Option<Network> {
     if ipv6 && kind == ETH_IPV6 {
         let ip: Ipv6Header = packet.get(l3)?;
         let (source, destination) = (Address::from_words(ip.source), Address::from_words(ip.destination));
+        // Mapped addresses do not appear on a wire (RFC 4038 s4.2), and in our tables they are IPv4 ones.
+        if source.is_v4() || destination.is_v4() {
+            return None;
+        }
         return Some(Network { l3, vlan, source, destination });
     }
     None
@@ -304,17 +308,18 @@ pub struct Malformed;
 #[inline(always)]
 pub fn transport<P: Packet + ?Sized>(packet: &P, network: &Network) -> Result<Transport, Malformed> {
     let found = if network.destination.is_v4() { internet4(packet, network.l3, true)? } else { internet6(packet, network.l3, true)? };
-    with_ports(packet, found, true)
+    with_ports(packet, found, network.l3 + found.ip_bytes, true)
 }
 
-/// What lies in a packet that an ICMP error quotes from offset `l3` on: as [`transport`], but the packet may be cut after the ports.
+/// What lies in a packet that an ICMP error quotes from offset `l3` on: as [`transport`], but the packet may be cut after its first eight bytes
+/// of transport header. `end` is where in the frame the error's own packet ends.
 ///
 /// # Errors
-/// [`Malformed`] when not even the ports are there.
+/// [`Malformed`] when not even these are there.
 #[inline(always)]
-pub fn quoted_transport<P: Packet + ?Sized>(packet: &P, l3: usize, is_v4: bool) -> Result<Transport, Malformed> {
+pub fn quoted_transport<P: Packet + ?Sized>(packet: &P, l3: usize, is_v4: bool, end: usize) -> Result<Transport, Malformed> {
     let found = if is_v4 { internet4(packet, l3, false)? } else { internet6(packet, l3, false)? };
-    with_ports(packet, found, false)
+    with_ports(packet, found, end, false)
 }
 
 #[inline(always)]
@@ -410,19 +415,24 @@ fn skip_extensions<P: Packet + ?Sized>(packet: &P, found: &mut Transport) -> Res
 }
 
 #[inline(always)]
-fn with_ports<P: Packet + ?Sized>(packet: &P, mut found: Transport, whole: bool) -> Result<Transport, Malformed> {
+fn with_ports<P: Packet + ?Sized>(packet: &P, mut found: Transport, end: usize, whole: bool) -> Result<Transport, Malformed> {
     if matches!(found.fragment, Fragment::Later { .. }) {
         return Ok(found);
     }
     if !matches!(found.protocol, protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6) {
         return Ok(found);
     }
+    // What follows the packet in its frame is padding.
+    if found.l4 > MAX_L4 || found.l4 + size_of::<TransportHead>() > end {
+        return Err(Malformed);
+    }
     let head: TransportHead = packet.get(found.l4).ok_or(Malformed)?;
     found.source_port = head.source_port;
     found.destination_port = head.destination_port;
     if whole && found.protocol == protocol::TCP {
         let tail: TcpTail = packet.get(found.l4 + size_of::<TransportHead>()).ok_or(Malformed)?;
-        if tail.offset >> 4 < 5 {
+        let header_bytes = (tail.offset >> 4) as usize * 4;
+        if header_bytes < 20 || found.l4 + header_bytes > end {
             return Err(Malformed);
         }
         found.tcp_flags = tail.flags;
@@ -460,7 +470,7 @@ pub fn mss_option<P: Packet + ?Sized>(packet: &P, l4: usize) -> Option<MssOption
         match kind {
             0 => return None,
             1 => at += 1,
-            2 => {
+            2 if length == 4 => {
                 let mss: u16 = packet.get(l4 + at + 2)?;
                 return Some(MssOption { offset: l4 + at + 2, mss: u16::from_be(mss), is_odd: at & 1 != 0 });
             }

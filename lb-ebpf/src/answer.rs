@@ -17,13 +17,13 @@ use crate::{
 };
 
 /// Hop limit of what we send.
-const HOP_LIMIT: u8 = 64;
+pub(crate) const HOP_LIMIT: u8 = 64;
 const TCP: usize = 20;
 const ICMP: usize = 8;
 
-/// Bytes of the refused packet in an unreachable message: its header and eight bytes (RFC 792), or as much as an IPv6 packet always has.
-const QUOTE4: usize = 28;
-const QUOTE6: usize = 48;
+/// Most bytes of the refused packet in an unreachable message: its headers and eight bytes more (RFC 792), by which its sender knows it. A
+/// packet with more headers is not answered.
+const SHORT_QUOTE: usize = 128;
 /// Bytes quoted of a packet that is too big: 576 (RFC 1812 s4.3.2.3) and 1 280 (RFC 4443 s2.4) less the headers, in whole words.
 const LONG_QUOTE4: usize = 548;
 const LONG_QUOTE6: usize = 1232;
@@ -156,26 +156,30 @@ fn reset(frame: Frame, parsed: &Parsed) -> Result<(), Unwritable> {
 /// Makes the frame a port-unreachable message in answer to itself.
 #[inline(always)]
 fn unreachable(frame: Frame, parsed: &Parsed) -> Result<(), Unwritable> {
+    let quoted = parsed.transport.offset().wrapping_sub(parsed.network.offset()).wrapping_add(8);
+    if quoted > SHORT_QUOTE {
+        return Err(Unwritable);
+    }
     if parsed.network.source.is_v4() {
-        quote::<IPV4, QUOTE4>(frame, parsed, [3, 3], 0)
+        quote::<IPV4>(frame, parsed, [3, 3], 0, quoted, |frame, at| sum_words(frame, at, quoted))
     } else {
-        quote::<IPV6, QUOTE6>(frame, parsed, [1, 4], 0)
+        quote::<IPV6>(frame, parsed, [1, 4], 0, quoted, |frame, at| sum_words(frame, at, quoted))
     }
 }
 
 /// Answers a packet that exceeds the path to its member, or to its client, unless routers might have fragmented it.
-/// Then the drop is counted here.
+/// Then the drop is counted here. No error is made about an ICMP message: of these only errors get here (RFC 1122 s3.2.2, RFC 4443 s2.4 e).
 #[inline(always)]
 pub(crate) fn too_big(context: *mut xdp_md, service: ServiceId, parsed: &Parsed, mtu: u16) -> Verdict {
     let frame = Frame::new(context);
-    if !parsed.transport.dont_fragment {
+    if !parsed.transport.dont_fragment || matches!(parsed.transport.protocol, protocol::ICMP | protocol::ICMPV6) {
         return Verdict::failed(Drop::TooBig);
     }
     count::dropped(&frame, service, Drop::TooBig.index());
     let made = if parsed.network.source.is_v4() {
-        quote::<IPV4, LONG_QUOTE4>(frame, parsed, [3, 4], (mtu as u32).to_be())
+        quote::<IPV4>(frame, parsed, [3, 4], (mtu as u32).to_be(), LONG_QUOTE4, |frame, at| frame.sum::<LONG_QUOTE4>(at))
     } else {
-        quote::<IPV6, LONG_QUOTE6>(frame, parsed, [2, 0], (mtu as u32).to_be())
+        quote::<IPV6>(frame, parsed, [2, 0], (mtu as u32).to_be(), LONG_QUOTE6, |frame, at| frame.sum::<LONG_QUOTE6>(at))
     };
     if made.is_err() {
         return Verdict::done(xdp_action::XDP_DROP);
@@ -184,15 +188,38 @@ pub(crate) fn too_big(context: *mut xdp_md, service: ServiceId, parsed: &Parsed,
     Verdict::done(xdp_action::XDP_TX)
 }
 
-/// Makes the frame an ICMP message (type and code, the word after the checksum) that quotes its first `QUOTE` bytes from the IP header on.
+/// The sum over `bytes` from `at` on, whole words and at most [`SHORT_QUOTE`].
 #[inline(always)]
-fn quote<const IP: usize, const QUOTE: usize>(frame: Frame, parsed: &Parsed, kind: [u8; 2], word: u32) -> Result<(), Unwritable> {
+fn sum_words(frame: &Frame, at: usize, bytes: usize) -> Result<Sum, Unwritable> {
+    let mut sum = Sum::ZERO;
+    let mut done = 0;
+    while done < SHORT_QUOTE {
+        if done >= bytes {
+            break;
+        }
+        sum = sum.add32(frame.get(at + done).ok_or(Unwritable)?);
+        done += 4;
+    }
+    Ok(sum)
+}
+
+/// Makes the frame an ICMP message (type and code, the word after the checksum) that quotes its first `quoted` bytes from the IP header on,
+/// whose sum `sum_of` takes where they then lie.
+#[inline(always)]
+fn quote<const IP: usize>(
+    frame: Frame,
+    parsed: &Parsed,
+    kind: [u8; 2],
+    word: u32,
+    quoted: usize,
+    sum_of: impl FnOnce(&Frame, usize) -> Result<Sum, Unwritable>,
+) -> Result<(), Unwritable> {
     let next = if IP == IPV4 { protocol::ICMP } else { protocol::ICMPV6 };
     let ethernet: EthernetHeader = frame.get(0).ok_or(Unwritable)?;
     let tags: [u32; 2] = [frame.get(14).ok_or(Unwritable)?, frame.get(18).ok_or(Unwritable)?];
     let l3 = parsed.network.offset();
     let frame = frame.shrink_head(-((IP + ICMP) as i32))?;
-    let frame = frame.cut_to(l3 + IP + ICMP + QUOTE)?;
+    let frame = frame.cut_to(l3 + IP + ICMP + quoted)?;
     frame.set(0, EthernetHeader { destination: ethernet.source, source: ethernet.destination, kind: ethernet.kind })?;
     if l3 >= 18 {
         frame.set(14, tags[0])?;
@@ -200,11 +227,10 @@ fn quote<const IP: usize, const QUOTE: usize>(frame: Frame, parsed: &Parsed, kin
     if l3 >= 22 {
         frame.set(18, tags[1])?;
     }
-    let pseudo = set_ip(&frame, l3, parsed, next, ICMP + QUOTE)?;
+    let pseudo = set_ip(&frame, l3, parsed, next, ICMP + quoted)?;
     let icmp = l3 + IP;
     let covered = if next == protocol::ICMPV6 { pseudo } else { Sum::ZERO };
-    let quoted = frame.sum::<QUOTE>(icmp + ICMP)?;
-    let sum = covered.add16(u16::from_be_bytes(kind).to_be()).add32(word).add(quoted);
+    let sum = covered.add16(u16::from_be_bytes(kind).to_be()).add32(word).add(sum_of(&frame, icmp + ICMP)?);
     frame.set(icmp, kind)?;
     frame.set(icmp + 2, sum.checksum())?;
     frame.set(icmp + 4, word)

@@ -173,8 +173,8 @@ fn entropy_port(parsed: &Parsed) -> u16 {
 }
 
 /// The sum over the inner packet, from its headers alone: a segment with a valid checksum sums to the complement of its pseudo-header, an IPv4
-/// header to nothing. None where that does not hold: fragments, UDP without a checksum, and what is neither TCP nor UDP; these go without an
-/// outer checksum (RFC 6935).
+/// header to nothing. None where that does not hold: fragments, UDP without a checksum or not as long as its packet, and what is neither TCP nor
+/// UDP; these go without an outer checksum (RFC 6935).
 #[inline(always)]
 fn inner_sum(frame: &Frame, parsed: &Parsed) -> Option<Sum> {
     let transport = &parsed.transport;
@@ -196,6 +196,12 @@ fn inner_sum(frame: &Frame, parsed: &Parsed) -> Option<Sum> {
         return None;
     }
     let segment = ((transport.ip_bytes - plain_header) as u16).to_be();
+    if transport.protocol == protocol::UDP {
+        let covered: u16 = frame.get(transport.offset() + 4)?;
+        if covered != segment {
+            return None;
+        }
+    }
     let source = parsed.network.source.words();
     let destination = parsed.network.destination.words();
     let protocol = (transport.protocol as u16).to_be();

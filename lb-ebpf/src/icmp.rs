@@ -11,7 +11,7 @@ use lb_common::{
 };
 
 use crate::{
-    answer::swap_macs,
+    answer::{HOP_LIMIT, swap_macs},
     count,
     forward::transmit,
     frame::{Frame, Unwritable},
@@ -20,7 +20,8 @@ use crate::{
     verdict::{Ok as _, Verdict, or_fail},
 };
 
-/// Makes an echo request its own reply: addresses trade places, so only the type changes the checksum.
+/// Makes an echo request its own reply: addresses trade places, so only the type changes the checksum. Its hop limit is fresh (RFC 1122
+/// s3.2.1.7): a request may come with its last hop.
 #[inline(always)]
 pub(crate) fn echo(context: *mut xdp_md, parsed: &Parsed) -> u32 {
     let frame = Frame::new(context);
@@ -42,8 +43,21 @@ fn make_echo_reply(frame: &Frame, parsed: &Parsed) -> Result<(), Unwritable> {
     let diff = Sum::ZERO.remove16(u16::from_ne_bytes(request)).add16(u16::from_ne_bytes(reply));
     frame.set(l4, reply[0])?;
     frame.set(l4 + 2, diff.update(checksum))?;
+    set_hop_limit(frame, l3, parsed.network.source.is_v4())?;
     set_addresses(frame, l3, parsed.network.destination, parsed.network.source)?;
     swap_macs(frame)
+}
+
+#[inline(always)]
+fn set_hop_limit(frame: &Frame, l3: usize, is_v4: bool) -> Result<(), Unwritable> {
+    if !is_v4 {
+        return frame.set(l3 + 7, HOP_LIMIT);
+    }
+    let old: [u8; 2] = frame.get(l3 + 8).ok_or(Unwritable)?;
+    let checksum: u16 = frame.get(l3 + 10).ok_or(Unwritable)?;
+    let diff = Sum::ZERO.remove16(u16::from_ne_bytes(old)).add16(u16::from_ne_bytes([HOP_LIMIT, old[1]]));
+    frame.set(l3 + 8, HOP_LIMIT)?;
+    frame.set(l3 + 10, diff.update(checksum))
 }
 
 /// Writes both addresses where their sum stays the same.
@@ -105,7 +119,8 @@ fn rewrite_error(frame: &Frame, parsed: &Parsed, outer: &Rewrite, quoted: &Rewri
     let outer_diff = addresses(&parsed.network.source, &parsed.network.destination, outer);
     rewrite_addresses(frame, parsed.network.offset(), outer, outer_diff)?;
     let inner_l3 = icmp + 8;
-    let inner = quoted_transport(frame, inner_l3, is_v4).map_err(|_| Unwritable)?;
+    let end = parsed.network.offset() + parsed.transport.ip_bytes;
+    let inner = quoted_transport(frame, inner_l3, is_v4, end).map_err(|_| Unwritable)?;
     let (source, destination) = inner_addresses(frame, inner_l3, is_v4).ok_or(Unwritable)?;
     let address_diff = addresses(&source, &destination, quoted);
     rewrite_addresses(frame, inner_l3, quoted, address_diff)?;
@@ -114,22 +129,28 @@ fn rewrite_error(frame: &Frame, parsed: &Parsed, outer: &Rewrite, quoted: &Rewri
     let l4 = inner.offset();
     frame.set(l4, quoted.source_port)?;
     frame.set(l4 + 2, quoted.destination_port)?;
-    let transport_diff = rewrite_quoted_checksum(frame, &inner, l4, address_diff.add(port_diff));
+    let transport_diff = rewrite_quoted_checksum(frame, &inner, end, address_diff.add(port_diff));
     // An IPv4 header's sum is zero before and after: its addresses and checksum cancel out within the quotation.
     let quoted_diff = if is_v4 { port_diff } else { address_diff.add(port_diff).add(outer_diff) };
     let checksum: u16 = frame.get(icmp + 2).ok_or(Unwritable)?;
     frame.set(icmp + 2, quoted_diff.add(transport_diff).update(checksum))
 }
 
-/// Mends the quoted packet's own checksum where the quotation reaches it, and returns by how much that changes what quotes it.
+/// Mends the quoted packet's own checksum where the quotation, which ends at `end`, reaches it, and returns by how much that changes what
+/// quotes it.
 #[inline(always)]
-fn rewrite_quoted_checksum(frame: &Frame, inner: &Transport, l4: usize, diff: Sum) -> Sum {
-    let at = if inner.protocol == protocol::TCP { l4 + 16 } else { l4 + 6 };
+fn rewrite_quoted_checksum(frame: &Frame, inner: &Transport, end: usize, diff: Sum) -> Sum {
+    let at = inner.offset() + if inner.protocol == protocol::TCP { 16 } else { 6 };
+    if at + 2 > end {
+        return Sum::ZERO;
+    }
     let Some(old) = frame.get::<u16>(at) else { return Sum::ZERO };
     if inner.protocol == protocol::UDP && old == 0 {
         return Sum::ZERO;
     }
-    let new = diff.update(old);
+    let updated = diff.update(old);
+    // RFC 768: zero would say that there is none.
+    let new = if inner.protocol == protocol::UDP && updated == 0 { 0xffff } else { updated };
     if frame.set(at, new).is_err() {
         return Sum::ZERO;
     }

@@ -1,3 +1,4 @@
-//! Weir's benches: what the packet path costs, and how it compares.
+//! What Weir's end-to-end and packet tests have in common, and its benches.
 
 pub mod bench;
+pub mod fixture;

@@ -23,6 +23,9 @@ pub fn network<const IPV6: bool, P: Packet + ?Sized>(packet: &P) -> Option<Netwo
         }
         let ip: Ipv6Header = packet.get(L3)?;
         let (source, destination) = (Address::from_words(ip.source), Address::from_words(ip.destination));
+        if source.is_v4() || destination.is_v4() {
+            return None;
+        }
         return Some(Network { l3: L3, vlan: 0, source, destination });
     }
     if ethernet.kind != ETH_IPV4 {
@@ -81,13 +84,15 @@ const fn at(l4: usize, protocol: u8) -> Transport {
 
 #[inline(always)]
 fn segment<P: Packet + ?Sized>(packet: &P, found: Transport) -> Option<Transport> {
-    if !packet.holds(L3 + found.ip_bytes) {
+    let end = L3 + found.ip_bytes;
+    if !packet.holds(end) || found.l4 + size_of::<TransportHead>() > end {
         return None;
     }
     let mut tcp_flags = 0;
     if found.protocol == protocol::TCP {
         let tail: TcpTail = packet.get(found.l4 + size_of::<TransportHead>())?;
-        if tail.offset >> 4 < 5 {
+        let header_bytes = (tail.offset >> 4) as usize * 4;
+        if header_bytes < 20 || found.l4 + header_bytes > end {
             return None;
         }
         tcp_flags = tail.flags;
