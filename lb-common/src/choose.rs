@@ -185,10 +185,11 @@ fn is_honoured<T: Tables>(tables: &T, service: &Service, manner: Manner, entry: 
 /// addresses and ports, would take the packets after the SYN: the new connection gets it.
 #[inline(always)]
 fn pass_over<C: Cell>(slot: SlotWord, manner: Manner, stale: &LookUp<'_, C>, now: Tick) -> Remembered {
-    if let Some(current) = slot.current() {
-        if manner.is_syn() && manner.writes() {
-            stale.restart(current, FlowState::Syn, now);
-        }
+    if let Some(current) = slot.current()
+        && manner.is_syn()
+        && manner.writes()
+    {
+        stale.restart(current, FlowState::Syn, now);
     }
     Remembered::to_current(slot)
 }

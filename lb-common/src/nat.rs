@@ -349,7 +349,13 @@ pub fn refresh<T: Tables>(tables: &T, found: Found, side: Side, is_tcp: bool, tc
 pub const fn reopens(found: Found, idle_s: u32, now: Tick) -> bool {
     match found.word.state() {
         PortState::Closed | PortState::Resting => true,
-        _ => found.word.idle(now) > idle_s,
+        PortState::Free
+        | PortState::Claimed
+        | PortState::Opening
+        | PortState::Answered
+        | PortState::Established
+        | PortState::ClientClosing
+        | PortState::ServerClosing => found.word.idle(now) > idle_s,
     }
 }
 
