@@ -81,7 +81,8 @@ fn parse(frame: &[u8]) -> Result<(Network, Transport), Malformed> {
 
 #[test]
 fn zero_one_and_two_vlan_tags_are_passed_over_and_the_outermost_is_kept() {
-    let tagged: [(&[(u16, u16)], usize, u16); 4] =
+    type Tagged<'a> = (&'a [(u16, u16)], usize, u16);
+    let tagged: [Tagged<'_>; 4] =
         [(&[], 14, 0), (&[(ETH_VLAN, 0x2064)], 18, 0x2064), (&[(ETH_QINQ, 7)], 18, 7), (&[(ETH_QINQ, 7), (ETH_VLAN, 8)], 22, 7)];
     for (tags, l3, vlan) in tagged {
         let v4 = with_ipv4(link(tags, ETH_IPV4), protocol::TCP, &[], 0, &TCP);
@@ -255,14 +256,15 @@ fn a_quotation_needs_no_more_than_the_ports() {
 /// A frame whose TCP header has these options.
 fn with_options(options: &[u8]) -> Vec<u8> {
     let mut segment = TCP.to_vec();
-    segment[12] = ((20 + options.len()) / 4 << 4) as u8;
+    segment[12] = (((20 + options.len()) / 4) << 4) as u8;
     segment.extend(options);
     ipv4(protocol::TCP, &[], 0, &segment)
 }
 
 #[test]
 fn the_mss_option_is_found_wherever_it_stands() {
-    let cases: [(&[u8], Option<(usize, u16, bool)>); 9] = [
+    type Case<'a> = (&'a [u8], Option<(usize, u16, bool)>);
+    let cases: [Case<'_>; 9] = [
         (&[2, 4, 5, 180], Some((56, 1460, false))),
         (&[1, 1, 2, 4, 5, 180, 1, 0], Some((58, 1460, false))),
         (&[1, 2, 4, 5, 180, 1, 1, 0], Some((57, 1460, true))),
