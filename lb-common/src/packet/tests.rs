@@ -1,3 +1,5 @@
+#![allow(clippy::type_complexity, reason = "tables of cases spell their columns out")]
+
 extern crate std;
 
 use core::net::{Ipv4Addr, Ipv6Addr};

@@ -143,6 +143,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::disallowed_methods, reason = "an instant can be had from the clock alone")]
     fn the_smallest_of_ten_minutes_holds_and_only_for_servers() {
         let (mut mtus, start) = (PathMtus::default(), Instant::now());
         let said = |mtu| TooBig { server: SERVER, mtu };

@@ -46,7 +46,7 @@ impl<'a> Weir<'a> {
             pins.path(),
             folder.path().join("state")
         );
-        let weir = Self { namespace: &node.namespace, binary: binary.into(), head, process: None, pins: pins, folder };
+        let weir = Self { namespace: &node.namespace, binary: binary.into(), head, process: None, pins, folder };
         weir.write_config(rest)?;
         Ok(weir)
     }
