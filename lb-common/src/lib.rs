@@ -18,5 +18,6 @@ pub mod packet;
 pub mod place;
 pub mod rate;
 pub mod reason;
+mod settings;
 pub mod tables;
 pub mod words;

@@ -101,7 +101,7 @@ fn a_client_hears_a_router_before_the_server_through_nat() {
 #[test]
 fn a_narrow_path_to_a_server_behind_ipip_is_learned() {
     // NAT beside it makes the tunnel's source an address that the data plane looks at too.
-    clients_hear_a_router_before_the_server(&[&Mode::IPIP[..], &Mode::PLAIN[..2]].concat());
+    clients_hear_a_router_before_the_server(&[Mode::IPIP, &Mode::PLAIN[..2]].concat());
 }
 
 #[test]
