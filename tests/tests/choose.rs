@@ -265,9 +265,14 @@ const REPLACEABLE_AFTER_S: [(FlowState, u32); 4] =
 fn an_entry_is_replaced_only_when_idle_longer_than_its_state_allows() {
     let world = World::tcp();
     for (state, after_s) in REPLACEABLE_AFTER_S {
-        for idle_s in 0..FlowWord::TIME_MASK {
+        // A difference of nearly the whole range is a time to come: such an entry is alive.
+        for idle_s in 0..FlowWord::TIME_MASK - 255 {
             let word = FlowWord::new(1, world.members[A], state, NOW);
             assert_eq!(flows::is_replaceable(&world.tables, word, NOW + idle_s), idle_s > after_s, "{state:?} idle {idle_s} s");
+        }
+        for ahead_s in 1..255 {
+            let word = FlowWord::new(1, world.members[A], state, NOW + ahead_s);
+            assert!(!flows::is_replaceable(&world.tables, word, NOW), "{state:?} {ahead_s} s ahead");
         }
     }
 }

@@ -1,16 +1,18 @@
 //! NAT toward one server from one address, until there is no port left.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use serde_json::Value;
-use weir_tests::{
-    lab::{Crowd, CrowdServer, Host, Shape, Topology, Weir, wait_until},
-    peer::crowd::Plan,
-};
+use weir_tests::lab::{Crowd, CrowdServer, Host, Shape, Topology, Weir, wait_until};
 
 const CONNECTIONS: usize = 64_000;
 /// A dedicated address has the ports from 1 024 up.
 const PORTS: u64 = 64_512;
+/// So that none needs more than 20 000 descriptors, which is what some machines allow.
+const SERVER_PROCESSES: usize = 5;
 const SOON: Duration = Duration::from_secs(10);
 
 const CROWD: &str = r#"
@@ -43,21 +45,16 @@ fn nearly_every_port_of_a_dedicated_address_carries_a_flow_and_then_refusals_are
     let client = lab.client();
     prepare(client);
     prepare(&lab.servers[0]);
-    let from: Vec<_> = (21..25).map(|number| weir_tests::lab::v4(1, number)).collect();
+    let from: Vec<IpAddr> = (21..25).map(|number| weir_tests::lab::v4(1, number).into()).collect();
     for address in &from {
         client.namespace.ip(&format!("addr add {address}/24 dev eth0")).unwrap();
     }
-    let _server = CrowdServer::start(&lab.servers[0].namespace, 7001).unwrap();
+    let _server = CrowdServer::start(&lab.servers[0].namespace, 7001, SERVER_PROCESSES).unwrap();
     let weir = Weir::start(lab.node(), CROWD).unwrap();
-    let plan = Plan {
-        to: SocketAddr::new(lab.vip4().into(), 7001),
-        from: from.iter().map(|address| (*address).into()).collect(),
-        connections: CONNECTIONS,
-        more: 3000,
-        hold: Duration::from_secs(4),
-    };
-    let mut crowd = Crowd::start(&client.namespace, plan).unwrap();
+    let to = SocketAddr::new(lab.vip4().into(), 7001);
+    let mut crowd = Crowd::start(&client.namespace, to, &from, CONNECTIONS / from.len()).unwrap();
     crowd.wait_opened(Duration::from_secs(120)).unwrap();
+    crowd.begin_more(&client.namespace, to, from[0], 3000).unwrap();
 
     let full = || service(&weir)["drops"]["nat-ports-full"].as_u64().unwrap_or(0) > 1000;
     wait_until("refusals to be counted", SOON, full).unwrap();

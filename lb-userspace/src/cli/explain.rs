@@ -30,11 +30,11 @@ use crate::{
 /// The packet to explain.
 #[derive(Args, Clone, Debug)]
 pub struct Packet {
-    /// Where it comes from: address and port; an arrow may follow.
+    /// Where it comes from: address and port.
     #[arg(value_name = "SRC")]
     source: SocketAddr,
-    /// Where it goes: address and port. Written after the source, with `->` or `→` between them if you like.
-    #[arg(value_name = "DST", num_args = 1..=2, required = true, allow_hyphen_values = true)]
+    /// Where it goes: address and port. A `→` may stand before it.
+    #[arg(value_name = "DST", num_args = 1..=2, required = true)]
     destination: Vec<String>,
     /// Its protocol.
     #[arg(short, long, value_enum, default_value_t = Protocol::Tcp)]

@@ -54,8 +54,12 @@ enum Role {
         /// Connections that are then begun and not waited for.
         #[arg(long, default_value_t = 0)]
         more: usize,
-        #[arg(long, value_parser = humantime::parse_duration)]
-        hold: Duration,
+        /// The source port of the first; the others follow.
+        #[arg(long, default_value_t = 1024)]
+        first_port: u16,
+        /// The file whose appearance has all asked once more.
+        #[arg(long)]
+        until: PathBuf,
     },
     /// Hold TCP connections and check every answer.
     TcpLoad {
@@ -125,8 +129,8 @@ fn main() -> anyhow::Result<()> {
         Role::UdpServe { name, listen } => udp::serve(&name, &listen).with_context(|| format!("failed to serve udp at {listen:?}")),
         Role::CrowdServe { listen } => crowd::serve(listen).with_context(|| format!("failed to serve at {listen}")),
         Role::TcpBulk { to, megabytes } => print(&bulk::run(to, megabytes).with_context(|| format!("failed to exchange bytes with {to}"))?),
-        Role::Crowd { to, from, connections, more, hold } => {
-            let plan = crowd::Plan { to, from, connections, more, hold };
+        Role::Crowd { to, from, connections, more, first_port, until } => {
+            let plan = crowd::Plan { to, from, connections, more, first_port, until };
             print(&crowd::run(&plan).context("failed to begin the connections")?)
         }
         Role::TcpLoad { to, connections, pace } => {

@@ -1,6 +1,12 @@
 //! `weir-peer` in namespaces: servers that echo, clients that check, and the flood.
 
-use std::{env, fs, net::SocketAddr, path::PathBuf, process::Command, time::Duration};
+use std::{
+    env, fs,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use serde::de::DeserializeOwned;
@@ -56,52 +62,84 @@ impl UdpServer {
     }
 }
 
-/// A server for [`Crowd`].
+/// A server for [`Crowd`]: several processes, since each may have only so many descriptors open.
 #[derive(Debug)]
 pub struct CrowdServer {
-    _process: Process,
+    _processes: Vec<Process>,
 }
 
 impl CrowdServer {
-    /// Starts one on `port` of every address and waits until it listens.
-    pub fn start(namespace: &Namespace, port: u16) -> anyhow::Result<Self> {
-        let mut command = peer(namespace)?;
-        command.args(["crowd-serve", "--listen", &format!("[::]:{port}")]);
-        let process = namespace.spawn("crowd-serve", command)?;
-        namespace.wait_listening(port, Duration::from_secs(5)).with_context(|| format!("weir-peer said: {}", process.stderr()))?;
-        Ok(Self { _process: process })
+    /// Starts `processes` on `port` of every address and waits until one listens.
+    pub fn start(namespace: &Namespace, port: u16, processes: usize) -> anyhow::Result<Self> {
+        let start = || {
+            let mut command = peer(namespace)?;
+            command.args(["crowd-serve", "--listen", &format!("[::]:{port}")]);
+            namespace.spawn("crowd-serve", command)
+        };
+        let processes = (0..processes).map(|_| start()).collect::<anyhow::Result<Vec<_>>>()?;
+        for process in &processes {
+            namespace.wait_listening(port, Duration::from_secs(5)).with_context(|| format!("weir-peer said: {}", process.stderr()))?;
+        }
+        Ok(Self { _processes: processes })
     }
 }
 
-/// Very many connections, all open at once.
+/// Very many connections, all open at once, of a process for each source address.
 #[derive(Debug)]
 pub struct Crowd {
-    process: Process,
-    plan: crowd::Plan,
+    processes: Vec<Process>,
+    end: End,
 }
 
 impl Crowd {
-    /// Starts opening them.
-    pub fn start(namespace: &Namespace, plan: crowd::Plan) -> anyhow::Result<Self> {
+    const FIRST_PORT: u16 = 1024;
+    const FIRST_FURTHER_PORT: u16 = 40_000;
+
+    /// Starts opening `connections` from each address.
+    pub fn start(namespace: &Namespace, to: SocketAddr, from: &[IpAddr], connections: usize) -> anyhow::Result<Self> {
+        let end = End(Folder::new("end")?);
+        let start = |from: &IpAddr| {
+            let (connections, port) = (connections.to_string(), Self::FIRST_PORT.to_string());
+            Self::spawn(namespace, &end, to, *from, &["--connections", &connections, "--first-port", &port])
+        };
+        let processes = from.iter().map(start).collect::<anyhow::Result<_>>()?;
+        Ok(Self { processes, end })
+    }
+
+    fn spawn(namespace: &Namespace, end: &End, to: SocketAddr, from: IpAddr, rest: &[&str]) -> anyhow::Result<Process> {
         let mut command = peer(namespace)?;
-        command.args(["crowd", "--to", &plan.to.to_string(), "--connections", &plan.connections.to_string()]);
-        command.args(["--more", &plan.more.to_string(), "--hold", &milliseconds(plan.hold)]);
-        for from in &plan.from {
-            command.args(["--from", &from.to_string()]);
-        }
-        Ok(Self { process: namespace.spawn("crowd", command)?, plan })
+        command.args(["crowd", "--to", &to.to_string(), "--from", &from.to_string()]).args(rest).arg("--until").arg(end.file());
+        namespace.spawn("crowd", command)
     }
 
-    /// Waits until every connection has been opened or has failed to, and the further ones have been begun.
+    /// Waits until every connection has been opened or has failed to.
     pub fn wait_opened(&mut self, deadline: Duration) -> anyhow::Result<()> {
-        let process = &mut self.process;
-        let tried = wait_until("the crowd to open", deadline, || process.stderr().contains(OPENED) || !process.is_running());
-        tried.with_context(|| format!("weir-peer said: {}", process.stderr()))
+        let processes = &mut self.processes;
+        let mut are_done = || processes.iter_mut().all(|process| process.stderr().contains(OPENED) || !process.is_running());
+        let tried = wait_until("the crowd to open", deadline, &mut are_done);
+        tried.with_context(|| format!("weir-peer said: {}", processes.iter().map(Process::stderr).collect::<String>()))
     }
 
-    /// Waits for its end.
+    /// Begins so many more from `from`, without waiting for them to open.
+    pub fn begin_more(&mut self, namespace: &Namespace, to: SocketAddr, from: IpAddr, count: usize) -> anyhow::Result<()> {
+        let (count, port) = (count.to_string(), Self::FIRST_FURTHER_PORT.to_string());
+        let rest = ["--connections", "0", "--more", &count, "--first-port", &port];
+        self.processes.push(Self::spawn(namespace, &self.end, to, from, &rest)?);
+        Ok(())
+    }
+
+    /// Asks every open connection once more, and waits for their end: the sum of all.
     pub fn report(mut self) -> anyhow::Result<crowd::Report> {
-        report(&mut self.process, self.plan.hold)
+        self.end.come()?;
+        let mut sum = crowd::Report::default();
+        for process in &mut self.processes {
+            let part: crowd::Report = report(process, Duration::ZERO)?;
+            sum.opened += part.opened;
+            sum.refused += part.refused;
+            sum.broken += part.broken;
+            sum.opening = sum.opening.max(part.opening);
+        }
+        Ok(sum)
     }
 }
 

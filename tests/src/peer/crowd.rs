@@ -3,6 +3,7 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
@@ -15,8 +16,8 @@ const BACKLOG: i32 = 4096;
 const EVENTS_AT_ONCE: usize = 256;
 /// How long a connection may take to open or to answer. One whose first SYN is lost opens within it.
 const PATIENCE: Duration = Duration::from_millis(2500);
-const FIRST_PORT: usize = 1024;
-const THREADS: usize = 32;
+const THREADS: usize = 16;
+const LOOKS_EVERY: Duration = Duration::from_millis(20);
 
 /// What a crowd does.
 #[derive(Clone, Debug)]
@@ -29,8 +30,10 @@ pub struct Plan {
     pub connections: usize,
     /// Connections that are then begun and not waited for.
     pub more: usize,
-    /// How long all stay open before each is asked again.
-    pub hold: Duration,
+    /// The source port of the first; the others follow.
+    pub first_port: u16,
+    /// The file whose appearance ends the wait before each is asked again.
+    pub until: PathBuf,
 }
 
 /// What became of it.
@@ -46,10 +49,14 @@ pub struct Report {
     pub opening: Duration,
 }
 
-/// Sends back every byte of every connection until the process ends.
+/// Sends back every byte of every connection until the process ends. Several may serve one address and share its connections.
+///
+/// # Errors
+/// Also when there are no more descriptors: a silent server would be taken for a lost connection.
 pub fn serve(listen: SocketAddr) -> io::Result<()> {
     let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
     socket.bind(&listen.into())?;
     socket.listen(BACKLOG)?;
     let listener = TcpListener::from(socket);
@@ -62,7 +69,12 @@ pub fn serve(listen: SocketAddr) -> io::Result<()> {
         epoll::wait(&poll, rustix::buffer::spare_capacity(&mut events), None)?;
         for event in &events {
             if event.data.u64() == u64::MAX {
-                while let Ok((stream, _)) = listener.accept() {
+                loop {
+                    let stream = match listener.accept() {
+                        Ok((stream, _)) => stream,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                        Err(error) => return Err(error),
+                    };
                     stream.set_nonblocking(true)?;
                     epoll::add(&poll, &stream, EventData::new_u64(streams.len() as u64), EventFlags::IN)?;
                     streams.push(Some(stream));
@@ -98,7 +110,9 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
     report.refused = plan.connections - report.opened;
     let _begun: Vec<Socket> = (0..plan.more).map(|number| begin(plan, plan.connections + number)).collect::<io::Result<_>>()?;
     eprintln!("{}", super::OPENED);
-    std::thread::sleep(plan.hold);
+    while !plan.until.exists() {
+        std::thread::sleep(LOOKS_EVERY);
+    }
     let broken = AtomicUsize::new(0);
     side_by_side(&mut streams, |(number, stream)| {
         if stream.as_mut().is_some_and(|stream| ask(stream, *number).is_err()) {
@@ -139,7 +153,7 @@ fn begin(plan: &Plan, number: usize) -> io::Result<Socket> {
 /// A socket with a source port of its own.
 fn socket(plan: &Plan, number: usize) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(plan.to), Type::STREAM, None)?;
-    let port = u16::try_from(FIRST_PORT + number / plan.from.len()).map_err(io::Error::other)?;
+    let port = u16::try_from(usize::from(plan.first_port) + number / plan.from.len()).map_err(io::Error::other)?;
     socket.bind(&SocketAddr::new(plan.from[number % plan.from.len()], port).into())?;
     Ok(socket)
 }
