@@ -260,8 +260,6 @@ fn vips_come_and_go_with_their_listeners() {
     weir.write_config(&fixture.good()).unwrap();
     wait_until("the VIPs to change back", SOON, || has("10.1.0.100/32") && !has("10.1.0.101/32") && !has("fd00:1::100/128")).unwrap();
     assert_eq!(fixture.tally().len(), 2);
-    // The neighbours of servers that are no more are ordinary again.
-    wait_until("them to be released", SOON, || !node.ip("-6 neigh show").unwrap().contains("managed")).unwrap();
     // An interface that is dropped from the file is let go, and taken again.
     edit(&weir, |text| text.replace("\"eth0\", \"eth1\"", "\"eth0\""));
     let attached = || weir.status().unwrap()["interfaces"].as_array().map_or(0, Vec::len);
