@@ -34,6 +34,54 @@ pub struct Chosen {
     pub word: MemberWord,
 }
 
+/// A [`Chosen`] or the reason why there is none, as two numbers that are always set: see [`crate::decide::Ruling`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Choice {
+    /// The member's number; 0 for none.
+    number: u32,
+    /// The member's word, or the [`Drop::index`].
+    word: u64,
+}
+
+impl Choice {
+    #[inline(always)]
+    const fn member(id: MemberId, word: MemberWord) -> Self {
+        Self { number: id.number() as u32, word: word.0 }
+    }
+
+    #[inline(always)]
+    const fn none(reason: Drop) -> Self {
+        Self { number: 0, word: reason.index() as u64 }
+    }
+
+    /// The chosen member's number; 0 if there is none.
+    #[inline(always)]
+    pub const fn number(self) -> u16 {
+        self.number as u16
+    }
+
+    /// The chosen member's word.
+    #[inline(always)]
+    pub const fn word(self) -> MemberWord {
+        MemberWord(self.word)
+    }
+
+    /// Why there is none, as [`Drop::index`] has it.
+    #[inline(always)]
+    pub const fn reason_index(self) -> u32 {
+        self.word as u32
+    }
+
+    /// What was chosen.
+    ///
+    /// # Errors
+    /// Why nothing was.
+    pub fn result(self) -> Result<Chosen, Drop> {
+        let reason = Drop::ALL.get(self.reason_index() as usize).copied().unwrap_or(Drop::Inconsistent);
+        MemberId::new(self.number()).map(|id| Chosen { id, word: self.word() }).ok_or(reason)
+    }
+}
+
 /// The hash that chooses a service's slot: the same on every node.
 #[inline(always)]
 pub fn slot_hash(service: &Service, source: &Address, ports: u32) -> u32 {
@@ -43,24 +91,25 @@ pub fn slot_hash(service: &Service, source: &Address, ports: u32) -> u32 {
     hash::endpoint(source, ports, service.slot_key).index
 }
 
-/// The member that a packet of `service` goes to.
-///
-/// # Errors
-/// The reason to drop the packet: [`Drop::NoServer`], [`Drop::ServerDown`], [`Drop::FlowTableFull`] or, while the tables are being changed,
-/// [`Drop::Inconsistent`].
+/// The member that a packet of `service` goes to, or the reason to drop the packet: [`Drop::NoServer`], [`Drop::ServerDown`],
+/// [`Drop::FlowTableFull`] or, while the tables are being changed, [`Drop::Inconsistent`].
 #[inline(always)]
-pub fn member<T: Tables>(tables: &T, service: &Service, asking: &Asking<'_>) -> Result<Chosen, Drop> {
+pub fn member<T: Tables>(tables: &T, service: &Service, asking: &Asking<'_>) -> Choice {
     let index = slot_hash(service, asking.source, asking.ports) & service.slot_mask;
     let page = service.slot_page + index / SLOTS_PER_PAGE;
-    let cell = tables.slot(page, index % SLOTS_PER_PAGE).ok_or(Drop::Inconsistent)?;
+    let Some(cell) = tables.slot(page, index % SLOTS_PER_PAGE) else { return Choice::none(Drop::Inconsistent) };
     let slot = SlotWord(cell.load());
     tables.trace(Step::Slot { index, word: slot });
     if slot.default().is_none() {
-        return admit(tables, service, slot.current().ok_or(Drop::NoServer)?);
+        return match slot.current() {
+            Some(current) => admit(tables, service, current),
+            None => Choice::none(Drop::NoServer),
+        };
     }
     let now = tables.tick();
     let hash = place::flow(asking.source, asking.ports, service, tables.table_key());
-    let id = tables.remember(service, slot, hash, Manner::new(asking.tcp_flags, asking.writes)).member()?;
+    let remembered = tables.remember(service, slot, hash, Manner::new(asking.tcp_flags, asking.writes));
+    let Some(id) = remembered.member() else { return remembered.refusal() };
     if asking.writes && slot.current() != Some(id) && slot.stamp() != now {
         cell.replace(slot.0, slot.with_stamp(now).0);
     }
@@ -68,16 +117,17 @@ pub fn member<T: Tables>(tables: &T, service: &Service, asking: &Asking<'_>) -> 
 }
 
 #[inline(always)]
-fn admit<T: Tables>(tables: &T, service: &Service, id: MemberId) -> Result<Chosen, Drop> {
-    let word = MemberWord(tables.member(id).ok_or(Drop::Inconsistent)?.load());
+fn admit<T: Tables>(tables: &T, service: &Service, id: MemberId) -> Choice {
+    let Some(cell) = tables.member(id) else { return Choice::none(Drop::Inconsistent) };
+    let word = MemberWord(cell.load());
     tables.trace(Step::Member(id, word));
     if word.service() != ServiceId(service.id) {
-        return Err(Drop::Inconsistent);
+        return Choice::none(Drop::Inconsistent);
     }
     if word.is(MemberWord::CLOSING) {
-        return Err(Drop::ServerDown);
+        return Choice::none(Drop::ServerDown);
     }
-    Ok(Chosen { id, word })
+    Choice::member(id, word)
 }
 
 /// How a packet asks for its member, as a number: its TCP flags, and whether state may be written for it.
@@ -135,14 +185,14 @@ impl Remembered {
     }
 
     #[inline(always)]
-    const fn member(self) -> Result<MemberId, Drop> {
-        if self.0 == Self::NONE | Drop::FlowTableFull.index() {
-            return Err(Drop::FlowTableFull);
-        }
-        match MemberId::new(self.0 as u16) {
-            Some(member) if self.0 < Self::NONE => Ok(member),
-            _ => Err(Drop::NoServer),
-        }
+    const fn member(self) -> Option<MemberId> {
+        if self.0 < Self::NONE { MemberId::new(self.0 as u16) } else { None }
+    }
+
+    #[inline(always)]
+    const fn refusal(self) -> Choice {
+        let is_full = self.0 == Self::NONE | Drop::FlowTableFull.index();
+        Choice::none(if is_full { Drop::FlowTableFull } else { Drop::NoServer })
     }
 }
 

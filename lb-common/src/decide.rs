@@ -47,14 +47,167 @@ pub enum Decision {
 pub type FlowIndex = u32;
 
 /// A packet's way to a member.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Delivery {
+///
+/// One number, for the reason that [`Ruling`] gives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Delivery(u64);
+
+impl Delivery {
+    /// The way to a member of a service by this header record.
+    #[inline(always)]
+    pub const fn new(service: ServiceId, member: u16, header: u32) -> Self {
+        Self((header as u64) << 32 | (member as u64) << 16 | service.0 as u64)
+    }
+
+    #[inline(always)]
+    const fn refusal(service: ServiceId, reason: Drop) -> Self {
+        Self::new(service, 0, reason.index())
+    }
+
+    /// Whether it leads nowhere: then its header is the reason, as [`Drop::index`] has it.
+    #[inline(always)]
+    pub const fn is_refusal(self) -> bool {
+        self.member() == 0
+    }
+
     /// The service it is for.
-    pub service: ServiceId,
-    /// The member it goes to.
-    pub member: MemberId,
+    #[inline(always)]
+    pub const fn service(self) -> ServiceId {
+        ServiceId(self.0 as u16)
+    }
+
+    /// The number of the member it goes to.
+    #[inline(always)]
+    pub const fn member(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+
     /// The member's header record.
-    pub header: u32,
+    #[inline(always)]
+    pub const fn header(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+impl core::fmt::Debug for Delivery {
+    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(out, "{:?} by member {} and header {}", self.service(), self.member(), self.header())
+    }
+}
+
+/// A decision as the packet path carries it: a number for each part, all of which are always set.
+///
+/// An enum leaves what a variant does not have undefined, and the compiler then computes with whatever a register held, which the verifier refuses;
+/// where it does not, it takes the bytes that variants share apart and puts them together again in memory, which costs a tenth of the program's
+/// time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ruling {
+    /// What is to be done.
+    pub kind: Kind,
+    /// The NAT flow; 0 where there is none.
+    pub flow: FlowIndex,
+    /// The way to the member; for a refusal its service, and the reason as the header. All 0 where there is none.
+    pub way: Delivery,
+}
+
+/// What is to be done with a frame: a variant of [`Decision`], or the part of the decision that goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+#[allow(missing_docs, reason = "they are those of `Decision`")]
+pub enum Kind {
+    Pass,
+    Drop,
+    /// [`Kind::Drop`], and the sender is told.
+    DropAnswered,
+    Echo,
+    Send,
+    NatRequest,
+    NatReply,
+    SendError,
+    NatRequestError,
+    NatReplyError,
+    NatRequestFragment,
+    NatReplyFragment,
+    /// [`icmp`] goes on.
+    Icmp,
+    /// [`request`] goes on, for the service of the way.
+    Request,
+    /// [`open`] goes on, for the service of the way.
+    Open,
+    /// It is no reply of a server: the look-up of services goes on.
+    NoReply,
+}
+
+impl Ruling {
+    /// The frame passes.
+    pub const PASS: Self = Self::of(Kind::Pass, 0, Delivery(0));
+    const ECHO: Self = Self::of(Kind::Echo, 0, Delivery(0));
+
+    #[inline(always)]
+    const fn of(kind: Kind, flow: FlowIndex, way: Delivery) -> Self {
+        Self { kind, flow, way }
+    }
+
+    #[inline(always)]
+    const fn silent(service: ServiceId, reason: Drop) -> Self {
+        Self::of(Kind::Drop, 0, Delivery::refusal(service, reason))
+    }
+
+    #[inline(always)]
+    const fn told(service: ServiceId, reason: Drop) -> Self {
+        Self::of(Kind::DropAnswered, 0, Delivery::refusal(service, reason))
+    }
+
+    #[inline(always)]
+    const fn to_member(kind: Kind, way: Delivery, flow: FlowIndex) -> Self {
+        Self::of(kind, flow, way)
+    }
+
+    #[inline(always)]
+    const fn to_client(kind: Kind, flow: FlowIndex) -> Self {
+        Self::of(kind, flow, Delivery(0))
+    }
+
+    #[inline(always)]
+    const fn go_on(kind: Kind, service: ServiceId) -> Self {
+        Self::of(kind, 0, Delivery::new(service, 0, 0))
+    }
+
+    /// The service that it is for, or none.
+    #[inline(always)]
+    pub const fn service(self) -> ServiceId {
+        self.way.service()
+    }
+
+    /// Of a refusal: why, as [`Drop::index`] has it.
+    #[inline(always)]
+    pub const fn reason_index(self) -> u32 {
+        self.way.header()
+    }
+
+    /// In words that cannot be wrong. What goes on elsewhere is none.
+    #[must_use]
+    pub fn decision(self) -> Option<Decision> {
+        let refusal = |answered| {
+            let reason = Drop::ALL.get(self.reason_index() as usize).copied().unwrap_or(Drop::Inconsistent);
+            Decision::Drop(Refusal { service: self.service(), reason, answered })
+        };
+        Some(match self.kind {
+            Kind::Pass => Decision::Pass,
+            Kind::Drop => refusal(false),
+            Kind::DropAnswered => refusal(true),
+            Kind::Echo => Decision::Echo,
+            Kind::Send => Decision::Send(self.way),
+            Kind::NatRequest => Decision::NatRequest(self.way, self.flow),
+            Kind::NatReply => Decision::NatReply(self.flow),
+            Kind::SendError => Decision::SendError(self.way),
+            Kind::NatRequestError => Decision::NatRequestError(self.way, self.flow),
+            Kind::NatReplyError => Decision::NatReplyError(self.flow),
+            Kind::NatRequestFragment => Decision::NatRequestFragment(self.way, self.flow),
+            Kind::NatReplyFragment => Decision::NatReplyFragment(self.flow),
+            Kind::Icmp | Kind::Request | Kind::Open | Kind::NoReply => return None,
+        })
+    }
 }
 
 /// A refused packet.
@@ -66,18 +219,6 @@ pub struct Refusal {
     pub reason: Drop,
     /// Whether the sender is told (a TCP reset, an ICMP unreachable).
     pub answered: bool,
-}
-
-impl Refusal {
-    #[inline(always)]
-    const fn silent(service: ServiceId, reason: Drop) -> Decision {
-        Decision::Drop(Self { service, reason, answered: false })
-    }
-
-    #[inline(always)]
-    const fn told(service: ServiceId, reason: Drop) -> Decision {
-        Decision::Drop(Self { service, reason, answered: true })
-    }
 }
 
 /// A frame as far as it was parsed.
@@ -118,18 +259,22 @@ pub fn decide<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, ingress: &In
         Concern::None => (Decision::Pass, None),
         Concern::Malformed => (MALFORMED, None),
         Concern::Ours(parsed) => {
-            let decision = match route(tables, &parsed) {
-                Routed::Decided(decision) => decision,
-                Routed::Icmp => icmp(tables, frame, &parsed),
-                Routed::Request(service) => request(tables, service, &parsed).unwrap_or_else(|| open(tables, ingress, service, &parsed)),
-            };
-            (decision, Some(parsed))
+            let mut ruling = route(tables, &parsed);
+            if ruling.kind == Kind::Icmp {
+                ruling = icmp(tables, frame, &parsed);
+            }
+            if ruling.kind == Kind::Request {
+                ruling = request(tables, ruling.service(), &parsed);
+            }
+            if ruling.kind == Kind::Open {
+                ruling = open(tables, ingress, ruling.service(), &parsed);
+            }
+            (ruling.decision().unwrap_or(Decision::Pass), Some(parsed))
         }
     }
 }
 
-/// What becomes of a malformed frame.
-pub const MALFORMED: Decision = Refusal::silent(ServiceId::NONE, Drop::Malformed);
+const MALFORMED: Decision = Decision::Drop(Refusal { service: ServiceId::NONE, reason: Drop::Malformed, answered: false });
 
 /// The first half of the decision: whether the frame is for us, and its headers.
 #[inline(always)]
@@ -143,24 +288,13 @@ pub fn parse<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P) -> Concern {
     }
 }
 
-/// How far the second part of the decision came.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Routed {
-    /// To its end.
-    Decided(Decision),
-    /// [`icmp`] goes on.
-    Icmp,
-    /// [`request`] goes on, for this service.
-    Request(ServiceId),
-}
-
 /// The second part of the decision: what becomes of a frame that is for us.
 #[inline(always)]
-pub fn route<T: Tables>(tables: &T, parsed: &Parsed) -> Routed {
+pub fn route<T: Tables>(tables: &T, parsed: &Parsed) -> Ruling {
     match parsed.transport.protocol {
         protocol::TCP | protocol::UDP => for_port(tables, parsed),
-        protocol::ICMP | protocol::ICMPV6 => Routed::Icmp,
-        _ => Routed::Decided(Decision::Pass),
+        protocol::ICMP | protocol::ICMPV6 => Ruling::go_on(Kind::Icmp, ServiceId::NONE),
+        _ => Ruling::PASS,
     }
 }
 
@@ -189,60 +323,50 @@ fn find_vip<T: Tables>(tables: &T, address: &Address) -> Option<VipWord> {
 }
 
 #[inline(always)]
-fn for_port<T: Tables>(tables: &T, parsed: &Parsed) -> Routed {
+fn for_port<T: Tables>(tables: &T, parsed: &Parsed) -> Ruling {
     let (transport, vip) = (&parsed.transport, parsed.vip);
     if let Fragment::Later { identification } = transport.fragment {
-        return Routed::Decided(follow(tables, vip, &datagram(parsed, identification)));
+        return follow(tables, vip, &datagram(parsed, identification));
     }
     let nat = has(tables, Settings::NAT);
     if nat
         && vip.flags() & VipWord::SNAT != 0
-        && let Some(decision) = reply(tables, parsed)
     {
-        return Routed::Decided(decision);
+        let ruling = reply(tables, parsed);
+        if ruling.kind != Kind::NoReply {
+            return ruling;
+        }
     }
     let Some(service) = find_service(tables, vip, transport.protocol, transport.destination_port) else {
-        return Routed::Decided(Decision::Pass);
+        return Ruling::PASS;
     };
     let id = ServiceId(service.id);
     tables.trace(Step::Service(id));
     if let Some(reason) = refused_source(tables, &service, &parsed.network.source) {
-        return Routed::Decided(Refusal::silent(id, reason));
+        return Ruling::silent(id, reason);
     }
     if nat && service.is(Service::NAT) {
-        return Routed::Request(id);
+        return Ruling::go_on(Kind::Request, id);
     }
     if transport.is_syn() && is_above_rate(tables, &service, &parsed.network.source) {
-        return Routed::Decided(Refusal::silent(id, Drop::ConnRate));
+        return Ruling::silent(id, Drop::ConnRate);
     }
     let asking = Asking { source: &parsed.network.source, ports: transport.ports(), tcp_flags: transport.tcp_flags, writes: true };
-    Routed::Decided(match deliver(tables, &service, &asking) {
-        Ok(delivery) => {
-            remember_first(tables, parsed, Trail::Member(delivery.member.number()));
-            Decision::Send(delivery)
-        }
-        Err(reason) => refuse(id, reason),
-    })
+    let way = deliver(tables, &service, &asking);
+    if way.is_refusal() {
+        return refuse(way);
+    }
+    remember_first(tables, parsed, Trail::Member(way.member()));
+    Ruling::to_member(Kind::Send, way, 0)
 }
 
 /// A sender is told when no server will have it; otherwise it may try again.
 #[inline(always)]
-const fn refuse(service: ServiceId, reason: Drop) -> Decision {
-    match reason {
-        Drop::NoServer | Drop::ServerDown | Drop::NatNoFlow => Refusal::told(service, reason),
-        Drop::Malformed
-        | Drop::SourceDenied
-        | Drop::ConnRate
-        | Drop::NoNextHop
-        | Drop::TooBig
-        | Drop::FragmentUnknown
-        | Drop::FlowTableFull
-        | Drop::NatPortsFull
-        | Drop::NatTableFull
-        | Drop::IcmpUnknown
-        | Drop::Driver
-        | Drop::Inconsistent => Refusal::silent(service, reason),
-    }
+const fn refuse(refusal: Delivery) -> Ruling {
+    const TOLD: [u32; 3] = [Drop::NoServer.index(), Drop::ServerDown.index(), Drop::NatNoFlow.index()];
+    let reason = refusal.header();
+    let is_told = reason == TOLD[0] || reason == TOLD[1] || reason == TOLD[2];
+    Ruling::of(if is_told { Kind::DropAnswered } else { Kind::Drop }, 0, refusal)
 }
 
 /// The service of a port.
@@ -304,18 +428,22 @@ fn is_above_rate<T: Tables>(tables: &T, service: &Service, source: &Address) -> 
     }
 }
 
+/// The way to the member that a packet goes to, or a refusal.
 #[inline(always)]
-fn deliver<T: Tables>(tables: &T, service: &Service, asking: &Asking<'_>) -> Result<Delivery, Drop> {
-    let chosen = choose::member(tables, service, asking)?;
-    delivery(service.id, chosen.id, chosen.word)
+fn deliver<T: Tables>(tables: &T, service: &Service, asking: &Asking<'_>) -> Delivery {
+    let choice = choose::member(tables, service, asking);
+    if choice.number() == 0 {
+        return Delivery::new(ServiceId(service.id), 0, choice.reason_index());
+    }
+    delivery(service.id, choice.number(), choice.word())
 }
 
 #[inline(always)]
-const fn delivery(service: u16, member: MemberId, word: MemberWord) -> Result<Delivery, Drop> {
+const fn delivery(service: u16, member: u16, word: MemberWord) -> Delivery {
     if word.header() == 0 {
-        return Err(Drop::NoNextHop);
+        return Delivery::refusal(ServiceId(service), Drop::NoNextHop);
     }
-    Ok(Delivery { service: ServiceId(service), member, header: word.header() })
+    Delivery::new(ServiceId(service), member, word.header())
 }
 
 #[inline(always)]
@@ -332,9 +460,9 @@ fn remember_first<T: Tables>(tables: &T, parsed: &Parsed, trail: Trail) {
 
 /// A later fragment goes after its first. Those of a SNAT address may be the host's own, whose first was passed.
 #[inline(always)]
-fn follow<T: Tables>(tables: &T, vip: VipWord, datagram: &Datagram) -> Decision {
+fn follow<T: Tables>(tables: &T, vip: VipWord, datagram: &Datagram) -> Ruling {
     let is_hosts = vip.flags() & VipWord::SNAT != 0;
-    let unknown = if is_hosts { Decision::Pass } else { Refusal::silent(ServiceId::NONE, Drop::FragmentUnknown) };
+    let unknown = if is_hosts { Ruling::PASS } else { Ruling::silent(ServiceId::NONE, Drop::FragmentUnknown) };
     match fragments::trail(tables, datagram) {
         None => unknown,
         Some(Trail::Member(number)) => {
@@ -342,50 +470,50 @@ fn follow<T: Tables>(tables: &T, vip: VipWord, datagram: &Datagram) -> Decision 
             let Some(cell) = tables.member(id) else { return unknown };
             let word = MemberWord(cell.load());
             tables.trace(Step::Member(id, word));
-            match delivery(word.service().0, id, word) {
-                Ok(delivery) => {
-                    tables.note(delivery.service, Note::FragmentForwarded);
-                    Decision::Send(delivery)
-                }
-                Err(reason) => Refusal::silent(word.service(), reason),
+            let way = delivery(word.service().0, number, word);
+            if way.is_refusal() {
+                return Ruling::of(Kind::Drop, 0, way);
             }
+            tables.note(way.service(), Note::FragmentForwarded);
+            Ruling::to_member(Kind::Send, way, 0)
         }
         Some(Trail::NatRequest(index)) => {
             let Some(flow) = tables.nat_flow(index) else { return unknown };
-            match flow_delivery(tables, &flow) {
-                Ok(delivery) => {
-                    tables.note(delivery.service, Note::FragmentForwarded);
-                    Decision::NatRequestFragment(delivery, index)
-                }
-                Err(reason) => Refusal::silent(nat::service_of(&flow), reason),
+            let way = flow_delivery(tables, &flow);
+            if way.is_refusal() {
+                return Ruling::of(Kind::Drop, 0, way);
             }
+            tables.note(way.service(), Note::FragmentForwarded);
+            Ruling::to_member(Kind::NatRequestFragment, way, index)
         }
         Some(Trail::NatReply(index)) => {
             let Some(flow) = tables.nat_flow(index) else { return unknown };
             tables.note(nat::service_of(&flow), Note::FragmentForwarded);
-            Decision::NatReplyFragment(index)
+            Ruling::to_client(Kind::NatReplyFragment, index)
         }
     }
 }
 
-/// The way to the server of a NAT flow.
+/// The way to the server of a NAT flow, or a refusal.
 #[inline(always)]
-fn flow_delivery<T: Tables>(tables: &T, flow: &NatFlow) -> Result<Delivery, Drop> {
-    let id = MemberId::new(flow.member).ok_or(Drop::Inconsistent)?;
-    let word = MemberWord(tables.member(id).ok_or(Drop::Inconsistent)?.load());
+fn flow_delivery<T: Tables>(tables: &T, flow: &NatFlow) -> Delivery {
+    let service = nat::service_of(flow);
+    let Some(id) = MemberId::new(flow.member) else { return Delivery::refusal(service, Drop::Inconsistent) };
+    let Some(cell) = tables.member(id) else { return Delivery::refusal(service, Drop::Inconsistent) };
+    let word = MemberWord(cell.load());
     tables.trace(Step::Member(id, word));
-    if word.service() != nat::service_of(flow) {
-        return Err(Drop::Inconsistent);
+    if word.service() != service {
+        return Delivery::refusal(service, Drop::Inconsistent);
     }
     if word.is(MemberWord::CLOSING) {
-        return Err(Drop::ServerDown);
+        return Delivery::refusal(service, Drop::ServerDown);
     }
-    delivery(flow.service, id, word)
+    delivery(service.0, flow.member, word)
 }
 
-/// A server's packet to a SNAT address; none when it belongs to no flow.
+/// A server's packet to a SNAT address.
 #[inline(always)]
-fn reply<T: Tables>(tables: &T, parsed: &Parsed) -> Option<Decision> {
+fn reply<T: Tables>(tables: &T, parsed: &Parsed) -> Ruling {
     let transport = &parsed.transport;
     let key = ServerKey {
         server: parsed.network.source,
@@ -394,18 +522,18 @@ fn reply<T: Tables>(tables: &T, parsed: &Parsed) -> Option<Decision> {
         snat_port: transport.destination_port,
         protocol: transport.protocol,
     };
-    let (found, flow) = nat::find_server(tables, &key)?;
+    let Some((found, flow)) = nat::find_server(tables, &key) else { return Ruling::go_on(Kind::NoReply, ServiceId::NONE) };
     tables.trace(Step::Service(nat::service_of(&flow)));
     nat::refresh(tables, found, Side::Server, transport.protocol == protocol::TCP, transport.tcp_flags);
     remember_first(tables, parsed, Trail::NatReply(found.index));
-    Some(Decision::NatReply(found.index))
+    Ruling::to_client(Kind::NatReply, found.index)
 }
 
-/// A client's packet to a service that forwards by NAT; none when [`open`] goes on. The flow is looked up before the slot, so a change of the
+/// A client's packet to a service that forwards by NAT; [`open`] may go on. The flow is looked up before the slot, so a change of the
 /// table never touches it.
 #[inline(always)]
-pub fn request<T: Tables>(tables: &T, id: ServiceId, parsed: &Parsed) -> Option<Decision> {
-    let Some(service) = tables.service(id) else { return Some(Refusal::silent(id, Drop::Inconsistent)) };
+pub fn request<T: Tables>(tables: &T, id: ServiceId, parsed: &Parsed) -> Ruling {
+    let Some(service) = tables.service(id) else { return Ruling::silent(id, Drop::Inconsistent) };
     let (service, transport) = (&*service, &parsed.transport);
     let key = ClientKey { client: parsed.network.source, client_port: transport.source_port, vip_port: transport.destination_port };
     let hash = nat::client_hash(tables, service, &key);
@@ -413,34 +541,33 @@ pub fn request<T: Tables>(tables: &T, id: ServiceId, parsed: &Parsed) -> Option<
         && !reopens(tables, service, transport, found, &flow)
     {
         nat::refresh(tables, found, Side::Client, transport.protocol == protocol::TCP, transport.tcp_flags);
-        return Some(match flow_delivery(tables, &flow) {
-            Ok(delivery) => {
-                remember_first(tables, parsed, Trail::NatRequest(found.index));
-                Decision::NatRequest(delivery, found.index)
-            }
-            Err(reason) => refuse(id, reason),
-        });
+        let way = flow_delivery(tables, &flow);
+        if way.is_refusal() {
+            return refuse(way);
+        }
+        remember_first(tables, parsed, Trail::NatRequest(found.index));
+        return Ruling::to_member(Kind::NatRequest, way, found.index);
     }
     if transport.protocol == protocol::TCP && !transport.is_syn() {
         let is_reset = transport.tcp_flags & tcp::RST != 0;
-        return Some(Decision::Drop(Refusal { service: id, reason: Drop::NatNoFlow, answered: !is_reset }));
+        return if is_reset { Ruling::silent(id, Drop::NatNoFlow) } else { Ruling::told(id, Drop::NatNoFlow) };
     }
-    None
+    Ruling::go_on(Kind::Open, id)
 }
 
 /// A client's packet that opens a NAT flow.
 #[inline(always)]
-pub fn open<T: Tables>(tables: &T, ingress: &Ingress, id: ServiceId, parsed: &Parsed) -> Decision {
-    let Some(service) = tables.service(id) else { return Refusal::silent(id, Drop::Inconsistent) };
+pub fn open<T: Tables>(tables: &T, ingress: &Ingress, id: ServiceId, parsed: &Parsed) -> Ruling {
+    let Some(service) = tables.service(id) else { return Ruling::silent(id, Drop::Inconsistent) };
     if is_above_rate(tables, &service, &parsed.network.source) {
-        return Refusal::silent(id, Drop::ConnRate);
+        return Ruling::silent(id, Drop::ConnRate);
     }
     match open_flow(tables, ingress, &service, parsed) {
-        Ok((index, delivery)) => {
+        Ok((index, way)) => {
             remember_first(tables, parsed, Trail::NatRequest(index));
-            Decision::NatRequest(delivery, index)
+            Ruling::to_member(Kind::NatRequest, way, index)
         }
-        Err(reason) => refuse(id, reason),
+        Err(refusal) => refuse(refusal),
     }
 }
 
@@ -459,16 +586,21 @@ fn takes_none<T: Tables>(tables: &T, flow: &NatFlow) -> bool {
     MemberId::new(flow.member).and_then(|id| tables.member(id)).is_none_or(|cell| MemberWord(cell.load()).is(MemberWord::NO_NEW))
 }
 
+/// The flow that was opened and the way to its member, or a refusal.
 #[inline(always)]
-fn open_flow<T: Tables>(tables: &T, ingress: &Ingress, service: &Service, parsed: &Parsed) -> Result<(FlowIndex, Delivery), Drop> {
+fn open_flow<T: Tables>(tables: &T, ingress: &Ingress, service: &Service, parsed: &Parsed) -> Result<(FlowIndex, Delivery), Delivery> {
     let transport = &parsed.transport;
+    let refusal = |reason| Delivery::refusal(ServiceId(service.id), reason);
     let hash = place::flow(&parsed.network.source, transport.ports(), service, tables.table_key());
     // The NAT table remembers the flow: of the slot only its current member matters.
     let asking = Asking { source: &parsed.network.source, ports: transport.ports(), tcp_flags: tcp::SYN, writes: false };
-    let delivery = deliver(tables, service, &asking)?;
-    let header = tables.header(delivery.header).ok_or(Drop::Inconsistent)?;
+    let way = deliver(tables, service, &asking);
+    if way.is_refusal() {
+        return Err(way);
+    }
+    let header = tables.header(way.header()).ok_or(refusal(Drop::Inconsistent))?;
     if header.forward() != Some(ForwardKind::Nat) || header.nat_planes == 0 {
-        return Err(Drop::Inconsistent);
+        return Err(refusal(Drop::Inconsistent));
     }
     let turn = ((hash.index as u64 * header.nat_planes as u64) >> 32) as u16;
     let server_port = header.nat_server_port();
@@ -480,7 +612,7 @@ fn open_flow<T: Tables>(tables: &T, ingress: &Ingress, service: &Service, parsed
         vip_port: transport.destination_port,
         snat_port: 0,
         service: service.id,
-        member: delivery.member.number(),
+        member: way.member(),
         plane: 0,
         vlan: parsed.network.vlan,
         mac: ingress.mac,
@@ -489,8 +621,8 @@ fn open_flow<T: Tables>(tables: &T, ingress: &Ingress, service: &Service, parsed
         generation: 0,
     };
     let mut opening = Opening { hash, flow };
-    let index = tables.open_nat(service, &mut opening, header.nat_plane.wrapping_add(turn))?;
-    Ok((index, delivery))
+    let index = tables.open_nat(service, &mut opening, header.nat_plane.wrapping_add(turn)).map_err(refusal)?;
+    Ok((index, way))
 }
 
 /// Types of ICMP messages that concern a flow (RFC 792, RFC 4443 s2.1).
@@ -513,29 +645,29 @@ const fn icmp_of(transport: &Transport) -> Icmp {
 
 /// An ICMP message to one of our addresses.
 #[inline(always)]
-pub fn icmp<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, parsed: &Parsed) -> Decision {
+pub fn icmp<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, parsed: &Parsed) -> Ruling {
     let vip = parsed.vip;
     if parsed.transport.fragment != Fragment::Whole || parsed.network.destination.is_v4() != (parsed.transport.protocol == protocol::ICMP) {
-        return Decision::Pass;
+        return Ruling::PASS;
     }
     match icmp_of(&parsed.transport) {
-        Icmp::Echo if vip.flags() & VipWord::VIP != 0 => Decision::Echo,
+        Icmp::Echo if vip.flags() & VipWord::VIP != 0 => Ruling::ECHO,
         Icmp::Error => for_error(tables, frame, vip, parsed),
-        Icmp::Echo | Icmp::Other => Decision::Pass,
+        Icmp::Echo | Icmp::Other => Ruling::PASS,
     }
 }
 
 /// An ICMP error follows the flow it quotes. The quoted packet was sent by the address that the error came to.
 #[inline(always)]
-fn for_error<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord, parsed: &Parsed) -> Decision {
-    let malformed = Refusal::silent(ServiceId::NONE, Drop::Malformed);
+fn for_error<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord, parsed: &Parsed) -> Ruling {
+    let malformed = Ruling::silent(ServiceId::NONE, Drop::Malformed);
     let quoted_l3 = parsed.transport.offset() + 8;
     let Some((source, target)) = quoted_addresses(frame, quoted_l3, parsed.network.destination.is_v4()) else { return malformed };
     let end = parsed.network.l3 + parsed.transport.ip_bytes;
     let Ok(quoted) = packet::quoted_transport(frame, quoted_l3, source.is_v4(), end) else { return malformed };
     let is_ours = source == parsed.network.destination && matches!(quoted.protocol, protocol::TCP | protocol::UDP);
     if !is_ours || matches!(quoted.fragment, Fragment::Later { .. }) {
-        return Decision::Pass;
+        return Ruling::PASS;
     }
     let nat = has(tables, Settings::NAT);
     if nat && vip.flags() & VipWord::SNAT != 0 {
@@ -548,40 +680,38 @@ fn for_error<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord,
         };
         if let Some((found, flow)) = nat::find_server(tables, &key) {
             tables.note(nat::service_of(&flow), Note::IcmpForwarded);
-            return Decision::NatReplyError(found.index);
+            return Ruling::to_client(Kind::NatReplyError, found.index);
         }
     }
-    let Some(service) = find_service(tables, vip, quoted.protocol, quoted.source_port) else { return Decision::Pass };
+    let Some(service) = find_service(tables, vip, quoted.protocol, quoted.source_port) else { return Ruling::PASS };
     tables.trace(Step::Service(ServiceId(service.id)));
     error_for_service(tables, &service, target, &quoted)
 }
 
 #[inline(always)]
-fn error_for_service<T: Tables>(tables: &T, service: &Service, client: Address, quoted: &Transport) -> Decision {
+fn error_for_service<T: Tables>(tables: &T, service: &Service, client: Address, quoted: &Transport) -> Ruling {
     let id = ServiceId(service.id);
     if service.is(Service::NAT) {
         let key = ClientKey { client, client_port: quoted.destination_port, vip_port: quoted.source_port };
         let hash = nat::client_hash(tables, service, &key);
         let Some((found, flow)) = nat::find_client(tables, service, &key, hash) else {
-            return Refusal::silent(id, Drop::IcmpUnknown);
+            return Ruling::silent(id, Drop::IcmpUnknown);
         };
-        return match flow_delivery(tables, &flow) {
-            Ok(delivery) => {
-                tables.note(id, Note::IcmpForwarded);
-                Decision::NatRequestError(delivery, found.index)
-            }
-            Err(reason) => Refusal::silent(id, reason),
-        };
+        let way = flow_delivery(tables, &flow);
+        if way.is_refusal() {
+            return Ruling::of(Kind::Drop, 0, way);
+        }
+        tables.note(id, Note::IcmpForwarded);
+        return Ruling::to_member(Kind::NatRequestError, way, found.index);
     }
     let ports = packet::ports_word(quoted.destination_port, quoted.source_port);
     let tcp_flags = if quoted.protocol == protocol::TCP { tcp::ACK } else { 0 };
-    match deliver(tables, service, &Asking { source: &client, ports, tcp_flags, writes: false }) {
-        Ok(delivery) => {
-            tables.note(id, Note::IcmpForwarded);
-            Decision::SendError(delivery)
-        }
-        Err(reason) => Refusal::silent(id, reason),
+    let way = deliver(tables, service, &Asking { source: &client, ports, tcp_flags, writes: false });
+    if way.is_refusal() {
+        return Ruling::of(Kind::Drop, 0, way);
     }
+    tables.note(id, Note::IcmpForwarded);
+    Ruling::to_member(Kind::SendError, way, 0)
 }
 
 /// Source and destination of the packet that an error quotes.

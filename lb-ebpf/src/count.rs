@@ -5,15 +5,15 @@ use aya_ebpf::helpers::bpf_xdp_load_bytes;
 use lb_common::{
     maps::SAMPLE_BYTES,
     reason::{Drop, Note},
-    words::{MemberId, ServiceId},
+    words::ServiceId,
 };
 
 use crate::{frame::Frame, kernel::jiffies, maps};
 
-/// Counts a packet of `bytes` sent to a member.
+/// Counts a packet of `bytes` sent to the member of this number.
 #[inline(always)]
-pub(crate) fn sent(member: MemberId, bytes: usize) {
-    if let Some(traffic) = maps::MEMBER_STATS.get_ptr_mut(member.number() as u32) {
+pub(crate) fn sent(member: u16, bytes: usize) {
+    if let Some(traffic) = maps::MEMBER_STATS.get_ptr_mut(member as u32) {
         // SAFETY: this CPU's record, which no other program writes meanwhile.
         unsafe {
             (*traffic).packets += 1;

@@ -6,7 +6,7 @@
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{
     decide::{
-        self, Decision, Parsed, Routed,
+        self, Kind,
         plain::{self, Plain},
         route,
     },
@@ -29,62 +29,29 @@ pub(crate) fn handle<const IPV6: bool>(context: *mut xdp_md) -> u32 {
         Plain::Unknown => return UNKNOWN,
         Plain::Ours(parsed) => parsed,
     };
-    match route(&Kernel, &parsed) {
-        Routed::Decided(Decision::Send(delivery)) => {
-            let verdict = forward::send(frame, &delivery, &parsed);
-            if verdict.exceeded().is_some() {
-                return LEFT | stage::leave(&parsed, &Decision::Send(delivery));
-            }
-            verdict.action(delivery.service)
-        }
-        Routed::Decided(Decision::Pass) => xdp_action::XDP_PASS,
-        Routed::Decided(Decision::Drop(refusal)) => LEFT | stage::leave(&parsed, &Decision::Drop(refusal)),
-        Routed::Decided(Decision::NatReply(flow)) => {
-            let verdict = translate::reply(frame, flow, &parsed);
-            if verdict.exceeded().is_some() {
-                return LEFT | stage::leave(&parsed, &Decision::NatReply(flow));
-            }
-            verdict.action(ServiceId(stage::service_of(flow) as u16))
-        }
-        Routed::Request(service) => request(frame, service, &parsed),
+    let mut ruling = route(&Kernel, &parsed);
+    if ruling.kind == Kind::Request {
+        ruling = decide::request(&Kernel, ruling.service(), &parsed);
+    }
+    let (verdict, service) = match ruling.kind {
+        Kind::Send => (forward::send(frame, ruling.way, &parsed), ruling.service()),
+        Kind::NatRequest => (translate::request(frame, ruling.way, ruling.flow, &parsed), ruling.service()),
+        Kind::NatReply => (translate::reply(frame, ruling.flow, &parsed), ServiceId(stage::service_of(ruling.flow) as u16)),
+        Kind::Pass => return xdp_action::XDP_PASS,
+        Kind::Drop | Kind::DropAnswered | Kind::Open => return LEFT | stage::leave(&parsed, &ruling),
         // Of ICMP and fragments: not plain.
-        Routed::Icmp
-        | Routed::Decided(
-            Decision::Echo
-            | Decision::NatRequest(..)
-            | Decision::SendError(_)
-            | Decision::NatRequestError(..)
-            | Decision::NatReplyError(_)
-            | Decision::NatRequestFragment(..)
-            | Decision::NatReplyFragment(_),
-        ) => UNKNOWN,
+        Kind::Echo
+        | Kind::SendError
+        | Kind::NatRequestError
+        | Kind::NatReplyError
+        | Kind::NatRequestFragment
+        | Kind::NatReplyFragment
+        | Kind::Icmp
+        | Kind::Request
+        | Kind::NoReply => return UNKNOWN,
+    };
+    if verdict.exceeded().is_some() {
+        return LEFT | stage::leave(&parsed, &ruling);
     }
-}
-
-/// A client's packet to a service that forwards by NAT.
-#[inline(always)]
-fn request(frame: Frame, service: ServiceId, parsed: &Parsed) -> u32 {
-    match decide::request(&Kernel, service, parsed) {
-        Some(Decision::NatRequest(delivery, flow)) => {
-            let verdict = translate::request(frame, &delivery, flow, parsed);
-            if verdict.exceeded().is_some() {
-                return LEFT | stage::leave(parsed, &Decision::NatRequest(delivery, flow));
-            }
-            verdict.action(delivery.service)
-        }
-        Some(Decision::Drop(refusal)) => LEFT | stage::leave(parsed, &Decision::Drop(refusal)),
-        // Not of this function.
-        Some(
-            Decision::Pass
-            | Decision::Echo
-            | Decision::Send(_)
-            | Decision::NatReply(_)
-            | Decision::SendError(_)
-            | Decision::NatRequestError(..)
-            | Decision::NatReplyError(_)
-            | Decision::NatRequestFragment(..)
-            | Decision::NatReplyFragment(_),
-        ) => UNKNOWN,
-        None => LEFT | stage::leave_open(parsed, service),
-    }
+    verdict.action(service)
 }

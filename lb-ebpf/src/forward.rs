@@ -43,15 +43,15 @@ pub(crate) fn transmit(frame: &Frame, ifindex: u32) -> Verdict {
 
 /// Sends the packet to its member in the member's way. NAT is `translate`'s.
 #[inline(always)]
-pub(crate) fn send(frame: Frame, delivery: &Delivery, parsed: &Parsed) -> Verdict {
-    let header = or_fail!(maps::HEADERS.get(delivery.header), Drop::Inconsistent);
+pub(crate) fn send(frame: Frame, delivery: Delivery, parsed: &Parsed) -> Verdict {
+    let header = or_fail!(maps::HEADERS.get(delivery.header()), Drop::Inconsistent);
     let kind = or_fail!(header.forward(), Drop::Inconsistent);
     let mtu = header.mtu as usize - kind.overhead();
     if parsed.transport.ip_bytes > mtu {
         return Verdict::too_big(mtu as u16);
     }
     if parsed.transport.is_syn() {
-        or_fail!(clamp_mss(frame.context(), delivery.service, parsed, mtu), Drop::Driver);
+        or_fail!(clamp_mss(frame.context(), delivery.service(), parsed, mtu), Drop::Driver);
     }
     let sent = match (kind, header.link_bytes as usize) {
         (ForwardKind::Dsr, PLAIN_LINK) => wrap::<PLAIN_LINK>(frame, header, parsed).map(|_| ()),
@@ -67,7 +67,7 @@ pub(crate) fn send(frame: Frame, delivery: &Delivery, parsed: &Parsed) -> Verdic
         (ForwardKind::Nat, _) => return Verdict::failed(Drop::Inconsistent),
     };
     or_fail!(sent, Drop::Driver);
-    count::sent(delivery.member, parsed.transport.ip_bytes);
+    count::sent(delivery.member(), parsed.transport.ip_bytes);
     transmit(&frame, header.ifindex)
 }
 

@@ -73,10 +73,10 @@ fn set_addresses(frame: &Frame, l3: usize, source: Address, destination: Address
 
 /// Sends an error about what a server sent toward a client to that server.
 #[inline(always)]
-pub(crate) fn request_error(context: *mut xdp_md, delivery: &Delivery, index: FlowIndex, parsed: &Parsed) -> Verdict {
+pub(crate) fn request_error(context: *mut xdp_md, delivery: Delivery, index: FlowIndex, parsed: &Parsed) -> Verdict {
     let frame = Frame::new(context);
     let flow = or_fail!(maps::NAT_FLOWS.get(index), Drop::Inconsistent);
-    let header = or_fail!(maps::HEADERS.get(delivery.header), Drop::Inconsistent);
+    let header = or_fail!(maps::HEADERS.get(delivery.header()), Drop::Inconsistent);
     let toward = or_fail!(translate::request_rewrite(header, flow), Drop::Inconsistent);
     let quoted = Rewrite {
         source: toward.destination,
@@ -87,7 +87,7 @@ pub(crate) fn request_error(context: *mut xdp_md, delivery: &Delivery, index: Fl
     let outer = Rewrite { source: parsed.network.source, ..toward };
     or_fail!(rewrite_error(&frame, parsed, &outer, &quoted), Drop::Malformed);
     let frame = or_fail!(translate::relink(frame, header, parsed), Drop::Driver);
-    count::sent(delivery.member, parsed.transport.ip_bytes);
+    count::sent(delivery.member(), parsed.transport.ip_bytes);
     transmit(&frame, header.ifindex)
 }
 

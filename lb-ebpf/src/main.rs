@@ -122,7 +122,7 @@ fn perform(context: *mut xdp_md, wanted: u32, scratch: &Scratch, outcome: &Outco
 
 #[inline(always)]
 fn refuse(context: *mut xdp_md, scratch: &Scratch, outcome: &Outcome) -> u32 {
-    let action = stage::weir_drop(context, outcome.service, outcome.reason);
+    let action = stage::weir_drop(context, outcome.service, outcome.reason());
     if outcome.is_answered == 0 { action } else { stage::weir_answer(context, scratch, outcome.service) }
 }
 

@@ -5,12 +5,12 @@
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{
     choose::{Manner, remembered},
-    decide::{self, Concern, Decision, Delivery, Ingress, Parsed, Routed, parse, route},
+    decide::{self, Concern, Delivery, Ingress, Kind, Parsed, Ruling, parse, route},
     hash::Hash,
     nat::open::{Span, Terms, claim_in_line, claim_port},
     packet::{EthernetHeader, Fragment, MAX_L4, Packet},
     reason::Drop,
-    words::{MemberId, ServiceId, SlotWord},
+    words::{ServiceId, SlotWord},
 };
 
 use crate::{answer, fast, forward, frame::Frame, icmp, kernel::Kernel, maps, translate, verdict::Verdict};
@@ -65,8 +65,6 @@ pub(crate) struct Outcome {
     header: u32,
     /// The NAT flow.
     pub(crate) flow: u32,
-    /// A [`Drop`] number.
-    pub(crate) reason: u32,
     /// Whether a refusal is told to the sender: 1 or 0.
     pub(crate) is_answered: u32,
 }
@@ -98,59 +96,43 @@ pub(crate) mod act {
 }
 
 impl Outcome {
-    /// Sent to a client: the service is the flow's.
+    /// Why it is refused: a [`lb_common::reason::Drop`] number.
     #[inline(always)]
-    fn set_flow(&mut self, flow: u32) {
-        self.service = 0;
-        self.flow = flow;
+    pub(crate) fn reason(&self) -> u32 {
+        self.header
     }
 
     #[inline(always)]
     fn delivery(&self) -> Option<Delivery> {
-        let member = MemberId::new(self.member as u16)?;
-        Some(Delivery { service: ServiceId(self.service as u16), member, header: self.header })
-    }
-
-    #[inline(always)]
-    fn set_delivery(&mut self, delivery: &Delivery, flow: u32) {
-        self.service = delivery.service.0 as u32;
-        self.member = delivery.member.number() as u32;
-        self.header = delivery.header;
-        self.flow = flow;
+        if self.member == 0 { None } else { Some(Delivery::new(ServiceId(self.service as u16), self.member as u16, self.header)) }
     }
 
     /// Fills itself in, and says what is to be done.
     #[inline(always)]
-    fn take(&mut self, decision: &Decision) -> u32 {
-        match decision {
-            Decision::Pass => act::PASS,
-            Decision::Echo => act::ECHO,
-            Decision::Drop(refusal) => {
-                self.service = refusal.service.0 as u32;
-                self.reason = refusal.reason.index();
-                self.is_answered = refusal.answered as u32;
+    fn take(&mut self, ruling: &Ruling) -> u32 {
+        self.flow = ruling.flow;
+        self.service = ruling.service().0 as u32;
+        self.member = ruling.way.member() as u32;
+        self.header = ruling.way.header();
+        match ruling.kind {
+            Kind::Pass | Kind::NoReply => act::PASS,
+            Kind::Echo => act::ECHO,
+            Kind::Drop => {
+                self.is_answered = 0;
                 act::DROP
             }
-            Decision::Send(delivery) | Decision::SendError(delivery) => {
-                self.set_delivery(delivery, 0);
-                act::SEND
+            Kind::DropAnswered => {
+                self.is_answered = 1;
+                act::DROP
             }
-            Decision::NatRequest(delivery, flow) | Decision::NatRequestFragment(delivery, flow) => {
-                self.set_delivery(delivery, *flow);
-                act::REQUEST
-            }
-            Decision::NatReply(flow) | Decision::NatReplyFragment(flow) => {
-                self.set_flow(*flow);
-                act::REPLY
-            }
-            Decision::NatRequestError(delivery, flow) => {
-                self.set_delivery(delivery, *flow);
-                act::REQUEST_ERROR
-            }
-            Decision::NatReplyError(flow) => {
-                self.set_flow(*flow);
-                act::REPLY_ERROR
-            }
+            Kind::Send | Kind::SendError => act::SEND,
+            Kind::NatRequest | Kind::NatRequestFragment => act::REQUEST,
+            Kind::NatReply | Kind::NatReplyFragment => act::REPLY,
+            Kind::NatRequestError => act::REQUEST_ERROR,
+            Kind::NatReplyError => act::REPLY_ERROR,
+            Kind::Icmp => act::GO_ON_ICMP,
+            Kind::Request => act::GO_ON_NAT,
+            Kind::Open => act::GO_ON_OPEN,
         }
     }
 }
@@ -178,19 +160,10 @@ pub(crate) extern "C" fn weir_fast6(context: *mut xdp_md) -> u32 {
 
 /// Leaves a decision to the stages that perform it. Returns one of [`act`].
 #[inline(always)]
-pub(crate) fn leave(parsed: &Parsed, decision: &Decision) -> u32 {
+pub(crate) fn leave(parsed: &Parsed, ruling: &Ruling) -> u32 {
     let Some((scratch, outcome)) = workspace() else { return act::PASS };
     scratch.keep(parsed);
-    outcome.take(decision)
-}
-
-/// Leaves the opening of a NAT flow to the stage that does it. Returns one of [`act`].
-#[inline(always)]
-pub(crate) fn leave_open(parsed: &Parsed, service: ServiceId) -> u32 {
-    let Some((scratch, outcome)) = workspace() else { return act::PASS };
-    scratch.keep(parsed);
-    outcome.service = service.0 as u32;
-    act::GO_ON_OPEN
+    outcome.take(ruling)
 }
 
 /// Parses the frame into `scratch`, which is written only for [`OURS`].
@@ -247,14 +220,7 @@ pub(crate) extern "C" fn weir_claim_port(plane: u32, start: u32, span: u32, term
 #[inline(never)]
 pub(crate) extern "C" fn weir_route(scratch: *const Scratch, outcome: *mut Outcome) -> u32 {
     let Some((parsed, outcome)) = decision_memory(scratch, outcome) else { return act::PASS };
-    match route(&Kernel, parsed) {
-        Routed::Decided(decision) => outcome.take(&decision),
-        Routed::Icmp => act::GO_ON_ICMP,
-        Routed::Request(service) => {
-            outcome.service = service.0 as u32;
-            act::GO_ON_NAT
-        }
-    }
+    outcome.take(&route(&Kernel, parsed))
 }
 
 /// [`decide::icmp`], into `outcome`. Returns one of [`act`].
@@ -270,10 +236,7 @@ pub(crate) extern "C" fn weir_icmp(context: *mut xdp_md, scratch: *const Scratch
 #[inline(never)]
 pub(crate) extern "C" fn weir_nat(scratch: *const Scratch, outcome: *mut Outcome) -> u32 {
     let Some((parsed, outcome)) = decision_memory(scratch, outcome) else { return act::PASS };
-    match decide::request(&Kernel, ServiceId(outcome.service as u16), parsed) {
-        Some(decision) => outcome.take(&decision),
-        None => act::GO_ON_OPEN,
-    }
+    outcome.take(&decide::request(&Kernel, ServiceId(outcome.service as u16), parsed))
 }
 
 /// [`decide::open`] for the service in `outcome`, into `outcome`. Returns one of [`act`].
@@ -318,14 +281,14 @@ pub(crate) extern "C" fn weir_request_error(context: *mut xdp_md, scratch: *cons
 }
 
 #[inline(always)]
-fn with(scratch: *const Scratch, outcome: *const Outcome, act: impl FnOnce(&Parsed, u32, &Delivery) -> Verdict) -> u32 {
+fn with(scratch: *const Scratch, outcome: *const Outcome, act: impl FnOnce(&Parsed, u32, Delivery) -> Verdict) -> u32 {
     if scratch.is_null() || outcome.is_null() {
         return xdp_action::XDP_ABORTED;
     }
     // SAFETY: as in `decision_memory`.
     let (scratch, outcome) = unsafe { (&*scratch, &*outcome) };
     let Some(delivery) = outcome.delivery() else { return xdp_action::XDP_ABORTED };
-    act(scratch.parsed(), outcome.flow, &delivery).0
+    act(scratch.parsed(), outcome.flow, delivery).0
 }
 
 /// Sends a server's packet to the client of the NAT flow. Returns a [`Verdict`].

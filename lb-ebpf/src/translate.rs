@@ -48,19 +48,19 @@ pub(crate) fn reply_rewrite(flow: &NatFlow) -> Option<Rewrite> {
 
 /// Sends a client's packet to its server.
 #[inline(always)]
-pub(crate) fn request(frame: Frame, delivery: &Delivery, index: FlowIndex, parsed: &Parsed) -> Verdict {
+pub(crate) fn request(frame: Frame, delivery: Delivery, index: FlowIndex, parsed: &Parsed) -> Verdict {
     let flow = or_fail!(maps::NAT_FLOWS.get(index), Drop::Inconsistent);
-    let header = or_fail!(maps::HEADERS.get(delivery.header), Drop::Inconsistent);
+    let header = or_fail!(maps::HEADERS.get(delivery.header()), Drop::Inconsistent);
     if parsed.transport.ip_bytes > header.mtu as usize {
         return Verdict::too_big(header.mtu);
     }
     if parsed.transport.is_syn() {
-        or_fail!(clamp_mss(frame.context(), delivery.service, parsed, header.mtu as usize), Drop::Driver);
+        or_fail!(clamp_mss(frame.context(), delivery.service(), parsed, header.mtu as usize), Drop::Driver);
     }
     let new = or_fail!(request_rewrite(header, flow), Drop::Inconsistent);
     or_fail!(rewrite(&frame, parsed, &new), Drop::Driver);
     let frame = or_fail!(relink(frame, header, parsed), Drop::Driver);
-    count::sent(delivery.member, parsed.transport.ip_bytes);
+    count::sent(delivery.member(), parsed.transport.ip_bytes);
     transmit(&frame, header.ifindex)
 }
 

@@ -260,7 +260,7 @@ impl Simulation {
         let no_room = tables.noted(id, Note::FlowNoRoom);
         let hash = place::flow(&flow.source, ports, &service, tables.table_key());
         let is_cached = slot.default().is_some() && flows::find(tables, hash).is_hit();
-        let chosen = choose::member(tables, &service, &Asking { source: &flow.source, ports, tcp_flags, writes: true });
+        let chosen = choose::member(tables, &service, &Asking { source: &flow.source, ports, tcp_flags, writes: true }).result();
         let met_no_room = tables.noted(id, Note::FlowNoRoom) != no_room;
         let idle_s = now.wrapping_sub(flow.last);
         flow.last = now;

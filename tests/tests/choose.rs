@@ -58,7 +58,7 @@ impl World {
 
     fn ask(&self, source: &Address, tcp_flags: u8, writes: bool) -> Result<usize, Drop> {
         let service = self.tables.service(self.service).expect("it was made");
-        let chosen = choose::member(&self.tables, &service, &Asking { source, ports: PORTS, tcp_flags, writes })?;
+        let chosen = choose::member(&self.tables, &service, &Asking { source, ports: PORTS, tcp_flags, writes }).result()?;
         Ok(self.members.iter().position(|id| *id == chosen.id).expect("it is one of the members"))
     }
 

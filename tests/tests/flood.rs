@@ -60,7 +60,7 @@ impl World {
 
     fn send(&self, source: &Address, ports: u32, tcp_flags: u8) -> Option<MemberId> {
         let service = self.tables.service(self.service)?;
-        choose::member(&self.tables, &service, &Asking { source, ports, tcp_flags, writes: true }).ok().map(|chosen| chosen.id)
+        choose::member(&self.tables, &service, &Asking { source, ports, tcp_flags, writes: true }).result().ok().map(|chosen| chosen.id)
     }
 
     fn open(&mut self) {

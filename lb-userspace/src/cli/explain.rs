@@ -220,9 +220,9 @@ impl Teller<'_> {
             | Decision::NatRequest(delivery, _)
             | Decision::NatRequestError(delivery, _)
             | Decision::NatRequestFragment(delivery, _) => {
-                let header = self.tables.headers.record(delivery.header).ok();
+                let header = self.tables.headers.record(delivery.header()).ok();
                 told.forward = header.map(|header| way(&header));
-                ("send", format!("it goes to {}", self.member(delivery.member)))
+                ("send", format!("it goes to {}", MemberId::new(delivery.member()).map_or_else(String::new, |id| self.member(id))))
             }
             Decision::NatReply(_) | Decision::NatReplyError(_) | Decision::NatReplyFragment(_) => {
                 ("send-to-client", "it answers a translated flow".into())
