@@ -9,7 +9,7 @@ use crate::{
     place,
     reason::{Drop, Note},
     tables::{Cell, Step, Tables},
-    words::{FlowState, FlowWord, MemberId, MemberWord, ServiceId, SlotState, SlotWord, Tick},
+    words::{CleanWord, FlowState, FlowWord, MemberId, MemberWord, ServiceId, SlotState, SlotWord, Tick},
 };
 
 /// What of a packet matters to the choice of its member.
@@ -97,7 +97,14 @@ pub fn slot_hash(service: &Service, source: &Address, ports: u32) -> u32 {
 pub fn member<T: Tables>(tables: &T, service: &Service, asking: &Asking<'_>) -> Choice {
     let index = slot_hash(service, asking.source, asking.ports) & service.slot_mask;
     let page = service.slot_page + index / SLOTS_PER_PAGE;
-    let Some(cell) = tables.slot(page, index % SLOTS_PER_PAGE) else { return Choice::none(Drop::Inconsistent) };
+    let place = index % SLOTS_PER_PAGE;
+    if let Some(clean) = tables.slot(page, CleanWord::place(place))
+        && let Some(current) = CleanWord(clean.load()).member(place)
+    {
+        tables.trace(Step::Slot { index, word: SlotWord::new(Some(current), None, 0) });
+        return admit(tables, service, current);
+    }
+    let Some(cell) = tables.slot(page, place) else { return Choice::none(Drop::Inconsistent) };
     let slot = SlotWord(cell.load());
     tables.trace(Step::Slot { index, word: slot });
     if slot.default().is_none() {

@@ -337,7 +337,7 @@ fn for_port<T: Tables>(tables: &T, parsed: &Parsed) -> Ruling {
             return ruling;
         }
     }
-    let Some(service) = find_service(tables, vip, transport.protocol, transport.destination_port) else {
+    let Some(service) = find_service(tables, vip, &parsed.network.destination, transport.protocol, transport.destination_port) else {
         return Ruling::PASS;
     };
     let id = ServiceId(service.id);
@@ -371,16 +371,22 @@ const fn refuse(refusal: Delivery) -> Ruling {
 
 /// The service of a port.
 #[inline(always)]
-fn find_service<T: Tables>(tables: &T, vip: VipWord, protocol: u8, wire_port: u16) -> Option<T::Ref<'_, Service>> {
-    let id = service_id(tables, vip, protocol, wire_port);
+fn find_service<'t, T: Tables>(
+    tables: &'t T,
+    vip: VipWord,
+    address: &Address,
+    protocol: u8,
+    wire_port: u16,
+) -> Option<T::Ref<'t, Service>> {
+    let id = service_id(tables, vip, address, protocol, wire_port);
     if id == ServiceId::NONE { None } else { tables.service(id) }
 }
 
 /// The service of a port: its own, or the VIP's any-port service. A number without an `Option` on its way, half of which would be undefined.
 #[inline(always)]
-fn service_id<T: Tables>(tables: &T, vip: VipWord, protocol: u8, wire_port: u16) -> ServiceId {
+fn service_id<T: Tables>(tables: &T, vip: VipWord, address: &Address, protocol: u8, wire_port: u16) -> ServiceId {
     let asked = PortWord::new(vip.index(), u16::from_be(wire_port), protocol, 0);
-    let line = place::port(vip.index(), u16::from_be(wire_port), protocol, tables.table_key()).index;
+    let line = place::port(address, u16::from_be(wire_port), protocol, tables.table_key()).index;
     let mut id = ServiceId::NONE;
     if let Some(line) = tables.port_line(line & tables.setting(|s| &s.port_mask)) {
         for cell in line {
@@ -683,7 +689,7 @@ fn for_error<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord,
             return Ruling::to_client(Kind::NatReplyError, found.index);
         }
     }
-    let Some(service) = find_service(tables, vip, quoted.protocol, quoted.source_port) else { return Ruling::PASS };
+    let Some(service) = find_service(tables, vip, &source, quoted.protocol, quoted.source_port) else { return Ruling::PASS };
     tables.trace(Step::Service(ServiceId(service.id)));
     error_for_service(tables, &service, target, &quoted)
 }

@@ -6,7 +6,7 @@
 //! | `VIPS` | mmap-able array | [`Vip`] | daemon |
 //! | `PORT_LINES` | mmap-able array | [`Line`] of [`PortWord`](crate::words::PortWord) | daemon |
 //! | `SERVICES` | mmap-able array | [`Service`] | daemon |
-//! | `SLOT_PAGES` | array of mmap-able arrays | [`SLOTS_PER_PAGE`] [`SlotWord`](crate::words::SlotWord) | daemon; the stamp: kernel |
+//! | `SLOT_PAGES` | array of mmap-able arrays | [`SLOTS_PER_PAGE`] [`SlotWord`](crate::words::SlotWord), then a [`CleanWord`](crate::words::CleanWord) for each four | daemon; the stamp: kernel |
 //! | `MEMBERS` | mmap-able array | [`MemberWord`](crate::words::MemberWord) | daemon |
 //! | `MEMBER_INFO` | mmap-able array | [`MemberInfo`] | daemon |
 //! | `HEADERS` | mmap-able array | [`Header`] | daemon |
@@ -39,7 +39,7 @@ use crate::address::Address;
 pub use crate::settings::*;
 
 /// The version of everything in this file and in [`crate::words`]. A daemon refuses pinned maps of another version.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// 64-bit words to a line: one cache line, the unit of every keyed table.
 pub const WORDS_PER_LINE: usize = 8;
@@ -49,6 +49,8 @@ pub type Line = [u64; WORDS_PER_LINE];
 
 /// Slots to a page of a service's table. A service's slots are a power of two and fill whole pages, or a part of one.
 pub const SLOTS_PER_PAGE: u32 = 4096;
+/// 64-bit words of a page of slots.
+pub const WORDS_PER_SLOT_PAGE: u32 = SLOTS_PER_PAGE + SLOTS_PER_PAGE / crate::words::CleanWord::SLOTS;
 
 /// Ports to a NAT chunk, the unit in which ports are given to a [`NatPlane`].
 pub const PORTS_PER_CHUNK: u32 = 256;

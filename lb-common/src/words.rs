@@ -44,7 +44,7 @@ impl MemberId {
 }
 
 #[inline(always)]
-fn number(member: Option<MemberId>) -> u64 {
+const fn number(member: Option<MemberId>) -> u64 {
     match member {
         Some(member) => member.number() as u64,
         None => 0,
@@ -240,6 +240,43 @@ impl FlowWord {
     pub const fn idle(self, now: Tick) -> u32 {
         let idle = now.wrapping_sub(self.time()) & Self::TIME_MASK;
         if idle > Self::AHEAD { 0 } else { idle }
+    }
+}
+
+/// The current members of four slots that are clean; 0 for one that is not, or that is nobody's.
+///
+/// Most slots are clean most of the time, and a packet of one needs nothing but its member: so it finds it in a quarter of the memory, which stays
+/// in the CPU's cache where the [`SlotWord`]s of many services would not. When a slot changes, its word comes first: what is read here in between
+/// is what held a moment before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CleanWord(pub u64);
+
+impl CleanWord {
+    /// Slots to a word.
+    pub const SLOTS: u32 = 4;
+
+    /// Where the word of a slot lies in its page. `slot` is the slot's number within the page.
+    #[inline(always)]
+    pub const fn place(slot: u32) -> u32 {
+        crate::maps::SLOTS_PER_PAGE + slot / Self::SLOTS
+    }
+
+    const fn shift(slot: u32) -> u32 {
+        slot % Self::SLOTS * 16
+    }
+
+    /// The slot's member, if it is clean and somebody's.
+    #[inline(always)]
+    pub const fn member(self, slot: u32) -> Option<MemberId> {
+        MemberId::new((self.0 >> Self::shift(slot)) as u16)
+    }
+
+    /// With what `word` says of the slot.
+    #[must_use]
+    pub const fn with(self, slot: u32, word: SlotWord) -> Self {
+        let member = if word.default().is_none() { number(word.current()) } else { 0 };
+        let others = self.0 & !(0xffff << Self::shift(slot));
+        Self(others | member << Self::shift(slot))
     }
 }
 

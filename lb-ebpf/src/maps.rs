@@ -8,8 +8,8 @@ use aya_ebpf::{
 use lb_common::{
     address::Address,
     maps::{
-        DECAP_VIPS_MAX, Header, LinkInfo, MemberInfo, NatFlow, NatPlane, SLOTS_PER_PAGE, Sample, Service, SourceKey4, SourceKey6,
-        SourceRule, Tally, Traffic, Vip, WORDS_PER_LINE,
+        DECAP_VIPS_MAX, Header, LinkInfo, MemberInfo, NatFlow, NatPlane, Sample, Service, SourceKey4, SourceKey6,
+        SourceRule, Tally, Traffic, Vip, WORDS_PER_LINE, WORDS_PER_SLOT_PAGE,
     },
     reason::Decap,
 };
@@ -23,7 +23,7 @@ const MAPPABLE: usize = 1 << 10;
 pub(crate) type Line = [Word; WORDS_PER_LINE];
 
 /// A part of a service's table of slots.
-pub(crate) type SlotPage = Array<Word, { SLOTS_PER_PAGE as usize }, MAPPABLE>;
+pub(crate) type SlotPage = Array<Word, { WORDS_PER_SLOT_PAGE as usize }, MAPPABLE>;
 
 #[btf_map]
 pub(crate) static VIP_LINES: Array<Line, 1, MAPPABLE> = Array::new();

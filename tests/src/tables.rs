@@ -21,7 +21,7 @@ use lb_common::{
     nat::open::{self, Claimed, Opening, Span, Terms},
     reason::{Drop, Note},
     tables::{Cell, CellLine, Step, Tables},
-    words::{FlowWord, MemberId, MemberWord, ServiceId, SlotWord, Tick},
+    words::{CleanWord, FlowWord, MemberId, MemberWord, ServiceId, SlotWord, Tick},
 };
 
 mod build;
@@ -87,6 +87,7 @@ pub struct Arrays {
     port_lines: Vec<Line>,
     services: Vec<Service>,
     slots: Vec<Word>,
+    clean: Vec<Word>,
     members: Vec<Word>,
     headers: Vec<Header>,
     flow_lines: Vec<Line>,
@@ -145,6 +146,18 @@ impl Arrays {
         let record = self.services[usize::from(service.0)];
         let first = (record.slot_page * SLOTS_PER_PAGE) as usize;
         &self.slots[first..=first + record.slot_mask as usize]
+    }
+
+    /// Changes a slot of a service as the daemon does.
+    ///
+    /// # Panics
+    /// If the service has no such slot.
+    pub fn set_slot(&self, service: ServiceId, slot: usize, word: SlotWord) {
+        self.slots(service)[slot].store(word.0);
+        let record = self.services[usize::from(service.0)];
+        let (page, place) = (record.slot_page + slot as u32 / SLOTS_PER_PAGE, slot as u32 % SLOTS_PER_PAGE);
+        let clean = self.slot(page, CleanWord::place(place)).expect("each slot has its clean word");
+        clean.store(CleanWord(clean.load()).with(place, word).0);
     }
 
     /// The slot of a service's packet.
@@ -245,7 +258,10 @@ impl Tables for Arrays {
     }
 
     fn slot(&self, page: u32, offset: u32) -> Option<&Word> {
-        self.slots.get((page * SLOTS_PER_PAGE + offset) as usize)
+        match offset.checked_sub(SLOTS_PER_PAGE) {
+            Some(clean) => self.clean.get((page * (SLOTS_PER_PAGE / CleanWord::SLOTS) + clean) as usize),
+            None => self.slots.get((page * SLOTS_PER_PAGE + offset) as usize),
+        }
     }
 
     fn member(&self, id: MemberId) -> Option<&Word> {

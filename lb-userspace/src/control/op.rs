@@ -76,7 +76,7 @@ pub enum Op {
         /// The whole record.
         vip: Vip,
     },
-    /// Put (VIP, port, protocol) → service into `PORT_LINES`. Not for any-port services, which the VIP's record names.
+    /// Put (VIP, port, protocol) → service into `PORT_LINES`, once the VIP is published. Not for any-port services, which the VIP's record names.
     PublishPort {
         /// The VIP's number.
         vip: u16,

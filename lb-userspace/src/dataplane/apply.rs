@@ -7,6 +7,7 @@ use bytemuck::Zeroable as _;
 use ipnet::IpNet;
 use lb_common::{
     address::Address,
+    hash::Hash,
     maps::{Header, LinkInfo, MemberInfo, NatPlane, Service, SourceKey4, SourceKey6, SourceRule, Tally, Traffic, Vip},
     place,
     reason::{Drop, Note},
@@ -221,13 +222,19 @@ impl Applier {
 
     fn publish_port(&mut self, vip: u16, port: u16, protocol: u8, service: ServiceId) -> Result<(), ApplyError> {
         let word = PortWord::new(vip, port, protocol, service.0);
-        let hash = place::port(vip, port, protocol, self.tables.abi.table_key);
+        let hash = self.place_of_port(vip, port, protocol)?;
         let put = lines::put(&self.tables.port_lines, hash.index, word.0, is_port(word));
         put.map_err(|error| full("PORT_LINES", error, || format!("port {port} of vip {vip}")))
     }
 
+    /// Of a VIP that has been published and still is.
+    fn place_of_port(&self, vip: u16, port: u16, protocol: u8) -> Result<Hash, ApplyError> {
+        let address = self.tables.vips.record(u32::from(vip))?.address;
+        Ok(place::port(&address, port, protocol, self.tables.abi.table_key))
+    }
+
     fn unpublish_port(&mut self, vip: u16, port: u16, protocol: u8) -> Result<(), ApplyError> {
-        let hash = place::port(vip, port, protocol, self.tables.abi.table_key);
+        let hash = self.place_of_port(vip, port, protocol)?;
         Ok(lines::take(&self.tables.port_lines, hash.index, is_port(PortWord::new(vip, port, protocol, 0)))?)
     }
 

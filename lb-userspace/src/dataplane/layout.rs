@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use lb_common::{
     maps::{
-        CHUNKS_PER_PLANE, Header, Line, MemberInfo, NatFlow, NatPlane, PORTS_PER_CHUNK, SLOTS_PER_PAGE, Service, Settings, Tally, Traffic,
+        CHUNKS_PER_PLANE, Header, Line, MemberInfo, NatFlow, NatPlane, PORTS_PER_CHUNK, Service, Settings, Tally, Traffic, WORDS_PER_SLOT_PAGE,
         Vip, WORDS_PER_LINE,
     },
     reason::{Drop, Note},
@@ -188,7 +188,7 @@ pub(crate) fn settings(sizes: &[MapSize], features: Features, hertz: u32, table_
 /// Kernel memory, in bytes, that the data plane takes: all maps and the slot pages in use. Source rules come on top, about 64 bytes each.
 pub fn memory_bytes(limits: &Limits, features: Features, machine: Machine) -> u64 {
     let maps: u64 = map_sizes(limits, features).iter().map(|size| map_bytes(size, machine.cpus)).sum();
-    maps + u64::from(machine.slot_pages) * u64::from(SLOTS_PER_PAGE * WORD_BYTES)
+    maps + u64::from(machine.slot_pages) * u64::from(WORDS_PER_SLOT_PAGE * WORD_BYTES)
 }
 
 fn map_bytes(size: &MapSize, cpus: u32) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::words::{MemberId, ServiceId, SlotState, SlotWord, Tick};
+use lb_common::words::{CleanWord, MemberId, ServiceId, SlotState, SlotWord, Tick};
 
 use super::{
     mapped::AccessError,
@@ -72,11 +72,15 @@ pub(crate) struct SlotTimers {
 }
 
 impl SlotTimers {
-    /// Starts every learning slot's timer: what an earlier process knew of it is lost, so it learns one idle timeout longer than it had to.
+    /// Starts every learning slot's timer: what an earlier process knew of it is lost, so it learns one idle timeout longer than it had to. And
+    /// tells what it may not have come to tell of slots that are clean.
     pub(crate) fn restart(tables: &Tables, rules: SlotRules, now: Tick) -> Result<Self, SlotsError> {
         let mut began = BTreeMap::new();
         for (id, _) in tables.services()? {
             let table = tables.slot_table(id)?;
+            for slot in 0..table.slots {
+                publish(&table, slot, table.word(slot)?)?;
+            }
             if unripe(&table)? != Unripe::default() {
                 began.insert(id, vec![now; table.slots as usize]);
             }
@@ -156,5 +160,12 @@ fn change(table: &SlotTable, slot: u32, rule: impl Fn(SlotWord) -> SlotWord) -> 
         changed = (SlotWord(word), rule(SlotWord(word)));
         Some(changed.1.0)
     })?;
+    publish(table, slot, changed.1)?;
     Ok(changed)
+}
+
+/// Tells in the [`CleanWord`] what a slot has become. This process alone writes these words, and whether a slot is clean.
+fn publish(table: &SlotTable, slot: u32, word: SlotWord) -> Result<(), AccessError> {
+    let (page, index) = table.locate(slot)?;
+    page.update_word(CleanWord::place(index), 0, |clean| Some(CleanWord(clean).with(index, word).0))
 }

@@ -6,7 +6,7 @@ use aya::maps::{ArrayOfMaps, DevMapHash, HashMap, IterableMap as _, LpmTrie, Map
 use bytemuck::Pod;
 use lb_common::{
     maps::{
-        Header, Line, LinkInfo, MemberInfo, NatFlow, NatPlane, SLOTS_PER_PAGE, Service, SourceKey4, SourceKey6, SourceRule, Tally, Traffic,
+        Header, Line, LinkInfo, MemberInfo, NatFlow, NatPlane, SLOTS_PER_PAGE, Service, SourceKey4, SourceKey6, SourceRule, Tally, Traffic, WORDS_PER_SLOT_PAGE,
         Vip,
     },
     words::{ServiceId, SlotWord},
@@ -282,7 +282,7 @@ impl SlotPages {
 
     fn new_page() -> Result<MapData, MapError> {
         let array = aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_ARRAY as u32;
-        let shape = aya_obj::Map::new_from_params(array, size_of::<u32>() as u32, WORD_BYTES, SLOTS_PER_PAGE, BPF_F_MMAPABLE);
+        let shape = aya_obj::Map::new_from_params(array, size_of::<u32>() as u32, WORD_BYTES, WORDS_PER_SLOT_PAGE, BPF_F_MMAPABLE);
         MapData::create(shape, "slots", None)
     }
 

@@ -262,7 +262,7 @@ impl Pool {
             if after.timer == LearningTimer::Restart {
                 self.began[index] = now;
             }
-            cell.store(after.word.0);
+            tables.set_slot(self.service, index, after.word);
         }
     }
 
@@ -271,10 +271,10 @@ impl Pool {
         let touched = tables.touch(self.service).map_or(0, Cell::load);
         let last_no_room = (touched != 0).then_some(touched as Tick);
         let mut cleaned = 0;
-        for (cell, began) in tables.slots(self.service).iter().zip(&self.began) {
+        for (index, (cell, began)) in tables.slots(self.service).iter().zip(&self.began).enumerate() {
             let before = SlotWord(cell.load());
             if let Some(after) = slot::ripen(before, *began, last_no_room, self.spec.service.idle_s, now) {
-                cell.store(after.0);
+                tables.set_slot(self.service, index, after);
                 cleaned += u64::from(after.state() == SlotState::Clean);
             }
         }

@@ -18,7 +18,7 @@ use lb_common::{
     place,
     reason::Note,
     tables::{Cell, CellLine},
-    words::{MemberId, MemberWord, PortWord, ServiceId, SlotWord, VipWord},
+    words::{CleanWord, MemberId, MemberWord, PortWord, ServiceId, SlotWord, VipWord},
 };
 
 use super::{Arrays, Line, Rule, Word};
@@ -153,6 +153,7 @@ impl Arrays {
             port_lines: lines(PORT_LINES),
             services: vec![Service::zeroed()],
             slots: Vec::new(),
+            clean: Vec::new(),
             members: words(1),
             headers: vec![Header::zeroed()],
             flow_lines: lines(sizes.flow_lines),
@@ -203,6 +204,7 @@ impl Arrays {
         let slot_page = self.slots.len() as u32 / SLOTS_PER_PAGE;
         let pages = spec.slots.div_ceil(SLOTS_PER_PAGE);
         self.slots.extend(words(pages * SLOTS_PER_PAGE));
+        self.clean.extend(words(pages * SLOTS_PER_PAGE / CleanWord::SLOTS));
         let vip = Address::from(spec.vip);
         self.services.push(Service {
             vip,
@@ -229,7 +231,7 @@ impl Arrays {
 
     fn publish(&mut self, vip: usize, spec: &ServiceSpec, service: u16) {
         if spec.port != 0 {
-            let hash = place::port(vip as u16, spec.port, spec.protocol, self.settings.table_key);
+            let hash = place::port(&self.vips[vip].address, spec.port, spec.protocol, self.settings.table_key);
             let line = &self.port_lines[(hash.index & self.settings.port_mask) as usize];
             put(line, PortWord::new(vip as u16, spec.port, spec.protocol, service).0);
             return;
@@ -292,7 +294,9 @@ impl Arrays {
 
     /// Gives every slot of a service this word.
     pub fn fill_slots(&self, service: ServiceId, word: SlotWord) {
-        self.slots(service).iter().for_each(|cell| cell.store(word.0));
+        for slot in 0..self.slots(service).len() {
+            self.set_slot(service, slot, word);
+        }
     }
 
     /// Adds a header of which the decision needs no bytes.
