@@ -10,7 +10,7 @@ use crate::{
 /// Where an address lies in `VIP_LINES`: its line before masking, and its tag (the address itself when it is IPv4).
 #[inline(always)]
 pub fn vip(address: &Address, key: u64) -> Hash {
-    let hash = hash::address(address, key);
+    let hash = hash::configured(address, 0, key);
     if address.is_v4() { Hash { tag: address.v4_word(), ..hash } } else { hash }
 }
 
@@ -25,9 +25,7 @@ pub const fn vip_matches(word: VipWord, tag: u32, is_v4: bool) -> bool {
 /// By the address, although an entry holds the number of the VIP: so the CPU fetches the line while it still looks the address up.
 #[inline(always)]
 pub const fn port(vip: &Address, port: u16, protocol: u8, key: u64) -> Hash {
-    let [a, b, c, d] = vip.words();
-    let address = if vip.is_v4() { d } else { a ^ b.rotate_left(8) ^ c.rotate_left(16) ^ d };
-    hash::word((address as u64) << 32 | (protocol as u64) << 16 | port as u64, key)
+    hash::configured(vip, (protocol as u32) << 16 | port as u32, key)
 }
 
 /// Where a plane lies in `NAT_ENDPOINTS`. `server_port` is wire bytes; 0 for a plane of every port.
