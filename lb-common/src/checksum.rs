@@ -69,6 +69,14 @@ impl Sum {
         sum as u16
     }
 
+    /// [`Self::checksum`] of less than 2^32, such as the sum of a few words of 16 bits.
+    #[inline(always)]
+    pub const fn small_checksum(self) -> u16 {
+        let sum = self.0 as u32;
+        // Either half of the sum is the ones' complement sum of both, its carry come round (as the kernel's csum_fold).
+        !(sum.wrapping_add(sum << 16 | sum >> 16) >> 16) as u16
+    }
+
     /// The checksum of what was summed.
     #[inline(always)]
     pub const fn checksum(self) -> u16 {
@@ -130,6 +138,7 @@ mod tests {
     fn the_largest_sums_fold() {
         for (sum, folded) in [(0, 0), (0xffff, 0xffff), (0x1_0000, 1), (0xffff_ffff, 0xffff), (u64::MAX, 0xffff), (u64::MAX - 1, 0xfffe)] {
             assert_eq!(Sum(sum).fold(), folded, "{sum:#x}");
+            assert_eq!(u32::try_from(sum).map_or(!folded, |sum| Sum::from_partial(sum).small_checksum()), !folded, "{sum:#x}");
         }
     }
 
@@ -137,6 +146,11 @@ mod tests {
         #[test]
         fn a_checksum_is_that_of_rfc_1071(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             prop_assert_eq!(sum_of(&bytes).checksum().to_ne_bytes(), plain_checksum(&bytes));
+        }
+
+        #[test]
+        fn a_small_sum_has_the_same_checksum(sum: u32) {
+            prop_assert_eq!(Sum::from_partial(sum).small_checksum(), Sum::from_partial(sum).checksum());
         }
 
         #[test]

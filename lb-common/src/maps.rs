@@ -249,7 +249,7 @@ pub const HEADER_WORDS: usize = 12;
 /// | 6 | 1 | [`ForwardKind`] | – |
 /// | 7 | 1 | bytes of the link-layer header: 14, or 18 with a VLAN tag | – |
 /// | 8 | 4 | partial checksum of the outer header | as summed |
-/// | 12 | 2 | largest IP packet after encapsulation | native |
+/// | 12 | 2 | largest IP packet before encapsulation | native |
 /// | 14 | 2 | first NAT plane | native |
 /// | 16 | 2 | NAT planes | native |
 /// | 18 | 14 | reserved | – |
@@ -279,7 +279,7 @@ pub struct Header {
     /// Ones' complement sum (not folded below 32 bits) of the outer IPv4 header with length, identification and checksum zero; for
     /// [`ForwardKind::Gue6`] of the constant part of the UDP pseudo-header.
     pub partial_sum: u32,
-    /// Largest IP packet, outer header included, that the path to the server takes.
+    /// Largest IP packet, without what is put before it, that the path to the server takes.
     pub mtu: u16,
     /// The first of the member's NAT planes.
     pub nat_plane: u16,
@@ -319,6 +319,18 @@ impl Header {
     #[inline(always)]
     pub const fn nat_server_port(&self) -> u16 {
         self.bytes[7] as u16
+    }
+
+    /// Kind and length of the link-layer header in one number: what the packet path branches on.
+    #[inline(always)]
+    pub const fn shape(&self) -> u16 {
+        Self::shape_of(self.kind, self.link_bytes as usize)
+    }
+
+    /// The [`Self::shape`] of such a header.
+    #[inline(always)]
+    pub const fn shape_of(kind: u8, link_bytes: usize) -> u16 {
+        (link_bytes as u16) << 8 | kind as u16
     }
 
     /// The kind of forwarding, if the record is in use.

@@ -14,10 +14,12 @@ pub fn vip(address: &Address, key: u64) -> Hash {
     if address.is_v4() { Hash { tag: address.v4_word(), ..hash } } else { hash }
 }
 
-/// Whether an entry of `VIP_LINES` may be for an address of this tag and family.
+/// Whether an entry of `VIP_LINES` may be for an address of this tag and family. An empty one seems to be for the IPv4 address 0.0.0.0: its index
+/// is 0.
 #[inline(always)]
 pub const fn vip_matches(word: VipWord, tag: u32, is_v4: bool) -> bool {
-    word.tag() == tag && word.index() != 0 && (word.flags() & VipWord::IPV6 == 0) == is_v4
+    const TAG_AND_FAMILY: u64 = VipWord::new(u32::MAX, 0, VipWord::IPV6).0;
+    word.0 & TAG_AND_FAMILY == VipWord::new(tag, 0, if is_v4 { 0 } else { VipWord::IPV6 }).0
 }
 
 /// Where a VIP's port lies in `PORT_LINES`, whose entries hold the whole key: the tag is not used. `port` is in host order.

@@ -44,27 +44,41 @@ pub(crate) fn transmit(frame: &Frame, ifindex: u32) -> Verdict {
 /// Sends the packet to its member in the member's way. NAT is `translate`'s.
 #[inline(always)]
 pub(crate) fn send(frame: Frame, delivery: Delivery, parsed: &Parsed) -> Verdict {
+    const fn shape(kind: ForwardKind, link_bytes: usize) -> u16 {
+        Header::shape_of(kind as u8, link_bytes)
+    }
+    const DSR: u16 = shape(ForwardKind::Dsr, PLAIN_LINK);
+    const DSR_TAGGED: u16 = shape(ForwardKind::Dsr, TAGGED_LINK);
+    const IPIP4: u16 = shape(ForwardKind::Ipip4, PLAIN_LINK);
+    const IPIP4_TAGGED: u16 = shape(ForwardKind::Ipip4, TAGGED_LINK);
+    const IPIP6: u16 = shape(ForwardKind::Ipip6, PLAIN_LINK);
+    const IPIP6_TAGGED: u16 = shape(ForwardKind::Ipip6, TAGGED_LINK);
+    const GUE4: u16 = shape(ForwardKind::Gue4, PLAIN_LINK);
+    const GUE4_TAGGED: u16 = shape(ForwardKind::Gue4, TAGGED_LINK);
+    const GUE6: u16 = shape(ForwardKind::Gue6, PLAIN_LINK);
+    const GUE6_TAGGED: u16 = shape(ForwardKind::Gue6, TAGGED_LINK);
+
     let header = or_fail!(maps::HEADERS.get(delivery.header()), Drop::Inconsistent);
-    let kind = or_fail!(header.forward(), Drop::Inconsistent);
-    let mtu = header.mtu as usize - kind.overhead();
+    let mtu = header.mtu as usize;
     if parsed.transport.ip_bytes > mtu {
         return Verdict::too_big(mtu as u16);
     }
     if parsed.transport.is_syn() {
         or_fail!(clamp_mss(frame.context(), delivery.service(), parsed, mtu), Drop::Driver);
     }
-    let sent = match (kind, header.link_bytes as usize) {
-        (ForwardKind::Dsr, PLAIN_LINK) => wrap::<PLAIN_LINK>(frame, header, parsed).map(|_| ()),
-        (ForwardKind::Dsr, _) => wrap::<TAGGED_LINK>(frame, header, parsed).map(|_| ()),
-        (ForwardKind::Ipip4, PLAIN_LINK) => in_ipv4::<PLAIN_LINK, { PLAIN_LINK + IPV4 }>(frame, header, parsed),
-        (ForwardKind::Ipip4, _) => in_ipv4::<TAGGED_LINK, { TAGGED_LINK + IPV4 }>(frame, header, parsed),
-        (ForwardKind::Ipip6, PLAIN_LINK) => in_ipv6::<PLAIN_LINK, { PLAIN_LINK + IPV6 }>(frame, header, parsed),
-        (ForwardKind::Ipip6, _) => in_ipv6::<TAGGED_LINK, { TAGGED_LINK + IPV6 }>(frame, header, parsed),
-        (ForwardKind::Gue4, PLAIN_LINK) => in_gue4::<PLAIN_LINK, { PLAIN_LINK + IPV4 + GUE }>(frame, header, parsed),
-        (ForwardKind::Gue4, _) => in_gue4::<TAGGED_LINK, { TAGGED_LINK + IPV4 + GUE }>(frame, header, parsed),
-        (ForwardKind::Gue6, PLAIN_LINK) => in_gue6::<PLAIN_LINK, { PLAIN_LINK + IPV6 + GUE }>(frame, header, parsed),
-        (ForwardKind::Gue6, _) => in_gue6::<TAGGED_LINK, { TAGGED_LINK + IPV6 + GUE }>(frame, header, parsed),
-        (ForwardKind::Nat, _) => return Verdict::failed(Drop::Inconsistent),
+    let sent = match header.shape() {
+        DSR => wrap::<PLAIN_LINK>(frame, header, parsed).map(|_| ()),
+        DSR_TAGGED => wrap::<TAGGED_LINK>(frame, header, parsed).map(|_| ()),
+        IPIP4 => in_ipv4::<PLAIN_LINK, { PLAIN_LINK + IPV4 }>(frame, header, parsed),
+        IPIP4_TAGGED => in_ipv4::<TAGGED_LINK, { TAGGED_LINK + IPV4 }>(frame, header, parsed),
+        IPIP6 => in_ipv6::<PLAIN_LINK, { PLAIN_LINK + IPV6 }>(frame, header, parsed),
+        IPIP6_TAGGED => in_ipv6::<TAGGED_LINK, { TAGGED_LINK + IPV6 }>(frame, header, parsed),
+        GUE4 => in_gue4::<PLAIN_LINK, { PLAIN_LINK + IPV4 + GUE }>(frame, header, parsed),
+        GUE4_TAGGED => in_gue4::<TAGGED_LINK, { TAGGED_LINK + IPV4 + GUE }>(frame, header, parsed),
+        GUE6 => in_gue6::<PLAIN_LINK, { PLAIN_LINK + IPV6 + GUE }>(frame, header, parsed),
+        GUE6_TAGGED => in_gue6::<TAGGED_LINK, { TAGGED_LINK + IPV6 + GUE }>(frame, header, parsed),
+        // NAT is not sent from here.
+        _ => return Verdict::failed(Drop::Inconsistent),
     };
     or_fail!(sent, Drop::Driver);
     count::sent(delivery.member(), parsed.transport.ip_bytes);
@@ -109,7 +123,7 @@ fn wrapped<const BYTES: usize>(frame: Frame, header: &Header, parsed: &Parsed) -
 fn finish_ipv4<const LINK: usize, const BYTES: usize>(head: &Head<BYTES>, header: &Header, parsed: &Parsed, overhead: usize) {
     let length = ((parsed.transport.ip_bytes + overhead) as u16).to_be();
     let class = (parsed.transport.traffic_class as u16).to_be();
-    let checksum = Sum::from_partial(header.partial_sum).add16(length).add16(class).checksum();
+    let checksum = Sum::from_partial(header.partial_sum).add16(length).add16(class).small_checksum();
     head.set(LINK + 1, parsed.transport.traffic_class);
     head.set(LINK + 2, length);
     head.set(LINK + 10, checksum);
@@ -168,7 +182,8 @@ fn in_gue6<const LINK: usize, const BYTES: usize>(frame: Frame, header: &Header,
 /// A source port from 49 152 up by which routers and network cards spread flows.
 #[inline(always)]
 fn entropy_port(parsed: &Parsed) -> u16 {
-    let hash = hash::endpoint(&parsed.network.source, parsed.transport.ports(), 0x5765_6972_2047_5545);
+    // Whoever chooses a port that collides with another flow's shares its path, no more.
+    let hash = hash::configured(&parsed.network.source, parsed.transport.ports(), 0x5765_6972_2047_5545);
     (0xc000 | (hash.index & 0x3fff) as u16).to_be()
 }
 

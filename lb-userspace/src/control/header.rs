@@ -109,7 +109,7 @@ pub fn build(target: &Target, hop: &NextHop) -> Result<Header, HeaderError> {
         kind: target.forward as u8,
         link_bytes: ETHERNET_BYTES as u8,
         partial_sum,
-        mtu: hop.mtu,
+        mtu: room(target.forward, hop),
         nat_plane: target.planes.map_or(0, |planes| planes.first),
         nat_planes: target.planes.map_or(0, |planes| planes.count),
         reserved1: [0; 7],
@@ -122,7 +122,13 @@ pub fn rerouted(header: &Header, hop: &NextHop) -> Header {
     let mut bytes = Bytes { bytes: bytemuck::cast(header.bytes), used: 0 };
     let ethertype = u16::from_be_bytes([bytes.bytes[12], bytes.bytes[13]]);
     bytes.ethernet(hop, ethertype);
-    Header { ifindex: hop.ifindex, mtu: hop.mtu, bytes: bytes.words(), ..*header }
+    let mtu = header.forward().map_or(hop.mtu, |forward| room(forward, hop));
+    Header { ifindex: hop.ifindex, mtu, bytes: bytes.words(), ..*header }
+}
+
+/// The largest packet that fits the path with what is put before it.
+fn room(forward: ForwardKind, hop: &NextHop) -> u16 {
+    hop.mtu.saturating_sub(forward.overhead() as u16)
 }
 
 fn family_type(ip: IpAddr) -> u16 {
