@@ -82,20 +82,20 @@ impl Choice {
     }
 }
 
-/// The hash that chooses a service's slot: the same on every node.
+/// The hash that chooses a service's slot: the same on every node. `key` is [`Settings::slot_key`](crate::maps::Settings::slot_key).
+///
+/// The service only adds its number at the end, so that the CPU hashes while it still looks the service up.
 #[inline(always)]
-pub fn slot_hash(service: &Service, source: &Address, ports: u32) -> u32 {
-    if service.is(Service::BY_SOURCE) {
-        return hash::address(source, service.slot_key).index;
-    }
-    hash::endpoint(source, ports, service.slot_key).index
+pub fn slot_hash(key: u64, service: &Service, source: &Address, ports: u32) -> u32 {
+    let ports = if service.is(Service::BY_SOURCE) { 0 } else { ports };
+    hash::endpoint(source, ports, key).index ^ service.slot_key as u32
 }
 
 /// The member that a packet of `service` goes to, or the reason to drop the packet: [`Drop::NoServer`], [`Drop::ServerDown`],
 /// [`Drop::FlowTableFull`] or, while the tables are being changed, [`Drop::Inconsistent`].
 #[inline(always)]
 pub fn member<T: Tables>(tables: &T, service: &Service, asking: &Asking<'_>) -> Choice {
-    let index = slot_hash(service, asking.source, asking.ports) & service.slot_mask;
+    let index = slot_hash(tables.slot_key(), service, asking.source, asking.ports) & service.slot_mask;
     let page = service.slot_page + index / SLOTS_PER_PAGE;
     let place = index % SLOTS_PER_PAGE;
     if let Some(clean) = tables.slot(page, CleanWord::place(place))

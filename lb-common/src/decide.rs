@@ -329,9 +329,7 @@ fn for_port<T: Tables>(tables: &T, parsed: &Parsed) -> Ruling {
         return follow(tables, vip, &datagram(parsed, identification));
     }
     let nat = has(tables, Settings::NAT);
-    if nat
-        && vip.flags() & VipWord::SNAT != 0
-    {
+    if nat && vip.flags() & VipWord::SNAT != 0 {
         let ruling = reply(tables, parsed);
         if ruling.kind != Kind::NoReply {
             return ruling;

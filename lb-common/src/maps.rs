@@ -109,7 +109,8 @@ const _: () = assert!(size_of::<Vip>() == 32);
 pub struct Service {
     /// The address that clients use.
     pub vip: Address,
-    /// Key of the hash that chooses a slot: the same on every node.
+    /// What tells its slots from another service's of the same servers: its lower half is added to the hash that chooses a slot. The same on every
+    /// node.
     pub slot_key: u64,
     /// Key of the hash that tags cached flows: random, never used twice.
     pub incarnation: u64,

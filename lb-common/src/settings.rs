@@ -34,9 +34,11 @@ pub struct Settings {
     pub reserved: u32,
     /// Key of every local table's hash: random, kept with the pinned maps.
     pub table_key: u64,
+    /// Key of the hash that chooses slots, before the service's own number is added: nodes of one cluster share it.
+    pub slot_key: u64,
 }
 
-const _: () = assert!(size_of::<Settings>() == 56);
+const _: () = assert!(size_of::<Settings>() == 64);
 
 impl Settings {
     /// A service has an IPv6 VIP, or a SNAT address is one.

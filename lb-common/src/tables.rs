@@ -85,6 +85,8 @@ pub trait Tables {
     fn setting(&self, field: impl Fn(&Settings) -> &u32) -> u32;
     /// The key of every local table's hash.
     fn table_key(&self) -> u64;
+    /// The key of the hash that chooses slots.
+    fn slot_key(&self) -> u64;
     /// The clock in seconds.
     fn tick(&self) -> Tick;
     /// The clock in microseconds, as coarse as the kernel's timer tick.

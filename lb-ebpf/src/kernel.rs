@@ -76,6 +76,12 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn slot_key(&self) -> u64 {
+        // SAFETY: as in `setting`.
+        unsafe { (&raw const SETTINGS.slot_key).read_volatile() }
+    }
+
+    #[inline(always)]
     fn tick(&self) -> Tick {
         Settings::seconds(jiffies(), self.setting(|s| &s.tick_factor))
     }

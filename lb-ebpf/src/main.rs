@@ -56,6 +56,7 @@ static SETTINGS: Settings = Settings {
     free_mask: 0,
     reserved: 0,
     table_key: 0,
+    slot_key: 0,
 };
 
 /// The packet path: decides on a frame and performs the decision.

@@ -8,8 +8,8 @@ use aya_ebpf::{
 use lb_common::{
     address::Address,
     maps::{
-        DECAP_VIPS_MAX, Header, LinkInfo, MemberInfo, NatFlow, NatPlane, Sample, Service, SourceKey4, SourceKey6,
-        SourceRule, Tally, Traffic, Vip, WORDS_PER_LINE, WORDS_PER_SLOT_PAGE,
+        DECAP_VIPS_MAX, Header, LinkInfo, MemberInfo, NatFlow, NatPlane, Sample, Service, SourceKey4, SourceKey6, SourceRule, Tally,
+        Traffic, Vip, WORDS_PER_LINE, WORDS_PER_SLOT_PAGE,
     },
     reason::Decap,
 };

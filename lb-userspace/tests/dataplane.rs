@@ -82,6 +82,7 @@ impl Drop for Lab {
     }
 }
 
+const SLOT_KEY: u64 = 0x5107;
 const LIMITS: Limits =
     Limits { services: 16, members: 64, flows: 1024, nat_flows: 1024, nat_planes: 8, rate_sources: 1024, fragments: 256 };
 
@@ -108,7 +109,7 @@ fn ripen_slot(word: SlotWord, learning_since: Tick, last_no_room: Option<Tick>, 
 
 fn start_at(pin_dir: &Path, limits: &Limits, features: Features, interfaces: &[&str]) -> Result<(Dataplane, Origin), LoadError> {
     let interfaces: Vec<String> = interfaces.iter().map(|&name| name.to_owned()).collect();
-    Dataplane::start(&Request { pin_dir, limits, features, interfaces: &interfaces, mode: XdpMode::Auto, rules: RULES })
+    Dataplane::start(&Request { pin_dir, limits, slot_key: SLOT_KEY, features, interfaces: &interfaces, mode: XdpMode::Auto, rules: RULES })
 }
 
 fn ip(args: &[&str]) -> String {
@@ -322,8 +323,22 @@ fn maps_of_another_version_or_other_limits_are_refused_and_go_on_forwarding() {
     let refused = lab.start_with(&larger, Features(0), &["in0"]);
     assert!(matches!(&refused, Err(LoadError::Abi(AbiError::Limits { found, .. })) if **found == LIMITS), "{refused:?}");
 
+    let (pin_dir, interfaces) = (lab.pin_dir(), ["in0".to_owned()]);
+    let slot_key = SLOT_KEY + 1;
+    let request = Request {
+        pin_dir: &pin_dir,
+        limits: &LIMITS,
+        slot_key,
+        features: Features(0),
+        interfaces: &interfaces,
+        mode: XdpMode::Auto,
+        rules: RULES,
+    };
+    let refused = Dataplane::start(&request);
+    assert!(matches!(refused, Err(LoadError::Abi(AbiError::SlotSeed))), "{refused:?}");
+
     let map = Map::from_map_data(MapData::from_pin(lab.pin_dir().join("abi")).unwrap()).unwrap();
-    let mut record: Array<_, [u32; 12]> = map.try_into().unwrap();
+    let mut record: Array<_, [u32; 14]> = map.try_into().unwrap();
     let mut words = record.get(&0, 0).unwrap();
     words[0] = 99;
     record.set(0, words, 0).unwrap();
@@ -388,8 +403,15 @@ fn native_mode_is_refused_by_a_bridge_with_a_way_out() {
     ip(&["link", "add", "bridge0", "type", "bridge"]);
     let interfaces = ["bridge0".to_owned()];
     let pin_dir = lab.pin_dir();
-    let request =
-        Request { pin_dir: &pin_dir, limits: &LIMITS, features: Features(0), interfaces: &interfaces, mode: XdpMode::Native, rules: RULES };
+    let request = Request {
+        pin_dir: &pin_dir,
+        limits: &LIMITS,
+        slot_key: SLOT_KEY,
+        features: Features(0),
+        interfaces: &interfaces,
+        mode: XdpMode::Native,
+        rules: RULES,
+    };
     let error = Dataplane::start(&request).unwrap_err();
     assert!(matches!(&error, LoadError::Attach(AttachError::Refused { mode: "native", .. })), "{error:?}");
     assert!(error.to_string().contains("hint: node.xdp"));

@@ -163,7 +163,7 @@ impl Arrays {
     /// The slot of a service's packet.
     pub fn slot_of(&self, service: ServiceId, source: &Address, ports: u32) -> SlotWord {
         let record = &self.services[usize::from(service.0)];
-        SlotWord(self.slots(service)[(choose::slot_hash(record, source, ports) & record.slot_mask) as usize].load())
+        SlotWord(self.slots(service)[(choose::slot_hash(self.settings.slot_key, record, source, ports) & record.slot_mask) as usize].load())
     }
 
     /// The places of the flow cache.
@@ -231,6 +231,10 @@ impl Tables for Arrays {
 
     fn table_key(&self) -> u64 {
         self.settings.table_key
+    }
+
+    fn slot_key(&self) -> u64 {
+        self.settings.slot_key
     }
 
     fn tick(&self) -> Tick {

@@ -170,10 +170,10 @@ fn a_data_plane_of_another_layout_goes_on_and_stop_is_the_way_out() {
 
 /// A record like the one of a Weir to come.
 fn forge_abi(pin: &Path) {
-    let mut record = [0_u8; 48];
+    let mut record = [0_u8; 56];
     record[..4].copy_from_slice(&65_535_u32.to_ne_bytes());
     fs::remove_file(pin).unwrap();
-    let mut array: Array<MapData, [u8; 48]> = Array::create(1, 0).unwrap();
+    let mut array: Array<MapData, [u8; 56]> = Array::create(1, 0).unwrap();
     array.set(0, record, 0).unwrap();
     array.pin(pin).unwrap();
 }

@@ -148,14 +148,20 @@ impl DesiredMember {
     }
 }
 
-/// The key that chooses a service's slots: the digest of VIP, port and protocol under the digest of `node.slot_seed`.
+/// The key of the hash that chooses slots: the digest of `node.slot_seed`.
+#[must_use]
+pub fn node_slot_key(seed: &str) -> u64 {
+    digest::bytes(seed.as_bytes(), 0)
+}
+
+/// What tells a service's slots from others': the digest of VIP, port and protocol under that of `node.slot_seed`.
 fn slot_key(seed: &str, key: ServiceKey) -> u64 {
     let vip = match key.vip {
         IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits(),
     };
     let service = u64::from(key.port) << 8 | u64::from(number(key.protocol));
-    digest::words([(vip >> 64) as u64, vip as u64, service], digest::bytes(seed.as_bytes(), 0))
+    digest::words([(vip >> 64) as u64, vip as u64, service], node_slot_key(seed))
 }
 
 fn flags(protocol: Protocol, listener: &Listener, pool: &Pool) -> u32 {

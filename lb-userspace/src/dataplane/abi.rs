@@ -34,12 +34,25 @@ pub enum AbiError {
         /// What is configured.
         wanted: Box<Limits>,
     },
+    /// Its slots are chosen otherwise.
+    #[error("the loaded data plane has another slot_seed\nhint: slot_seed changes only by weir stop and a new start; connections are lost")]
+    SlotSeed,
     /// The record cannot be read or written.
     #[error("failed to use the record of the layout")]
     Map(#[from] MapError),
     /// Its pin is refused.
     #[error("failed to open the record of the layout")]
     Pin(#[source] std::io::Error),
+}
+
+/// The keys that a data plane keeps for its life.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+pub(crate) struct Keys {
+    /// Of every local table.
+    pub(crate) table: u64,
+    /// Of the choice of slots.
+    pub(crate) slot: u64,
 }
 
 /// What the maps were made for. Its first field is the version in every version.
@@ -49,26 +62,31 @@ pub(crate) struct AbiRecord {
     version: u32,
     /// Jiffies a second.
     pub(crate) hertz: u32,
-    /// Key of every local table's hash.
-    pub(crate) table_key: u64,
+    /// Keys of hashes.
+    pub(crate) keys: Keys,
     /// In the order of [`Limits`].
     limits: [u32; 7],
     reserved: u32,
 }
 
-const _: () = assert!(size_of::<AbiRecord>() == 48);
+const _: () = assert!(size_of::<AbiRecord>() == 56);
 
 impl AbiRecord {
-    pub(crate) fn new(limits: &Limits, hertz: u32, table_key: u64) -> Self {
+    pub(crate) fn new(limits: &Limits, hertz: u32, keys: Keys) -> Self {
         let Limits { services, members, flows, nat_flows, nat_planes, rate_sources, fragments } = *limits;
         let limits = [services, members, flows, nat_flows, nat_planes, rate_sources, fragments];
-        Self { version: ABI_VERSION, hertz, table_key, limits, reserved: 0 }
+        Self { version: ABI_VERSION, hertz, keys, limits, reserved: 0 }
     }
 
     /// The limits that the maps were made for.
     pub(crate) fn limits(&self) -> Limits {
         let [services, members, flows, nat_flows, nat_planes, rate_sources, fragments] = self.limits;
         Limits { services, members, flows, nat_flows, nat_planes, rate_sources, fragments }
+    }
+
+    /// Refuses to choose slots otherwise than the connections that live were given theirs.
+    pub(crate) fn check_slot_key(&self, wanted: u64) -> Result<(), AbiError> {
+        if self.keys.slot == wanted { Ok(()) } else { Err(AbiError::SlotSeed) }
     }
 
     /// Refuses maps made for other limits.

@@ -205,7 +205,7 @@ impl Applier {
     fn publish_vip(&mut self, index: u16, vip: &Vip) -> Result<(), ApplyError> {
         let tables = &self.tables;
         tables.vips.write(u32::from(index), vip)?;
-        let hash = place::vip(&vip.address, tables.abi.table_key);
+        let hash = place::vip(&vip.address, tables.abi.keys.table);
         let family = if vip.address.is_v4() { 0 } else { VipWord::IPV6 };
         let word = VipWord::new(hash.tag, index, vip.flags as u16 | family);
         let put = lines::put(&tables.vip_lines, hash.index, word.0, |word| VipWord(word).index() == index);
@@ -215,7 +215,7 @@ impl Applier {
     fn unpublish_vip(&mut self, index: u16) -> Result<(), ApplyError> {
         let tables = &self.tables;
         let vip = tables.vips.record(u32::from(index))?;
-        let hash = place::vip(&vip.address, tables.abi.table_key);
+        let hash = place::vip(&vip.address, tables.abi.keys.table);
         lines::take(&tables.vip_lines, hash.index, |word| VipWord(word).index() == index)?;
         Ok(tables.vips.write(u32::from(index), &Vip::zeroed())?)
     }
@@ -230,7 +230,7 @@ impl Applier {
     /// Of a VIP that has been published and still is.
     fn place_of_port(&self, vip: u16, port: u16, protocol: u8) -> Result<Hash, ApplyError> {
         let address = self.tables.vips.record(u32::from(vip))?.address;
-        Ok(place::port(&address, port, protocol, self.tables.abi.table_key))
+        Ok(place::port(&address, port, protocol, self.tables.abi.keys.table))
     }
 
     fn unpublish_port(&mut self, vip: u16, port: u16, protocol: u8) -> Result<(), ApplyError> {

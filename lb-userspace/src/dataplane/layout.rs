@@ -7,12 +7,13 @@ use std::net::IpAddr;
 
 use lb_common::{
     maps::{
-        CHUNKS_PER_PLANE, Header, Line, MemberInfo, NatFlow, NatPlane, PORTS_PER_CHUNK, Service, Settings, Tally, Traffic, WORDS_PER_SLOT_PAGE,
-        Vip, WORDS_PER_LINE,
+        CHUNKS_PER_PLANE, Header, Line, MemberInfo, NatFlow, NatPlane, PORTS_PER_CHUNK, Service, Settings, Tally, Traffic, Vip,
+        WORDS_PER_LINE, WORDS_PER_SLOT_PAGE,
     },
     reason::{Drop, Note},
 };
 
+use super::abi::Keys;
 use crate::config::model::{Config, Forward, Limits};
 
 /// A union of the [`Settings`] features: what the configuration uses.
@@ -164,7 +165,7 @@ pub fn map_sizes(limits: &Limits, features: Features) -> Vec<MapSize> {
 }
 
 /// What a program must be told about maps of these sizes.
-pub(crate) fn settings(sizes: &[MapSize], features: Features, hertz: u32, table_key: u64) -> Settings {
+pub(crate) fn settings(sizes: &[MapSize], features: Features, hertz: u32, keys: Keys) -> Settings {
     let entries = |name| sizes.iter().find(|size| size.name == name).map_or(1, |size| size.entries);
     let mask = |name| entries(name) - 1;
     let (tick_factor, jiffy_us) = Settings::clock(hertz);
@@ -181,7 +182,8 @@ pub(crate) fn settings(sizes: &[MapSize], features: Features, hertz: u32, table_
         endpoint_mask: mask("NAT_ENDPOINTS"),
         free_mask: entries("NAT_FREE").saturating_sub(FREE_RING_HEAD + 1),
         reserved: 0,
-        table_key,
+        table_key: keys.table,
+        slot_key: keys.slot,
     }
 }
 
@@ -275,7 +277,7 @@ mod tests {
     fn masks_are_powers_of_two_less_one_for_odd_limits() {
         let limits = Limits { services: 3, members: 7, flows: 1000, nat_flows: 1000, nat_planes: 5, rate_sources: 9, fragments: 17 };
         let features = Features(Settings::NAT | Settings::RATE);
-        let settings = settings(&map_sizes(&limits, features), features, 250, 7);
+        let settings = settings(&map_sizes(&limits, features), features, 250, Keys { table: 7, slot: 8 });
         for mask in [
             settings.vip_mask,
             settings.port_mask,

@@ -21,7 +21,7 @@ use aya::{
 use lb_common::{maps::Settings, words::Tick};
 
 use super::{
-    abi::{self, AbiError, AbiRecord},
+    abi::{self, AbiError, AbiRecord, Keys},
     apply::{Applier, ApplyError},
     attach::{self, AttachError},
     cell::Cell,
@@ -145,6 +145,8 @@ pub struct Request<'a> {
     pub pin_dir: &'a Path,
     /// Sizes of the tables.
     pub limits: &'a Limits,
+    /// The key of the hash that chooses slots: see [`slot_key`](crate::control::desired::node_slot_key).
+    pub slot_key: u64,
     /// What the program is built for.
     pub features: Features,
     /// Where packets come in.
@@ -193,6 +195,7 @@ impl Dataplane {
         match abi::read(&pins) {
             Ok(abi) => {
                 abi.check_limits(request.limits)?;
+                abi.check_slot_key(request.slot_key)?;
                 let object = load_object(&pins, &abi, request.features)?;
                 Ok((Self::take(request, pins, lock, abi, object)?, Origin::Adopted))
             }
@@ -210,7 +213,8 @@ impl Dataplane {
     }
 
     fn load_fresh(request: &Request<'_>, pins: PinDir, lock: PinLock) -> Result<Self, LoadError> {
-        let abi = AbiRecord::new(request.limits, clock_io::measure_hertz()?, random_key()?);
+        let keys = Keys { table: random_key()?, slot: request.slot_key };
+        let abi = AbiRecord::new(request.limits, clock_io::measure_hertz()?, keys);
         let object = load_object(&pins, &abi, request.features)?;
         abi::write(&pins, abi)?;
         Self::take(request, pins, lock, abi, object)
@@ -330,7 +334,7 @@ fn load_object(pins: &PinDir, abi: &AbiRecord, features: Features) -> Result<Ebp
     for size in &mut sizes {
         fit_to_pinned(pins, size)?;
     }
-    let settings = Cell(layout::settings(&sizes, features, abi.hertz, abi.table_key));
+    let settings = Cell(layout::settings(&sizes, features, abi.hertz, abi.keys));
     let mut loader = EbpfLoader::new();
     loader.override_global("SETTINGS", &settings, true);
     for size in &sizes {

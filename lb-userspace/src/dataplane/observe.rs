@@ -116,6 +116,10 @@ impl PacketTables for Observer<'_> {
         self.settings.table_key
     }
 
+    fn slot_key(&self) -> u64 {
+        self.settings.slot_key
+    }
+
     fn tick(&self) -> Tick {
         self.now
     }

@@ -115,7 +115,7 @@ pub(crate) fn usage(tables: &Tables) -> Result<NatUsage, AccessError> {
 }
 
 fn endpoint(tables: &Tables, plane: &NatPlane) -> Hash {
-    place::endpoint(&plane.server, &plane.snat, plane.server_port, plane.protocol, tables.abi.table_key)
+    place::endpoint(&plane.server, &plane.snat, plane.server_port, plane.protocol, tables.abi.keys.table)
 }
 
 /// Puts a chunk at the ring's tail; this process is the only one that does. The ring has room for all chunks.

@@ -59,7 +59,7 @@ impl Tables {
 
     /// What a program built for `features` is told about these tables.
     pub fn settings(&self, features: Features) -> Settings {
-        layout::settings(&self.sizes(), features, self.abi.hertz, self.abi.table_key)
+        layout::settings(&self.sizes(), features, self.abi.hertz, self.abi.keys)
     }
 
     /// The tables' sizes as they are: those of a feature that was ever on stay large.
@@ -79,7 +79,7 @@ impl Tables {
 
     /// Key of every local table's hash.
     pub fn table_key(&self) -> u64 {
-        self.abi.table_key
+        self.abi.keys.table
     }
 
     /// Bytes of kernel memory that the maps take as they are.

@@ -6,8 +6,8 @@ use aya::maps::{ArrayOfMaps, DevMapHash, HashMap, IterableMap as _, LpmTrie, Map
 use bytemuck::Pod;
 use lb_common::{
     maps::{
-        Header, Line, LinkInfo, MemberInfo, NatFlow, NatPlane, SLOTS_PER_PAGE, Service, SourceKey4, SourceKey6, SourceRule, Tally, Traffic, WORDS_PER_SLOT_PAGE,
-        Vip,
+        Header, Line, LinkInfo, MemberInfo, NatFlow, NatPlane, SLOTS_PER_PAGE, Service, SourceKey4, SourceKey6, SourceRule, Tally, Traffic,
+        Vip, WORDS_PER_SLOT_PAGE,
     },
     words::{ServiceId, SlotWord},
 };

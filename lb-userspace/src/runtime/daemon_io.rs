@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::{self, model::Config},
     control::{
-        desired::{Desired, Host},
+        desired::{Desired, Host, node_slot_key},
         header,
         installed::{Capacity, Installed},
         plan::{self, Freeable},
@@ -71,6 +71,7 @@ impl Daemon {
         let request = Request {
             pin_dir: &config.node.pin_dir,
             limits: &config.limits,
+            slot_key: node_slot_key(&config.node.slot_seed),
             features: Features::of(&config),
             interfaces: &config.node.interfaces,
             mode: config.node.xdp,

@@ -143,6 +143,7 @@ impl Arrays {
             free_mask: sizes.nat_chunks.next_power_of_two() - 1,
             reserved: 0,
             table_key: sizes.table_key,
+            slot_key: sizes.table_key.rotate_left(32) ^ 0x9216_d5d9_8979_fb1b,
         };
         let ports = sizes.nat_chunks * PORTS_PER_CHUNK;
         let tables = Self {
