@@ -74,7 +74,7 @@ impl Sum {
     pub const fn small_checksum(self) -> u16 {
         let sum = self.0 as u32;
         // Either half of the sum is the ones' complement sum of both, its carry come round (as the kernel's csum_fold).
-        !(sum.wrapping_add(sum << 16 | sum >> 16) >> 16) as u16
+        !(sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
     }
 
     /// The checksum of what was summed.

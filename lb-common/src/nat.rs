@@ -135,6 +135,24 @@ pub const fn is_reusable(word: PortWord, protocol: u8, idle_s: u32, now: Tick) -
     }
 }
 
+/// How long the port of an ended flow has rested, in seconds from 1; 0 if its flow lives, or nothing rests.
+#[inline(always)]
+pub const fn rested_s(word: PortWord, protocol: u8, idle_s: u32, now: Tick) -> u32 {
+    let idle = word.idle(now);
+    match word.state() {
+        PortState::Resting => idle + 1,
+        PortState::Opening | PortState::Established if protocol == protocol::UDP => idle.saturating_sub(idle_s),
+        PortState::Free
+        | PortState::Claimed
+        | PortState::Opening
+        | PortState::Answered
+        | PortState::Established
+        | PortState::ClientClosing
+        | PortState::ServerClosing
+        | PortState::Closed => 0,
+    }
+}
+
 /// Who sent a packet of a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Side {

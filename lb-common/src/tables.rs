@@ -141,6 +141,10 @@ pub trait Tables {
     fn claim_port(&self, plane: u16, start: u32, span: Span, terms: Terms, now: Tick) -> Claimed;
     /// Claims a port in a line of `NAT_PORTS`: [`crate::nat::open::claim_in_line`], likewise.
     fn claim_in_line(&self, line: u32, terms: Terms, now: Tick) -> u64;
+    /// Claims the port of a plane that has rested longest: [`crate::nat::open::claim_rested`], likewise.
+    fn claim_rested(&self, plane: u16, start: u32, chunks: u32, terms: Terms, now: Tick) -> Claimed;
+    /// The port of a line of `NAT_PORTS` that has rested longest: [`crate::nat::open::rested_in_line`], likewise.
+    fn rested_in_line(&self, line: u32, terms: Terms, now: Tick) -> u64;
     /// A line of `NAT_ENDPOINTS`.
     fn nat_endpoint_line(&self, index: u32) -> Option<&CellLine<Self::Cell>>;
     /// The service's word of `TOUCHES`.

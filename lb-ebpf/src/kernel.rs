@@ -218,6 +218,16 @@ impl Tables for Kernel {
     }
 
     #[inline(always)]
+    fn claim_rested(&self, plane: u16, start: u32, chunks: u32, terms: Terms, now: Tick) -> Claimed {
+        Claimed(stage::weir_claim_rested(plane as u32, start, chunks, terms.0, now))
+    }
+
+    #[inline(always)]
+    fn rested_in_line(&self, line: u32, terms: Terms, now: Tick) -> u64 {
+        stage::weir_rested_in_line(line, terms.0, now)
+    }
+
+    #[inline(always)]
     fn nat_endpoint_line(&self, index: u32) -> Option<&CellLine<Word>> {
         line(&maps::NAT_ENDPOINTS, index)
     }

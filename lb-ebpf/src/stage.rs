@@ -7,7 +7,7 @@ use lb_common::{
     choose::{Manner, remembered},
     decide::{self, Concern, Delivery, Ingress, Kind, Parsed, Ruling, parse, route},
     hash::Hash,
-    nat::open::{Span, Terms, claim_in_line, claim_port},
+    nat::open::{Span, Terms, claim_in_line, claim_port, claim_rested, rested_in_line},
     packet::{EthernetHeader, Fragment, MAX_L4, Packet},
     reason::Drop,
     words::{ServiceId, SlotWord},
@@ -213,6 +213,20 @@ pub(crate) extern "C" fn weir_claim_in_line(line: u32, terms: u32, now: u32) -> 
 pub(crate) extern "C" fn weir_claim_port(plane: u32, start: u32, span: u32, terms: u32, now: u32) -> u64 {
     let span = Span { chunks: span >> 16, lines: span & 0xffff };
     claim_port(&Kernel, plane as u16, start, span, Terms(terms), now).0
+}
+
+/// [`claim_rested`], for [`Kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_claim_rested(plane: u32, start: u32, chunks: u32, terms: u32, now: u32) -> u64 {
+    claim_rested(&Kernel, plane as u16, start, chunks, Terms(terms), now).0
+}
+
+/// [`rested_in_line`], for [`Kernel`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_rested_in_line(line: u32, terms: u32, now: u32) -> u64 {
+    rested_in_line(&Kernel, line, Terms(terms), now)
 }
 
 /// [`route`], into `outcome`. Returns one of [`act`].

@@ -344,6 +344,14 @@ impl Tables for Arrays {
         open::claim_in_line(self, line, terms, now)
     }
 
+    fn claim_rested(&self, plane: u16, start: u32, chunks: u32, terms: Terms, now: Tick) -> Claimed {
+        open::claim_rested(self, plane, start, chunks, terms, now)
+    }
+
+    fn rested_in_line(&self, line: u32, terms: Terms, now: Tick) -> u64 {
+        open::rested_in_line(self, line, terms, now)
+    }
+
     fn nat_endpoint_line(&self, index: u32) -> Option<&Line> {
         self.endpoint_lines.get(index as usize)
     }

@@ -172,18 +172,18 @@ fn an_ended_connection_is_reopened_on_another_port() {
     }
 }
 
-/// Fills a plane of one chunk with flows that end in one way; when its first port is given again.
-fn given_again_after(kind: u8, end: impl Fn(&World, SocketAddr, u32)) -> Tick {
-    let world = World::new(kind, 1, 256);
-    for number in 0..256 {
-        let index = world.request(client(number), tcp::SYN).unwrap();
-        end(&world, client(number), index);
-    }
-    let is_given = |&seconds: &Tick| {
+/// Fills a plane of one chunk with flows that end in one way: whether a port is given again, its rest over, first after so many seconds.
+fn is_given_again_after(kind: u8, seconds: Tick, end: impl Fn(&World, SocketAddr, u32)) -> bool {
+    let is_given = |seconds: Tick| {
+        let world = World::new(kind, 1, 256);
+        for number in 0..256 {
+            let index = world.request(client(number), tcp::SYN).unwrap();
+            end(&world, client(number), index);
+        }
         world.later(seconds);
-        world.request(client(1000 + seconds), tcp::SYN).is_ok()
+        world.request(client(1000), tcp::SYN).is_ok() && world.tables.noted(world.service, Note::NatRestCut) == 0
     };
-    (0..1000).find(is_given).expect("ports are given again")
+    is_given(seconds) && (seconds == 0 || !is_given(seconds - 1))
 }
 
 #[test]
@@ -193,32 +193,57 @@ fn a_port_rests_as_its_flow_ended() {
         answered(world, index);
         world.request(client, tcp::ACK).unwrap();
     };
-    assert_eq!(given_again_after(protocol::TCP, |_, _, _| {}), 6, "no answer");
-    assert_eq!(given_again_after(protocol::TCP, |world, _, index| answered(world, index)), 9, "the handshake was not completed");
-    assert_eq!(given_again_after(protocol::TCP, established), IDLE_S + 1, "established");
-    let reset = given_again_after(protocol::TCP, |world, client, index| {
+    assert!(is_given_again_after(protocol::TCP, 6, |_, _, _| {}), "no answer");
+    assert!(is_given_again_after(protocol::TCP, 9, |world, _, index| answered(world, index)), "the handshake was not completed");
+    assert!(is_given_again_after(protocol::TCP, IDLE_S + 1, established), "established");
+    let reset = |world: &World, client, index| {
         established(world, client, index);
         world.answer(index, tcp::RST);
-    });
-    assert_eq!(reset, 0, "reset");
-    let client_first = given_again_after(protocol::TCP, |world, client, index| {
+    };
+    assert!(is_given_again_after(protocol::TCP, 0, reset), "reset");
+    let client_first = |world: &World, client, index| {
         established(world, client, index);
         world.request(client, tcp::FIN | tcp::ACK).unwrap();
         world.answer(index, tcp::FIN | tcp::ACK);
-    });
-    assert_eq!(client_first, 0, "client first");
-    let server_first = given_again_after(protocol::TCP, |world, client, index| {
+    };
+    assert!(is_given_again_after(protocol::TCP, 0, client_first), "client first");
+    let server_first = |world: &World, client, index| {
         established(world, client, index);
         world.answer(index, tcp::FIN | tcp::ACK);
         world.request(client, tcp::FIN | tcp::ACK).unwrap();
-    });
-    assert_eq!(server_first, 61, "server first");
-    let half_closed = given_again_after(protocol::TCP, |world, client, index| {
+    };
+    assert!(is_given_again_after(protocol::TCP, 61, server_first), "server first");
+    let half_closed = |world: &World, client, index| {
         established(world, client, index);
         world.answer(index, tcp::FIN | tcp::ACK);
-    });
-    assert_eq!(half_closed, IDLE_S + 1, "half closed");
-    assert_eq!(given_again_after(protocol::UDP, |_, _, _| {}), IDLE_S + 31, "a datagram");
+    };
+    assert!(is_given_again_after(protocol::TCP, IDLE_S + 1, half_closed), "half closed");
+    assert!(is_given_again_after(protocol::UDP, IDLE_S + 31, |_, _, _| {}), "a datagram");
+}
+
+#[test]
+fn when_no_port_is_free_one_that_rested_long_goes_before_its_time_and_is_counted() {
+    let world = World::new(protocol::TCP, 1, 256);
+    // Each second eight connections end, their servers first.
+    let ended: Vec<u32> = (0..256)
+        .map(|number| {
+            world.later(number / 8);
+            let index = world.establish(client(number)).unwrap();
+            world.answer(index, tcp::FIN | tcp::ACK);
+            world.request(client(number), tcp::FIN | tcp::ACK).unwrap();
+            index
+        })
+        .collect();
+    for number in 0..64 {
+        let index = world.request(client(1000 + number), tcp::SYN).unwrap();
+        let turn = ended.iter().position(|&other| other == index).unwrap();
+        assert!(turn < 128, "the flow that ended as number {turn}");
+        assert_eq!(world.tables.noted(world.service, Note::NatRestCut), u64::from(number) + 1);
+    }
+    // A live flow never loses its port.
+    let world = World::new(protocol::TCP, 1, 256);
+    (0..256).for_each(|number| assert!(world.establish(client(number)).is_ok()));
+    assert_eq!(world.request(client(1000), tcp::SYN), Err(Drop::NatPortsFull));
 }
 
 #[test]

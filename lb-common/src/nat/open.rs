@@ -1,6 +1,6 @@
 //! Opening a NAT flow: a port is claimed, its record written, the port word published, and the directory told.
 
-use super::{ClientKey, INDEX_MASK, PortState, PortWord, is_reusable, port_cell, rest_s, tag_of};
+use super::{ClientKey, INDEX_MASK, PortState, PortWord, is_reusable, port_cell, rest_s, rested_s, tag_of};
 use crate::{
     hash::Hash,
     maps::{CHUNK_PENDING, NatFlow, NatPlane, Service},
@@ -15,6 +15,9 @@ const LINES_BEFORE_GROWTH: u32 = 4;
 
 /// Lines that are searched when the plane can grow no more: enough for 64 000 flows on 64 512 ports.
 const LINES_WHEN_FULL: u32 = 128;
+
+/// Lines that are searched for the port that has rested longest when none is free: it goes before its time.
+const LINES_WHEN_CUT: u32 = 16;
 
 /// Lines of port words to a chunk.
 const LINES_PER_CHUNK: u32 = crate::maps::PORTS_PER_CHUNK / 8;
@@ -84,7 +87,13 @@ fn claim<T: Tables>(tables: &T, service: &Service, plane: &NatPlane, plane_index
     }
     // A hash of all ones points at the last line, which is in the newest chunk.
     let (start, chunks) = if grown { (u32::MAX, chunks + 1) } else { (start.rotate_left(11), chunks) };
-    tables.claim_port(plane_index, start, Span { chunks, lines: LINES_WHEN_FULL }, terms, now).claim()
+    let free = tables.claim_port(plane_index, start, Span { chunks, lines: LINES_WHEN_FULL }, terms, now).claim();
+    if free.is_some() {
+        return free;
+    }
+    let rested = tables.claim_rested(plane_index, start, chunks, terms, now).claim()?;
+    tables.note(ServiceId(service.id), Note::NatRestCut);
+    Some(rested)
 }
 
 /// How far ports are searched for.
@@ -192,15 +201,26 @@ fn position(plane: &NatPlane, ordinal: u32) -> u8 {
     if ordinal < low { (plane.low_first as u32 + ordinal) as u8 } else { (plane.high_first as u32 + ordinal - low) as u8 }
 }
 
+/// The line of `NAT_PORTS` that is a plane's line number `line`; [`NOWHERE`] if its chunk is missing.
+#[inline(always)]
+fn place_of<T: Tables>(tables: &T, plane_index: u16, position: u8, line: u32) -> u32 {
+    let Some(chunk) = tables.nat_chunk(plane_index, position) else { return NOWHERE };
+    let chunk = chunk.load();
+    if chunk == 0 || chunk >= CHUNK_PENDING {
+        return NOWHERE;
+    }
+    ((chunk - 1) as u32 * LINES_PER_CHUNK + line % LINES_PER_CHUNK) & 0x1f_ffff
+}
+
+const NOWHERE: u32 = u32::MAX;
+
 #[inline(always)]
 fn search_line<T: Tables>(tables: &T, plane: &NatPlane, plane_index: u16, line: u32, terms: Terms, now: Tick) -> Claimed {
     let position = position(plane, line / LINES_PER_CHUNK);
-    let Some(chunk) = tables.nat_chunk(plane_index, position) else { return Claimed::NONE };
-    let chunk = chunk.load();
-    if chunk == 0 || chunk >= CHUNK_PENDING {
+    let first = place_of(tables, plane_index, position, line);
+    if first == NOWHERE {
         return Claimed::NONE;
     }
-    let first = ((chunk - 1) as u32 * LINES_PER_CHUNK + line % LINES_PER_CHUNK) & 0x1f_ffff;
     let found = tables.claim_in_line(first, terms, now);
     if found == 0 {
         return Claimed::NONE;
@@ -227,6 +247,56 @@ pub fn claim_in_line<T: Tables>(tables: &T, line: u32, terms: Terms, now: Tick) 
         }
     }
     0
+}
+
+/// Claims the port that has rested longest in some lines of a plane that has none free, although its rest is not over. What the server still
+/// keeps of the ended connection then decides whether it takes the new one (RFC 6191).
+#[inline(always)]
+pub fn claim_rested<T: Tables>(tables: &T, plane_index: u16, start: u32, chunks: u32, terms: Terms, now: Tick) -> Claimed {
+    let total = chunks * LINES_PER_CHUNK;
+    let Some(plane) = tables.nat_plane(plane_index) else { return Claimed::NONE };
+    if total == 0 {
+        return Claimed::NONE;
+    }
+    let stride = stride_of(start.wrapping_mul(0x9e37_79b9), total);
+    let mut line = share_of(start, total);
+    let (mut best, mut best_line, mut best_position) = (0, 0, 0);
+    for _ in 0..LINES_WHEN_CUT {
+        let position = position(&plane, line / LINES_PER_CHUNK);
+        let first = place_of(tables, plane_index, position, line);
+        let rested = if first == NOWHERE { 0 } else { tables.rested_in_line(first, terms, now) };
+        if rested > best {
+            (best, best_line, best_position) = (rested, first, position);
+        }
+        line = if line + stride < total { line + stride } else { line + stride - total };
+    }
+    let place = best as u32 & 7;
+    let index = best_line << 3 | place;
+    if best == 0 {
+        return Claimed::NONE;
+    }
+    let Some(cell) = port_cell(tables, index) else { return Claimed::NONE };
+    let word = PortWord(cell.load());
+    let generation = word.generation().wrapping_add(1) & PortWord::GENERATION_MASK;
+    let is_resting = rested_s(word, terms.protocol(), terms.idle_s(), now) != 0;
+    if is_resting && cell.replace(word.0, PortWord::new(PortState::Claimed, generation, now).0) {
+        return Claimed::new(index, best_position, generation, true);
+    }
+    Claimed::NONE
+}
+
+/// The port of a line that has rested longest: seconds, from 1, above bit 8, and its place; 0 for none.
+#[inline(always)]
+pub fn rested_in_line<T: Tables>(tables: &T, line: u32, terms: Terms, now: Tick) -> u64 {
+    let Some(cells) = tables.nat_port_line(line) else { return 0 };
+    let mut best = 0;
+    for (place, cell) in cells.iter().enumerate() {
+        let rested = rested_s(PortWord(cell.load()), terms.protocol(), terms.idle_s(), now) as u64;
+        if rested > best >> 8 {
+            best = rested << 8 | place as u64;
+        }
+    }
+    best
 }
 
 /// Fetches a free chunk for the plane's next position. Its place is marked first, so that one CPU alone fetches.

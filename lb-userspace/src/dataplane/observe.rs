@@ -219,6 +219,14 @@ impl PacketTables for Observer<'_> {
         open::claim_in_line(self, line, terms, now)
     }
 
+    fn claim_rested(&self, plane: u16, start: u32, chunks: u32, terms: Terms, now: Tick) -> Claimed {
+        open::claim_rested(self, plane, start, chunks, terms, now)
+    }
+
+    fn rested_in_line(&self, line: u32, terms: Terms, now: Tick) -> u64 {
+        open::rested_in_line(self, line, terms, now)
+    }
+
     fn nat_endpoint_line(&self, index: u32) -> Option<&CellLine<Copied>> {
         self.line(&self.tables.nat_endpoints, index)
     }
