@@ -467,5 +467,6 @@ fn random_u64() -> Option<u64> {
 /// A next hop whose path takes packets of at most `learned` bytes.
 fn next_hop(hop: crate::netlink::NextHop, learned: u16) -> header::NextHop {
     let mtu = hop.mtu.min(learned);
-    header::NextHop { ifindex: hop.ifindex, source_mac: hop.source_mac, target_mac: hop.target_mac, mtu, source: hop.source }
+    let crate::netlink::NextHop { ifindex, vlan, source_mac, target_mac, source, .. } = hop;
+    header::NextHop { ifindex, vlan, source_mac, target_mac, mtu, source }
 }
