@@ -110,6 +110,8 @@ pub struct Ingress {
     pub ifindex: u32,
     /// Its link-layer source, wire bytes.
     pub mac: [u16; 3],
+    /// The EtherType at its beginning, wire bytes: that of the outermost VLAN tag, if it has one.
+    pub kind: u16,
 }
 
 /// Decides on a frame.
@@ -239,6 +241,7 @@ const fn refuse(service: ServiceId, reason: Drop) -> Decision {
         | Drop::FlowTableFull
         | Drop::NatPortsFull
         | Drop::NatTableFull
+        | Drop::VlanTags
         | Drop::IcmpUnknown
         | Drop::Driver
         | Drop::Inconsistent => Refusal::silent(service, reason),
@@ -432,6 +435,9 @@ pub fn request<T: Tables>(tables: &T, id: ServiceId, parsed: &Parsed) -> Option<
 #[inline(always)]
 pub fn open<T: Tables>(tables: &T, ingress: &Ingress, id: ServiceId, parsed: &Parsed) -> Decision {
     let Some(service) = tables.service(id) else { return Refusal::silent(id, Drop::Inconsistent) };
+    if !can_be_replied_to(ingress, parsed) {
+        return Refusal::silent(id, Drop::VlanTags);
+    }
     if is_above_rate(tables, &service, &parsed.network.source) {
         return Refusal::silent(id, Drop::ConnRate);
     }
@@ -442,6 +448,12 @@ pub fn open<T: Tables>(tables: &T, ingress: &Ingress, id: ServiceId, parsed: &Pa
         }
         Err(reason) => refuse(id, reason),
     }
+}
+
+/// Whether a flow's record has room for the frame's VLAN tags, which its replies carry: for one 802.1Q tag.
+#[inline(always)]
+const fn can_be_replied_to(ingress: &Ingress, parsed: &Parsed) -> bool {
+    parsed.network.offset() <= packet::TAGGED_LINK && ingress.kind != packet::ETH_QINQ
 }
 
 /// Whether a client's packet begins a new flow although one of its addresses and ports is known: a SYN or datagram after that one has ended, or

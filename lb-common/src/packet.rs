@@ -37,6 +37,9 @@ pub const ETH_VLAN: u16 = 0x8100_u16.to_be();
 /// EtherType of an IEEE 802.1ad tag, wire bytes.
 pub const ETH_QINQ: u16 = 0x88a8_u16.to_be();
 
+/// Bytes of a link-layer header with one VLAN tag.
+pub const TAGGED_LINK: usize = size_of::<EthernetHeader>() + size_of::<VlanTag>();
+
 /// IP protocol numbers.
 pub mod protocol {
     /// ICMP (RFC 792).

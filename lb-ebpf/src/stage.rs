@@ -283,7 +283,7 @@ pub(crate) extern "C" fn weir_open(context: *mut xdp_md, scratch: *const Scratch
     let Some((parsed, outcome)) = decision_memory(scratch, outcome) else { return act::PASS };
     let frame = Frame::new(context);
     let Some(ethernet) = frame.get::<EthernetHeader>(0) else { return act::PASS };
-    let ingress = Ingress { ifindex: frame.ifindex(), mac: ethernet.source };
+    let ingress = Ingress { ifindex: frame.ifindex(), mac: ethernet.source, kind: ethernet.kind };
     outcome.take(&decide::open(&Kernel, &ingress, ServiceId(outcome.service as u16), parsed))
 }
 

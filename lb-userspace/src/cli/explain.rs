@@ -116,7 +116,7 @@ pub fn explain(config: &Path, packet: &Packet, format: Format, out: &mut impl Wr
     };
     let observer = Observer::new(&tables, now);
     let frame = frame(packet, destination);
-    let (decision, _) = decide(&observer, frame.as_slice(), &Ingress { ifindex: 0, mac: [0; 3] });
+    let (decision, _) = decide(&observer, frame.as_slice(), &Ingress { ifindex: 0, mac: [0; 3], kind: 0 });
     let explanation = Teller { tables: &tables, report: &report }.tell(packet, destination, &decision, &observer.passed());
     match format {
         Format::Json => {
