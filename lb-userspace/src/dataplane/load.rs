@@ -410,18 +410,19 @@ fn is_interrupted(error: &ProgramError) -> bool {
     matches!(error, ProgramError::LoadError { io_error, .. } if io_error.kind() == io::ErrorKind::WouldBlock)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "aya's errors are open-ended")]
 fn refusal_of_program(program: &'static str, error: ProgramError) -> LoadError {
-    match error {
+    let (io_error, verifier_log) = match error {
+        ProgramError::LoadError { io_error, verifier_log } => (io_error, verifier_log),
+        error if is_denied(&error) => return LoadError::Permission { source: Box::new(error.into()) },
+        error => return LoadError::Program { program, source: Box::new(error) },
+    };
+    let log = refusal::last_words(&verifier_log.to_string());
+    if log.is_empty() && io_error.raw_os_error() == Some(libc::EPERM) {
         // Without a word of the verifier it is the privilege to load that is missing.
-        ProgramError::LoadError { io_error, verifier_log } => match refusal::last_words(&verifier_log.to_string()) {
-            log if log.is_empty() && io_error.raw_os_error() == Some(libc::EPERM) => {
-                LoadError::Permission { source: Box::new(ProgramError::LoadError { io_error, verifier_log }.into()) }
-            }
-            log => LoadError::Verifier { program, refusal: io_error, log },
-        },
-        error if is_denied(&error) => LoadError::Permission { source: Box::new(error.into()) },
-        error => LoadError::Program { program, source: Box::new(error) },
+        return LoadError::Permission { source: Box::new(ProgramError::LoadError { io_error, verifier_log }.into()) };
     }
+    LoadError::Verifier { program, refusal: io_error, log }
 }
 
 /// Runs a frame of no known protocol through the program, which must pass it untouched.
