@@ -3,7 +3,6 @@
 use crate::{
     address::Address,
     choose::{self, Asking},
-    fragments::{self, Datagram, Trail},
     maps::{ForwardKind, NatFlow, SOURCE_ALLOW, SOURCE_DENY, Service, Settings},
     nat::{self, ClientKey, ServerKey, Side, open::Opening},
     packet::{self, Fragment, Network, Packet, Transport, protocol, tcp},
@@ -14,212 +13,11 @@ use crate::{
     words::{MemberId, MemberWord, PortWord, ServiceId, VipWord},
 };
 
+pub mod fragment;
 pub mod plain;
+mod ruling;
 
-/// What becomes of a frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Decision {
-    /// It goes on to the host, untouched.
-    Pass,
-    /// It is refused.
-    Drop(Refusal),
-    /// It is an echo request to a VIP, which answers.
-    Echo,
-    /// It goes to a member as it is, behind the member's prebuilt header.
-    Send(Delivery),
-    /// It goes to a member, translated.
-    NatRequest(Delivery, FlowIndex),
-    /// It comes from a member and goes to the client, translated.
-    NatReply(FlowIndex),
-    /// An ICMP error goes to the member whose flow it quotes.
-    SendError(Delivery),
-    /// An ICMP error goes to the member, its quotation translated.
-    NatRequestError(Delivery, FlowIndex),
-    /// An ICMP error from the server's side goes to the client, its quotation translated.
-    NatReplyError(FlowIndex),
-    /// A later fragment goes to a member, its addresses translated.
-    NatRequestFragment(Delivery, FlowIndex),
-    /// A later fragment goes to the client, its addresses translated.
-    NatReplyFragment(FlowIndex),
-}
-
-/// A record of `NAT_FLOWS`.
-pub type FlowIndex = u32;
-
-/// A packet's way to a member.
-///
-/// One number, for the reason that [`Ruling`] gives.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct Delivery(u64);
-
-impl Delivery {
-    /// The way to a member of a service by this header record.
-    #[inline(always)]
-    pub const fn new(service: ServiceId, member: u16, header: u32) -> Self {
-        Self((header as u64) << 32 | (member as u64) << 16 | service.0 as u64)
-    }
-
-    #[inline(always)]
-    const fn refusal(service: ServiceId, reason: Drop) -> Self {
-        Self::new(service, 0, reason.index())
-    }
-
-    /// Whether it leads nowhere: then its header is the reason, as [`Drop::index`] has it.
-    #[inline(always)]
-    pub const fn is_refusal(self) -> bool {
-        self.member() == 0
-    }
-
-    /// The service it is for.
-    #[inline(always)]
-    pub const fn service(self) -> ServiceId {
-        ServiceId(self.0 as u16)
-    }
-
-    /// The number of the member it goes to.
-    #[inline(always)]
-    pub const fn member(self) -> u16 {
-        (self.0 >> 16) as u16
-    }
-
-    /// The member's header record.
-    #[inline(always)]
-    pub const fn header(self) -> u32 {
-        (self.0 >> 32) as u32
-    }
-}
-
-impl core::fmt::Debug for Delivery {
-    fn fmt(&self, out: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(out, "{:?} by member {} and header {}", self.service(), self.member(), self.header())
-    }
-}
-
-/// A decision as the packet path carries it: a number for each part, all of which are always set.
-///
-/// An enum leaves what a variant does not have undefined, and the compiler then computes with whatever a register held, which the verifier refuses;
-/// where it does not, it takes the bytes that variants share apart and puts them together again in memory, which costs a tenth of the program's
-/// time.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ruling {
-    /// What is to be done.
-    pub kind: Kind,
-    /// The NAT flow; 0 where there is none.
-    pub flow: FlowIndex,
-    /// The way to the member; for a refusal its service, and the reason as the header. All 0 where there is none.
-    pub way: Delivery,
-}
-
-/// What is to be done with a frame: a variant of [`Decision`], or the part of the decision that goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-#[allow(missing_docs, reason = "they are those of `Decision`")]
-pub enum Kind {
-    Pass,
-    Drop,
-    /// [`Kind::Drop`], and the sender is told.
-    DropAnswered,
-    Echo,
-    Send,
-    NatRequest,
-    NatReply,
-    SendError,
-    NatRequestError,
-    NatReplyError,
-    NatRequestFragment,
-    NatReplyFragment,
-    /// [`icmp`] goes on.
-    Icmp,
-    /// [`request`] goes on, for the service of the way.
-    Request,
-    /// [`open`] goes on, for the service of the way.
-    Open,
-    /// It is no reply of a server: the look-up of services goes on.
-    NoReply,
-}
-
-impl Ruling {
-    /// The frame passes.
-    pub const PASS: Self = Self::of(Kind::Pass, 0, Delivery(0));
-    const ECHO: Self = Self::of(Kind::Echo, 0, Delivery(0));
-
-    #[inline(always)]
-    const fn of(kind: Kind, flow: FlowIndex, way: Delivery) -> Self {
-        Self { kind, flow, way }
-    }
-
-    #[inline(always)]
-    const fn silent(service: ServiceId, reason: Drop) -> Self {
-        Self::of(Kind::Drop, 0, Delivery::refusal(service, reason))
-    }
-
-    #[inline(always)]
-    const fn told(service: ServiceId, reason: Drop) -> Self {
-        Self::of(Kind::DropAnswered, 0, Delivery::refusal(service, reason))
-    }
-
-    #[inline(always)]
-    const fn to_member(kind: Kind, way: Delivery, flow: FlowIndex) -> Self {
-        Self::of(kind, flow, way)
-    }
-
-    #[inline(always)]
-    const fn to_client(kind: Kind, flow: FlowIndex) -> Self {
-        Self::of(kind, flow, Delivery(0))
-    }
-
-    #[inline(always)]
-    const fn go_on(kind: Kind, service: ServiceId) -> Self {
-        Self::of(kind, 0, Delivery::new(service, 0, 0))
-    }
-
-    /// The service that it is for, or none.
-    #[inline(always)]
-    pub const fn service(self) -> ServiceId {
-        self.way.service()
-    }
-
-    /// Of a refusal: why, as [`Drop::index`] has it.
-    #[inline(always)]
-    pub const fn reason_index(self) -> u32 {
-        self.way.header()
-    }
-
-    /// In words that cannot be wrong. What goes on elsewhere is none.
-    #[must_use]
-    pub fn decision(self) -> Option<Decision> {
-        let refusal = |answered| {
-            let reason = Drop::ALL.get(self.reason_index() as usize).copied().unwrap_or(Drop::Inconsistent);
-            Decision::Drop(Refusal { service: self.service(), reason, answered })
-        };
-        Some(match self.kind {
-            Kind::Pass => Decision::Pass,
-            Kind::Drop => refusal(false),
-            Kind::DropAnswered => refusal(true),
-            Kind::Echo => Decision::Echo,
-            Kind::Send => Decision::Send(self.way),
-            Kind::NatRequest => Decision::NatRequest(self.way, self.flow),
-            Kind::NatReply => Decision::NatReply(self.flow),
-            Kind::SendError => Decision::SendError(self.way),
-            Kind::NatRequestError => Decision::NatRequestError(self.way, self.flow),
-            Kind::NatReplyError => Decision::NatReplyError(self.flow),
-            Kind::NatRequestFragment => Decision::NatRequestFragment(self.way, self.flow),
-            Kind::NatReplyFragment => Decision::NatReplyFragment(self.flow),
-            Kind::Icmp | Kind::Request | Kind::Open | Kind::NoReply => return None,
-        })
-    }
-}
-
-/// A refused packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Refusal {
-    /// The service it was for, or none.
-    pub service: ServiceId,
-    /// Why.
-    pub reason: Drop,
-    /// Whether the sender is told (a TCP reset, an ICMP unreachable).
-    pub answered: bool,
-}
+pub use ruling::{Decision, Delivery, FlowIndex, Kind, Refusal, Ruling};
 
 /// A frame as far as it was parsed.
 #[repr(C)]
@@ -251,6 +49,8 @@ pub struct Ingress {
     pub ifindex: u32,
     /// Its link-layer source, wire bytes.
     pub mac: [u16; 3],
+    /// The EtherType at its beginning, wire bytes: that of the outermost VLAN tag, if it has one.
+    pub kind: u16,
 }
 
 /// Decides on a frame.
@@ -259,6 +59,10 @@ pub fn decide<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, ingress: &In
         Concern::None => (Decision::Pass, None),
         Concern::Malformed => (MALFORMED, None),
         Concern::Ours(parsed) => {
+            if let Fragment::Later { identification } = parsed.transport.fragment {
+                let ruling = fragment::follow(tables, &parsed, identification);
+                return (ruling.decision().unwrap_or(Decision::Pass), Some(parsed));
+            }
             let mut ruling = route(tables, &parsed);
             if ruling.kind == Kind::Icmp {
                 ruling = icmp(tables, frame, &parsed);
@@ -269,7 +73,9 @@ pub fn decide<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, ingress: &In
             if ruling.kind == Kind::Open {
                 ruling = open(tables, ingress, ruling.service(), &parsed);
             }
-            (ruling.decision().unwrap_or(Decision::Pass), Some(parsed))
+            let decision = ruling.decision().unwrap_or(Decision::Pass);
+            fragment::remember_decision(tables, &parsed, &decision);
+            (decision, Some(parsed))
         }
     }
 }
@@ -288,7 +94,7 @@ pub fn parse<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P) -> Concern {
     }
 }
 
-/// The second part of the decision: what becomes of a frame that is for us.
+/// The second part of the decision: what becomes of a frame that is for us. Not of a later fragment: see [`fragment::follow`].
 #[inline(always)]
 pub fn route<T: Tables>(tables: &T, parsed: &Parsed) -> Ruling {
     match parsed.transport.protocol {
@@ -325,9 +131,6 @@ fn find_vip<T: Tables>(tables: &T, address: &Address) -> Option<VipWord> {
 #[inline(always)]
 fn for_port<T: Tables>(tables: &T, parsed: &Parsed) -> Ruling {
     let (transport, vip) = (&parsed.transport, parsed.vip);
-    if let Fragment::Later { identification } = transport.fragment {
-        return follow(tables, vip, &datagram(parsed, identification));
-    }
     let nat = has(tables, Settings::NAT);
     if nat && vip.flags() & VipWord::SNAT != 0 {
         let ruling = reply(tables, parsed);
@@ -354,7 +157,6 @@ fn for_port<T: Tables>(tables: &T, parsed: &Parsed) -> Ruling {
     if way.is_refusal() {
         return refuse(way);
     }
-    remember_first(tables, parsed, Trail::Member(way.member()));
     Ruling::to_member(Kind::Send, way, 0)
 }
 
@@ -450,54 +252,6 @@ const fn delivery(service: u16, member: u16, word: MemberWord) -> Delivery {
     Delivery::new(ServiceId(service), member, word.header())
 }
 
-#[inline(always)]
-const fn datagram(parsed: &Parsed, identification: u32) -> Datagram {
-    Datagram { source: parsed.network.source, destination: parsed.network.destination, identification, protocol: parsed.transport.protocol }
-}
-
-#[inline(always)]
-fn remember_first<T: Tables>(tables: &T, parsed: &Parsed, trail: Trail) {
-    if let Fragment::First { identification } = parsed.transport.fragment {
-        fragments::remember(tables, &datagram(parsed, identification), trail, tables.tick());
-    }
-}
-
-/// A later fragment goes after its first. Those of a SNAT address may be the host's own, whose first was passed.
-#[inline(always)]
-fn follow<T: Tables>(tables: &T, vip: VipWord, datagram: &Datagram) -> Ruling {
-    let is_hosts = vip.flags() & VipWord::SNAT != 0;
-    let unknown = if is_hosts { Ruling::PASS } else { Ruling::silent(ServiceId::NONE, Drop::FragmentUnknown) };
-    match fragments::trail(tables, datagram) {
-        None => unknown,
-        Some(Trail::Member(number)) => {
-            let Some(id) = MemberId::new(number) else { return unknown };
-            let Some(cell) = tables.member(id) else { return unknown };
-            let word = MemberWord(cell.load());
-            tables.trace(Step::Member(id, word));
-            let way = delivery(word.service().0, number, word);
-            if way.is_refusal() {
-                return Ruling::of(Kind::Drop, 0, way);
-            }
-            tables.note(way.service(), Note::FragmentForwarded);
-            Ruling::to_member(Kind::Send, way, 0)
-        }
-        Some(Trail::NatRequest(index)) => {
-            let Some(flow) = tables.nat_flow(index) else { return unknown };
-            let way = flow_delivery(tables, &flow);
-            if way.is_refusal() {
-                return Ruling::of(Kind::Drop, 0, way);
-            }
-            tables.note(way.service(), Note::FragmentForwarded);
-            Ruling::to_member(Kind::NatRequestFragment, way, index)
-        }
-        Some(Trail::NatReply(index)) => {
-            let Some(flow) = tables.nat_flow(index) else { return unknown };
-            tables.note(nat::service_of(&flow), Note::FragmentForwarded);
-            Ruling::to_client(Kind::NatReplyFragment, index)
-        }
-    }
-}
-
 /// The way to the server of a NAT flow, or a refusal.
 #[inline(always)]
 fn flow_delivery<T: Tables>(tables: &T, flow: &NatFlow) -> Delivery {
@@ -529,7 +283,6 @@ fn reply<T: Tables>(tables: &T, parsed: &Parsed) -> Ruling {
     let Some((found, flow)) = nat::find_server(tables, &key) else { return Ruling::go_on(Kind::NoReply, ServiceId::NONE) };
     tables.trace(Step::Service(nat::service_of(&flow)));
     nat::refresh(tables, found, Side::Server, transport.protocol == protocol::TCP, transport.tcp_flags);
-    remember_first(tables, parsed, Trail::NatReply(found.index));
     Ruling::to_client(Kind::NatReply, found.index)
 }
 
@@ -546,11 +299,12 @@ pub fn request<T: Tables>(tables: &T, id: ServiceId, parsed: &Parsed) -> Ruling 
     {
         nat::refresh(tables, found, Side::Client, transport.protocol == protocol::TCP, transport.tcp_flags);
         let way = flow_delivery(tables, &flow);
-        if way.is_refusal() {
-            return refuse(way);
+        if !way.is_refusal() {
+            return Ruling::to_member(Kind::NatRequest, way, found.index);
         }
-        remember_first(tables, parsed, Trail::NatRequest(found.index));
-        return Ruling::to_member(Kind::NatRequest, way, found.index);
+        // UDP has no reset: its flow leaves a server that closes its sessions.
+        let moves = transport.protocol == protocol::UDP && way.header() == Drop::ServerDown.index();
+        return if moves { Ruling::go_on(Kind::Open, id) } else { refuse(way) };
     }
     if transport.protocol == protocol::TCP && !transport.is_syn() {
         let is_reset = transport.tcp_flags & tcp::RST != 0;
@@ -563,16 +317,22 @@ pub fn request<T: Tables>(tables: &T, id: ServiceId, parsed: &Parsed) -> Ruling 
 #[inline(always)]
 pub fn open<T: Tables>(tables: &T, ingress: &Ingress, id: ServiceId, parsed: &Parsed) -> Ruling {
     let Some(service) = tables.service(id) else { return Ruling::silent(id, Drop::Inconsistent) };
+    if !can_be_replied_to(ingress, parsed) {
+        return Ruling::silent(id, Drop::VlanTags);
+    }
     if is_above_rate(tables, &service, &parsed.network.source) {
         return Ruling::silent(id, Drop::ConnRate);
     }
     match open_flow(tables, ingress, &service, parsed) {
-        Ok((index, way)) => {
-            remember_first(tables, parsed, Trail::NatRequest(index));
-            Ruling::to_member(Kind::NatRequest, way, index)
-        }
+        Ok((index, way)) => Ruling::to_member(Kind::NatRequest, way, index),
         Err(refusal) => refuse(refusal),
     }
+}
+
+/// Whether a flow's record has room for the frame's VLAN tags, which its replies carry: for one 802.1Q tag.
+#[inline(always)]
+const fn can_be_replied_to(ingress: &Ingress, parsed: &Parsed) -> bool {
+    parsed.network.offset() <= packet::TAGGED_LINK && ingress.kind != packet::ETH_QINQ
 }
 
 /// Whether a client's packet begins a new flow although one of its addresses and ports is known: a SYN or datagram after that one has ended, or
@@ -703,7 +463,7 @@ fn error_for_service<T: Tables>(tables: &T, service: &Service, client: Address, 
         };
         let way = flow_delivery(tables, &flow);
         if way.is_refusal() {
-            return Ruling::of(Kind::Drop, 0, way);
+            return Ruling::dropped(way);
         }
         tables.note(id, Note::IcmpForwarded);
         return Ruling::to_member(Kind::NatRequestError, way, found.index);
@@ -712,7 +472,7 @@ fn error_for_service<T: Tables>(tables: &T, service: &Service, client: Address, 
     let tcp_flags = if quoted.protocol == protocol::TCP { tcp::ACK } else { 0 };
     let way = deliver(tables, service, &Asking { source: &client, ports, tcp_flags, writes: false });
     if way.is_refusal() {
-        return Ruling::of(Kind::Drop, 0, way);
+        return Ruling::dropped(way);
     }
     tables.note(id, Note::IcmpForwarded);
     Ruling::to_member(Kind::SendError, way, 0)

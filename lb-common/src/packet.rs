@@ -37,6 +37,9 @@ pub const ETH_VLAN: u16 = 0x8100_u16.to_be();
 /// EtherType of an IEEE 802.1ad tag, wire bytes.
 pub const ETH_QINQ: u16 = 0x88a8_u16.to_be();
 
+/// Bytes of a link-layer header with one VLAN tag.
+pub const TAGGED_LINK: usize = size_of::<EthernetHeader>() + size_of::<VlanTag>();
+
 /// IP protocol numbers.
 pub mod protocol {
     /// ICMP (RFC 792).
@@ -375,7 +378,7 @@ fn internet6<P: Packet + ?Sized>(packet: &P, l3: usize, whole: bool) -> Result<T
 
 /// Whether the next header is an extension header that is skipped (RFC 8200 s4.1, RFC 4302 for 51).
 #[inline(always)]
-const fn is_extension(next_header: u8) -> bool {
+pub const fn is_extension(next_header: u8) -> bool {
     matches!(next_header, 0 | 43 | 44 | 51 | 60 | 135)
 }
 

@@ -59,6 +59,8 @@ counted! {
         NatTableFull = "nat-table-full",
         /// A packet of no known NAT flow that does not open one.
         NatNoFlow = "nat-no-flow",
+        /// A client of a NAT service whose frames carry two VLAN tags, or a provider's: replies can be given one 802.1Q tag only.
+        VlanTags = "vlan-tags",
         /// An ICMP error that quotes no flow of the service.
         IcmpUnknown = "icmp-unknown",
         /// The packet could not be resized or sent by the driver.

@@ -116,7 +116,7 @@ pub fn explain(config: &Path, packet: &Packet, format: Format, out: &mut impl Wr
     };
     let observer = Observer::new(&tables, now);
     let frame = frame(packet, destination);
-    let (decision, _) = decide(&observer, frame.as_slice(), &Ingress { ifindex: 0, mac: [0; 3] });
+    let (decision, _) = decide(&observer, frame.as_slice(), &Ingress { ifindex: 0, mac: [0; 3], kind: 0 });
     let explanation = Teller { tables: &tables, report: &report }.tell(packet, destination, &decision, &observer.passed());
     match format {
         Format::Json => {
@@ -290,7 +290,9 @@ fn flow_state(state: FlowState) -> &'static str {
 fn way(header: &Header) -> String {
     let bytes: [u8; 96] = bytemuck::cast(header.bytes);
     let mac: Vec<String> = bytes[..6].iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{} by interface {} to {}, packets up to {} bytes", forward_word(header.kind), header.ifindex, mac.join(":"), header.mtu)
+    let tag = u16::from_be_bytes([bytes[14], bytes[15]]) & 0xfff;
+    let vlan = if header.link_bytes == 18 { format!(" in VLAN {tag}") } else { String::new() };
+    format!("{} by interface {}{vlan} to {}, packets up to {} bytes", forward_word(header.kind), header.ifindex, mac.join(":"), header.mtu)
 }
 
 fn write_text(told: &Explanation, out: &mut impl Write) -> io::Result<()> {
@@ -312,4 +314,36 @@ fn write_text(told: &Explanation, out: &mut impl Write) -> io::Result<()> {
     line("forward", &told.forward)?;
     let reason = told.drop_reason.map_or_else(String::new, |reason| format!(" ({reason})"));
     line("decision", &Some(format!("{}{reason}: {}", told.decision, told.why)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use lb_common::maps::ForwardKind;
+
+    use super::way;
+    use crate::control::{
+        Endpoint,
+        header::{NextHop, Target, build},
+    };
+
+    #[test]
+    fn the_way_to_a_server_names_its_vlan() {
+        let server = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
+        let target = Target {
+            forward: ForwardKind::Dsr,
+            server: Endpoint { address: server, port: 0 },
+            vip: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+            tunnel_source: None,
+            gue_port: 6080,
+            planes: None,
+        };
+        let by = |vlan| {
+            let hop = NextHop { ifindex: 7, vlan, source_mac: [1; 6], target_mac: [2; 6], mtu: 1500, source: server };
+            way(&build(&target, &hop).expect("all addresses are of one family"))
+        };
+        assert_eq!(by(None), "dsr by interface 7 to 02:02:02:02:02:02, packets up to 1500 bytes");
+        assert_eq!(by(Some(0x105)), "dsr by interface 7 in VLAN 261 to 02:02:02:02:02:02, packets up to 1500 bytes");
+    }
 }

@@ -14,6 +14,8 @@ use super::Endpoint;
 pub struct NextHop {
     /// The interface to send from.
     pub ifindex: u32,
+    /// The VLAN whose 802.1Q tag frames carry; none for frames without a tag.
+    pub vlan: Option<u16>,
     /// The interface's link-layer address.
     pub source_mac: [u8; 6],
     /// The link-layer address of the server or of the router toward it.
@@ -66,6 +68,10 @@ pub enum HeaderError {
 }
 
 const ETHERNET_BYTES: usize = 14;
+const TAG_BYTES: usize = 4;
+/// Where the addresses of a translation begin, see [`Header`].
+const NAT_AT: usize = 24;
+const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 /// IANA protocol numbers: IPv4 and IPv6 as payload, and UDP.
@@ -107,7 +113,7 @@ pub fn build(target: &Target, hop: &NextHop) -> Result<Header, HeaderError> {
         ifindex: hop.ifindex,
         reserved0: 0,
         kind: target.forward as u8,
-        link_bytes: ETHERNET_BYTES as u8,
+        link_bytes: link_bytes(hop) as u8,
         partial_sum,
         mtu: room(target.forward, hop),
         nat_plane: target.planes.map_or(0, |planes| planes.first),
@@ -119,11 +125,24 @@ pub fn build(target: &Target, hop: &NextHop) -> Result<Header, HeaderError> {
 
 /// The same header by another next hop; the outer source address stays. For members whose configuration is gone.
 pub fn rerouted(header: &Header, hop: &NextHop) -> Header {
-    let mut bytes = Bytes { bytes: bytemuck::cast(header.bytes), used: 0 };
-    let ethertype = u16::from_be_bytes([bytes.bytes[12], bytes.bytes[13]]);
-    bytes.ethernet(hop, ethertype);
+    let old: [u8; HEADER_WORDS * 8] = bytemuck::cast(header.bytes);
+    let old_link = if usize::from(header.link_bytes) == ETHERNET_BYTES { ETHERNET_BYTES } else { ETHERNET_BYTES + TAG_BYTES };
+    let mut bytes = Bytes { bytes: [0; HEADER_WORDS * 8], used: 0 };
+    bytes.ethernet(hop, u16::from_be_bytes([old[old_link - 2], old[old_link - 1]]));
+    if header.forward() == Some(ForwardKind::Nat) {
+        bytes.used = NAT_AT;
+        bytes.put(&old[NAT_AT..]);
+    } else {
+        // The longest header ends long before the record does.
+        bytes.put(&old[old_link..old.len() - TAG_BYTES]);
+    }
     let mtu = header.forward().map_or(hop.mtu, |forward| room(forward, hop));
-    Header { ifindex: hop.ifindex, mtu, bytes: bytes.words(), ..*header }
+    Header { ifindex: hop.ifindex, link_bytes: link_bytes(hop) as u8, mtu, bytes: bytes.words(), ..*header }
+}
+
+/// Bytes of the link-layer header by this hop.
+const fn link_bytes(hop: &NextHop) -> usize {
+    if hop.vlan.is_some() { ETHERNET_BYTES + TAG_BYTES } else { ETHERNET_BYTES }
 }
 
 /// The largest packet that fits the path with what is put before it.
@@ -154,12 +173,16 @@ impl Bytes {
     fn ethernet(&mut self, hop: &NextHop, ethertype: u16) {
         self.put(&hop.target_mac);
         self.put(&hop.source_mac);
+        if let Some(vlan) = hop.vlan {
+            self.put(&ETHERTYPE_VLAN.to_be_bytes());
+            self.put(&vlan.to_be_bytes());
+        }
         self.put(&ethertype.to_be_bytes());
     }
 
     /// What a translation writes, in whole words: see [`Header`].
     fn nat(&mut self, target: &Target) {
-        self.used = 24;
+        self.used = NAT_AT;
         self.put(bytemuck::bytes_of(&target.planes.map_or(Address::NONE, |planes| planes.snat)));
         self.put(bytemuck::bytes_of(&Address::from(target.server.address)));
         let port = u16::from_ne_bytes(target.server.port.to_be_bytes());
@@ -168,6 +191,7 @@ impl Bytes {
 
     /// The outer IP header; gives the record's partial sum.
     fn outer(&mut self, target: &Target, source: IpAddr, protocol: u8) -> Result<u32, HeaderError> {
+        let start = self.used;
         let is_v4_tunnel = matches!(target.forward, ForwardKind::Ipip4 | ForwardKind::Gue4);
         match (source, target.server.address) {
             (IpAddr::V4(from), IpAddr::V4(to)) if is_v4_tunnel => {
@@ -175,7 +199,7 @@ impl Bytes {
                 self.put(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, HOPS, protocol, 0, 0]);
                 self.put(&from.octets());
                 self.put(&to.octets());
-                Ok(sum(&self.bytes[ETHERNET_BYTES..self.used]))
+                Ok(sum(&self.bytes[start..self.used]))
             }
             (IpAddr::V6(from), IpAddr::V6(to)) if !is_v4_tunnel => {
                 self.put(&[0x60, 0, 0, 0, 0, 0, protocol, HOPS]);

@@ -1,6 +1,8 @@
 //! A network interface, as `RTM_GETLINK` tells it. Pure.
 
-use rtnetlink::packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, VlanProtocol, XdpAttached,
+};
 
 use super::Mac;
 
@@ -23,6 +25,8 @@ pub struct Link {
     pub is_loopback: bool,
     /// What kind of virtual interface: `veth`, `bridge`, `vlan`, `bond` …; none for hardware.
     pub kind: Option<String>,
+    /// What the frames of a VLAN interface carry on the interface below it; none for other kinds.
+    pub vlan: Option<Vlan>,
     /// The bridge, bond or VRF it is a port of.
     pub master: Option<u32>,
     /// The interface below (VLAN, macvlan) or the other end (veth); of another namespace if `lower_is_elsewhere`.
@@ -31,6 +35,24 @@ pub struct Link {
     pub lower_is_elsewhere: bool,
     /// How an XDP program is attached, if one is.
     pub xdp: Option<Xdp>,
+}
+
+/// The tag of a VLAN interface's frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Vlan {
+    /// The VLAN's number, 0 to 4 094.
+    pub id: u16,
+    /// What kind of tag carries it.
+    pub tag: VlanTag,
+}
+
+/// Kinds of VLAN tags.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VlanTag {
+    /// IEEE 802.1Q, a customer's: EtherType 0x8100.
+    Customer,
+    /// IEEE 802.1ad, a provider's, or one that this version does not know.
+    Provider,
 }
 
 /// How an XDP program is attached to a link.
@@ -56,6 +78,7 @@ impl Link {
             has_carrier: flags.contains(LinkFlags::LowerUp),
             is_loopback: flags.contains(LinkFlags::Loopback),
             kind: None,
+            vlan: None,
             master: None,
             lower: None,
             lower_is_elsewhere: false,
@@ -82,7 +105,10 @@ impl Link {
             LinkAttribute::Link(ifindex) => self.lower = Some(*ifindex),
             LinkAttribute::LinkNetNsId(_) => self.lower_is_elsewhere = true,
             LinkAttribute::Xdp(xdp) => self.xdp = xdp.iter().find_map(attachment),
-            LinkAttribute::LinkInfo(infos) => self.kind = infos.iter().find_map(kind),
+            LinkAttribute::LinkInfo(infos) => {
+                self.kind = infos.iter().find_map(kind);
+                self.vlan = infos.iter().find_map(vlan);
+            }
             _ => {}
         }
     }
@@ -101,8 +127,22 @@ fn kind(info: &LinkInfo) -> Option<String> {
     if let LinkInfo::Kind(kind) = info { Some(InfoKind::to_string(kind)) } else { None }
 }
 
+/// A kernel that does not name the kind of tag means the customer's: it knows no other.
+fn vlan(info: &LinkInfo) -> Option<Vlan> {
+    let LinkInfo::Data(InfoData::Vlan(vlan)) = info else { return None };
+    let id = vlan.iter().find_map(|part| if let InfoVlan::Id(id) = part { Some(*id) } else { None })?;
+    let protocol = vlan.iter().find_map(|part| if let InfoVlan::Protocol(protocol) = part { Some(*protocol) } else { None });
+    let is_customers = protocol.is_none_or(|protocol| protocol == VlanProtocol::Ieee8021Q);
+    Some(Vlan { id, tag: if is_customers { VlanTag::Customer } else { VlanTag::Provider } })
+}
+
 #[cfg(test)]
 mod tests {
+    use rtnetlink::{
+        packet_core::{NetlinkMessage, NetlinkPayload},
+        packet_route::RouteNetlinkMessage,
+    };
+
     use super::*;
 
     fn message(attributes: Vec<LinkAttribute>) -> LinkMessage {
@@ -134,12 +174,37 @@ mod tests {
                 has_carrier: true,
                 is_loopback: false,
                 kind: Some("veth".into()),
+                vlan: None,
                 master: None,
                 lower: Some(3),
                 lower_is_elsewhere: true,
                 xdp: None,
             }
         );
+    }
+
+    #[test]
+    fn a_vlan_interface_has_its_parent_its_number_and_the_kind_of_its_tag() {
+        let of = |parts: Vec<InfoVlan>| {
+            let info = vec![LinkInfo::Kind(InfoKind::Vlan), LinkInfo::Data(InfoData::Vlan(parts))];
+            let message = message(vec![LinkAttribute::Link(3), LinkAttribute::LinkInfo(info)]);
+            // As the kernel sends it.
+            let mut whole = NetlinkMessage::from(RouteNetlinkMessage::NewLink(message));
+            whole.finalize();
+            let mut bytes = vec![0; whole.buffer_len()];
+            whole.serialize(&mut bytes);
+            let parsed = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes).unwrap().payload;
+            let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) = parsed else { panic!("{parsed:?}") };
+            let link = Link::from_message(&message);
+            (link.kind, link.lower, link.vlan)
+        };
+        let vlan = |vlan| (Some("vlan".into()), Some(3), vlan);
+        let customer = Some(Vlan { id: 5, tag: VlanTag::Customer });
+        assert_eq!(of(vec![InfoVlan::Protocol(VlanProtocol::Ieee8021Q), InfoVlan::Id(5)]), vlan(customer));
+        assert_eq!(of(vec![InfoVlan::Id(5)]), vlan(customer));
+        let provider = Some(Vlan { id: 4094, tag: VlanTag::Provider });
+        assert_eq!(of(vec![InfoVlan::Id(4094), InfoVlan::Protocol(VlanProtocol::Ieee8021Ad)]), vlan(provider));
+        assert_eq!(of(vec![]), vlan(None));
     }
 
     #[test]

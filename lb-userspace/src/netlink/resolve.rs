@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use super::{
     Change, Link, Mac, Neighbour, NeighbourKey,
+    links::VlanTag,
     neighbours::{Keeper, Resolution},
     routes::{Route, UnicastRoute},
 };
@@ -22,9 +23,11 @@ use super::{
 /// What a frame toward a server needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NextHop {
-    /// The interface it leaves through.
+    /// The interface it leaves through: of a VLAN interface the one below.
     pub ifindex: u32,
-    /// That interface's MAC address.
+    /// The VLAN whose 802.1Q tag it carries there; none for a frame without a tag.
+    pub vlan: Option<u16>,
+    /// The MAC address of the route's interface.
     pub source_mac: Mac,
     /// The MAC address of the server or of the gateway toward it.
     pub target_mac: Mac,
@@ -32,7 +35,7 @@ pub struct NextHop {
     pub mtu: u16,
     /// The source address that the kernel would choose.
     pub source: IpAddr,
-    /// The interface's name.
+    /// The name of the route's interface.
     pub interface: String,
 }
 
@@ -74,6 +77,18 @@ pub enum Unresolved {
     #[error("interface {interface} toward the server has no MAC address")]
     NoSourceMac {
         /// Its name.
+        interface: String,
+    },
+    /// Frames toward the server carry two VLAN tags, or one of a provider.
+    #[error("interface {interface} toward the server needs more than one 802.1Q tag, which the data plane cannot write")]
+    StackedVlan {
+        /// The VLAN interface's name.
+        interface: String,
+    },
+    /// The interface below a VLAN interface is not in this network namespace.
+    #[error("the parent of VLAN interface {interface} toward the server is not in this network namespace")]
+    VlanParentElsewhere {
+        /// The VLAN interface's name.
         interface: String,
     },
     /// The host has no address to send from.
@@ -254,6 +269,21 @@ impl Resolver {
         (!link.is_loopback && link.mac.is_some()).then_some(NeighbourKey { ifindex: *ifindex, address: *next_hop })
     }
 
+    /// The link itself, or of a VLAN interface the one below, to which XDP programs are attached: a VLAN interface cannot be sent to by them.
+    fn port(&self, link: &Link) -> Result<WirePort, Unresolved> {
+        let Some(vlan) = link.vlan else { return Ok(WirePort { ifindex: link.ifindex, vlan: None, mtu: u16::MAX }) };
+        let interface = link.name.clone();
+        let parent = link.lower.filter(|_| !link.lower_is_elsewhere).and_then(|parent| self.links.get(&parent));
+        let Some(parent) = parent else { return Err(Unresolved::VlanParentElsewhere { interface }) };
+        if parent.vlan.is_some() || vlan.tag != VlanTag::Customer {
+            return Err(Unresolved::StackedVlan { interface });
+        }
+        if !parent.is_usable() {
+            return Err(Unresolved::LinkDown { interface: parent.name.clone() });
+        }
+        Ok(WirePort { ifindex: parent.ifindex, vlan: Some(vlan.id), mtu: u16::try_from(parent.mtu).unwrap_or(u16::MAX) })
+    }
+
     fn next_hop(&self, route: Option<&Route>) -> Result<NextHop, Unresolved> {
         let route = match route {
             None => return Err(Unresolved::RoutePending),
@@ -272,17 +302,26 @@ impl Resolver {
         if !link.is_usable() {
             return Err(Unresolved::LinkDown { interface });
         }
+        let port = self.port(link)?;
         let Some(source) = route.source else { return Err(Unresolved::NoSourceAddress { interface }) };
         let address = route.next_hop;
         let watched = self.neighbours.get(&NeighbourKey { ifindex: route.ifindex, address });
         match watched.and_then(|watched| watched.neighbour).map(|neighbour| neighbour.resolution) {
             Some(Resolution::Resolved(target_mac)) => {
-                Ok(NextHop { ifindex: link.ifindex, source_mac, target_mac, mtu: mtu(link, route), source, interface })
+                let mtu = mtu(link, route).min(port.mtu);
+                Ok(NextHop { ifindex: port.ifindex, vlan: port.vlan, source_mac, target_mac, mtu, source, interface })
             }
             Some(Resolution::Failed) => Err(Unresolved::NeighbourFailed { address, interface }),
             Some(Resolution::Pending) | None => Err(Unresolved::NeighbourPending { address, interface }),
         }
     }
+}
+
+/// Where frames of a link are put on a wire.
+struct WirePort {
+    ifindex: u32,
+    vlan: Option<u16>,
+    mtu: u16,
 }
 
 impl Watched {

@@ -101,6 +101,7 @@ impl Daemon {
         let report = Report {
             pid: std::process::id(),
             pid_started_at: report_io::process_started(std::process::id()).unwrap_or_default(),
+            namespace: report_io::network_namespace().unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").into(),
             node: config.node.name.clone(),
             started_at: unix_time().as_secs(),
@@ -468,5 +469,6 @@ fn random_u64() -> Option<u64> {
 /// A next hop whose path takes packets of at most `learned` bytes.
 fn next_hop(hop: crate::netlink::NextHop, learned: u16) -> header::NextHop {
     let mtu = hop.mtu.min(learned);
-    header::NextHop { ifindex: hop.ifindex, source_mac: hop.source_mac, target_mac: hop.target_mac, mtu, source: hop.source }
+    let crate::netlink::NextHop { ifindex, vlan, source_mac, target_mac, source, .. } = hop;
+    header::NextHop { ifindex, vlan, source_mac, target_mac, mtu, source }
 }

@@ -134,6 +134,7 @@ mod tests {
             has_carrier: true,
             is_loopback: false,
             kind: None,
+            vlan: None,
             master: None,
             lower: None,
             lower_is_elsewhere: false,

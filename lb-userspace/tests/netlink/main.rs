@@ -33,7 +33,15 @@ fn on_link_servers_of_both_families_resolve() {
         for (server, source) in [("10.9.1.10", "10.9.1.1"), ("fd09:1::10", "fd09:1::1")] {
             assert_eq!(
                 daemon.next_hop(server),
-                Ok(NextHop { ifindex, source_mac: LB_MAC, target_mac: FAR_MAC, mtu: 1500, source: ip(source), interface: "eth0".into() })
+                Ok(NextHop {
+                    ifindex,
+                    vlan: None,
+                    source_mac: LB_MAC,
+                    target_mac: FAR_MAC,
+                    mtu: 1500,
+                    source: ip(source),
+                    interface: "eth0".into()
+                })
             );
         }
     });

@@ -135,7 +135,14 @@ impl World {
         self.apply(&Op::WriteMember { id, info })?;
         let planes = if spec.forward == ForwardKind::Nat { Some(self.plane(spec, server)?) } else { None };
         let source: IpAddr = if server.address.is_ipv4() { Ipv4Addr::new(10, 0, 0, 254).into() } else { SOURCE6.into() };
-        let hop = NextHop { ifindex: self.link.ifindex, source_mac: self.link.mac, target_mac: self.link.server_mac, mtu: MTU, source };
+        let hop = NextHop {
+            ifindex: self.link.ifindex,
+            vlan: None,
+            source_mac: self.link.mac,
+            target_mac: self.link.server_mac,
+            mtu: MTU,
+            source,
+        };
         let target = Target { forward: spec.forward, server, vip: spec.vip, tunnel_source: None, gue_port: 6080, planes };
         let header = header::build(&target, &hop)?;
         self.apply(&Op::SetHeader { id, header: Some(Box::new(header)) })
@@ -184,7 +191,9 @@ impl World {
         }
         self.apply(&set(1))?;
         if slots == Slots::Settled {
-            let later = self.dataplane.tick()?.wrapping_add(IDLE_S + 2);
+            let now = self.dataplane.tick()?;
+            self.dataplane.applier().ripen_all(now)?;
+            let later = now.wrapping_add(IDLE_S + 2);
             let unripe = self.dataplane.applier().ripen_all(later)?;
             anyhow::ensure!(unripe.settled > 0 && unripe.learning == 0, "{unripe:?}");
         }

@@ -113,6 +113,22 @@ fn replies_return_by_the_tags_mac_and_interface_of_the_flows_first_packet() {
     }
 }
 
+/// Replies could not be given the tags, and with others they would reach somebody else.
+#[test]
+fn a_client_behind_tags_that_a_reply_cannot_carry_opens_no_flow() {
+    for is_v4 in [true, false] {
+        let mut bench =
+            bench(&[nat_service(is_v4, number::TCP, vec![server(is_v4)]), nat_service(is_v4, number::UDP, vec![server(is_v4)])]);
+        for tags in [vec![(0x88a8, 5)], vec![(0x88a8, 5), (0x8100, 6)], vec![(0x8100, 5), (0x8100, 6)]] {
+            let client = Link { tags, ..link() };
+            let syn = client.frame(&from_client(is_v4).tcp(&tcp(4000, 80, number::SYN)));
+            bench.check("SYN", &syn, &Expect::drop(1, Drop::VlanTags));
+            let datagram = client.frame(&from_client(is_v4).udp(4000, 53, b"question"));
+            bench.check("datagram", &datagram, &Expect::drop(2, Drop::VlanTags));
+        }
+    }
+}
+
 #[test]
 fn datagrams_are_translated_both_ways_with_and_without_checksum() {
     for is_v4 in [true, false] {

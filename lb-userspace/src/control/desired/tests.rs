@@ -47,7 +47,7 @@ fn config(listener: Listener, pool: Pool) -> Config {
 }
 
 fn host() -> Host {
-    let hop = |source: &str| NextHop { ifindex: 1, source_mac: [1; 6], target_mac: [2; 6], mtu: 1500, source: ip(source) };
+    let hop = |source: &str| NextHop { ifindex: 1, vlan: None, source_mac: [1; 6], target_mac: [2; 6], mtu: 1500, source: ip(source) };
     Host {
         next_hops: [(ip("10.0.0.1"), hop("10.0.0.250")), (ip("10.0.0.2"), hop("10.0.0.250"))].into(),
         own_addresses: [ip("10.0.0.250")].into(),

@@ -2,6 +2,7 @@ use super::*;
 
 const HOP: NextHop = NextHop {
     ifindex: 7,
+    vlan: None,
     source_mac: [2, 0, 0, 0, 0, 1],
     target_mac: [2, 0, 0, 0, 0, 2],
     mtu: 1500,
@@ -144,4 +145,46 @@ fn rerouting_changes_link_and_interface_only() {
     let tunnel = target(ForwardKind::Gue4, "10.0.0.2", "2001:db8::1");
     let hop = NextHop { ifindex: 9, source_mac: [4; 6], target_mac: [6; 6], mtu: 9000, ..HOP };
     assert_eq!(rerouted(&build(&tunnel, &HOP).unwrap(), &hop), build(&tunnel, &hop).unwrap());
+}
+
+/// Every kind of header, with a server and a source of its family.
+fn kinds() -> Vec<(Target, NextHop)> {
+    let v6 = NextHop { source: ip("2001:db8::a"), ..HOP };
+    let mut nat = target(ForwardKind::Nat, "10.0.0.2", "192.0.2.1");
+    nat.server.port = 8080;
+    nat.planes = Some(PlaneRun { first: 5, count: 2, snat: ip("10.0.0.9").into() });
+    vec![
+        (nat, HOP),
+        (target(ForwardKind::Dsr, "10.0.0.2", "192.0.2.1"), HOP),
+        (target(ForwardKind::Ipip4, "10.0.0.2", "2001:db8::1"), HOP),
+        (target(ForwardKind::Ipip6, "2001:db8::2", "192.0.2.1"), v6),
+        (target(ForwardKind::Gue4, "10.0.0.2", "192.0.2.1"), HOP),
+        (target(ForwardKind::Gue6, "2001:db8::2", "2001:db8::1"), v6),
+    ]
+}
+
+#[test]
+fn a_vlan_adds_its_tag_and_changes_nothing_else() {
+    for (target, hop) in kinds() {
+        let plain = build(&target, &hop).unwrap();
+        let tagged = build(&target, &NextHop { vlan: Some(0x123), ..hop }).unwrap();
+        let (old, new) = (bytes_of(&plain), bytes_of(&tagged));
+        assert_eq!(new[..18], [&old[..12], &[0x81, 0x00, 0x01, 0x23], &old[12..14]].concat());
+        if target.forward == ForwardKind::Nat {
+            assert_eq!((&new[18..24], &new[24..]), ([0; 6].as_slice(), &old[24..]));
+        } else {
+            assert_eq!((&new[18..], &old[92..]), (&old[14..92], [0; 4].as_slice()), "{:?}", target.forward);
+        }
+        assert_eq!(tagged, Header { link_bytes: 18, bytes: tagged.bytes, ..plain });
+    }
+}
+
+#[test]
+fn a_server_that_moves_into_a_vlan_or_out_of_it_is_rerouted() {
+    for (target, hop) in kinds() {
+        let hops = [None, Some(5), Some(7)].map(|vlan| NextHop { vlan, ..hop });
+        for (from, to) in hops.iter().flat_map(|from| hops.iter().map(move |to| (from, to))) {
+            assert_eq!(rerouted(&build(&target, from).unwrap(), to), build(&target, to).unwrap(), "{:?}", target.forward);
+        }
+    }
 }

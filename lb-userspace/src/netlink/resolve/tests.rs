@@ -1,10 +1,11 @@
 use ipnet::IpNet;
 
-use super::*;
+use super::{super::links::Vlan, *};
 
 const MAC: Mac = [2, 0, 0, 0, 0, 1];
 const SERVER_MAC: Mac = [2, 0, 0, 0, 0, 9];
 const ETH: u32 = 3;
+const VLAN: u32 = 4;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -28,11 +29,28 @@ fn eth() -> Link {
         has_carrier: true,
         is_loopback: false,
         kind: None,
+        vlan: None,
         master: None,
         lower: None,
         lower_is_elsewhere: false,
         xdp: None,
     }
+}
+
+/// VLAN 5 on top of [`eth`].
+fn vlan() -> Link {
+    let vlan = Some(Vlan { id: 5, tag: VlanTag::Customer });
+    Link { ifindex: VLAN, name: "eth0.5".into(), mac: Some([2, 0, 0, 0, 0, 5]), vlan, lower: Some(ETH), ..eth() }
+}
+
+/// The way to 10.0.0.9 when these are the links and the route leads over the VLAN.
+fn over_vlan(links: &[Link]) -> Result<NextHop, Unresolved> {
+    let route = UnicastRoute { ifindex: VLAN, next_hop: ip("10.0.0.9"), source: Some(ip("10.0.0.1")), mtu: None };
+    let mut kernel = Kernel::new(&[("10.0.0.9", Route::Unicast(route))]);
+    kernel.links = links.to_vec();
+    let neighbour = NeighbourKey { ifindex: VLAN, address: ip("10.0.0.9") };
+    kernel.neighbours.insert(neighbour, resolved(SERVER_MAC, Keeper::Another));
+    started(&mut kernel, &["10.0.0.9"]).next_hops().remove(&ip("10.0.0.9")).unwrap()
 }
 
 fn via(next_hop: &str) -> Route {
@@ -111,8 +129,15 @@ fn an_unknown_neighbour_is_held_once_and_resolves_when_the_kernel_says_so() {
 
     resolver.handle_change(&neighbour_event(neighbour, Some(resolved(SERVER_MAC, Keeper::Weir))));
     assert_eq!(resolver.poll_output(), None);
-    let next_hop =
-        NextHop { ifindex: ETH, source_mac: MAC, target_mac: SERVER_MAC, mtu: 1500, source: ip("10.0.0.1"), interface: "eth0".into() };
+    let next_hop = NextHop {
+        ifindex: ETH,
+        vlan: None,
+        source_mac: MAC,
+        target_mac: SERVER_MAC,
+        mtu: 1500,
+        source: ip("10.0.0.1"),
+        interface: "eth0".into(),
+    };
     assert_eq!(resolver.next_hops(), BTreeMap::from([(server, Ok(next_hop))]));
 }
 
@@ -241,6 +266,36 @@ fn lost_notifications_have_everything_read_again() {
     kernel.answer(&mut resolver);
     assert_eq!(kernel.asked(), [Output::ReadLinks, Output::ReadRoute(ip("10.0.0.9")), Output::ReadNeighbour(key("10.0.0.9"))]);
     assert_eq!(resolver.next_hops()[&ip("10.0.0.9")].as_ref().unwrap().target_mac, SERVER_MAC);
+}
+
+#[test]
+fn a_server_behind_a_vlan_is_sent_to_by_the_interface_below_with_a_tag() {
+    let expected = NextHop {
+        ifindex: ETH,
+        vlan: Some(5),
+        source_mac: [2, 0, 0, 0, 0, 5],
+        target_mac: SERVER_MAC,
+        mtu: 1500,
+        source: ip("10.0.0.1"),
+        interface: "eth0.5".into(),
+    };
+    assert_eq!(over_vlan(&[eth(), vlan()]), Ok(expected.clone()));
+    assert_eq!(over_vlan(&[eth(), Link { mtu: 1400, ..vlan() }]), Ok(NextHop { mtu: 1400, ..expected.clone() }));
+    assert_eq!(over_vlan(&[Link { mtu: 1300, ..eth() }, vlan()]), Ok(NextHop { mtu: 1300, ..expected }));
+}
+
+#[test]
+fn a_vlan_whose_frames_cannot_be_made_is_refused_with_the_reason() {
+    let provider = Some(Vlan { id: 5, tag: VlanTag::Provider });
+    let inner = Some(Vlan { id: 6, tag: VlanTag::Customer });
+    let stacked = Unresolved::StackedVlan { interface: "eth0.5".into() };
+    assert_eq!(over_vlan(&[eth(), Link { vlan: provider, ..vlan() }]), Err(stacked.clone()));
+    assert_eq!(over_vlan(&[Link { vlan: inner, ..eth() }, vlan()]), Err(stacked));
+    let elsewhere = Unresolved::VlanParentElsewhere { interface: "eth0.5".into() };
+    assert_eq!(over_vlan(&[vlan()]), Err(elsewhere.clone()));
+    assert_eq!(over_vlan(&[eth(), Link { lower_is_elsewhere: true, ..vlan() }]), Err(elsewhere));
+    let parent_down = Unresolved::LinkDown { interface: "eth0".into() };
+    assert_eq!(over_vlan(&[Link { has_carrier: false, ..eth() }, vlan()]), Err(parent_down));
 }
 
 #[test]

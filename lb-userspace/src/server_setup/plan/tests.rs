@@ -14,6 +14,7 @@ fn link(name: &str, ifindex: u32) -> Link {
         has_carrier: true,
         is_loopback,
         kind: None,
+        vlan: None,
         master: None,
         lower: None,
         lower_is_elsewhere: false,

@@ -81,7 +81,7 @@ pub(super) fn config(listeners: &[Listener], pools: &[Pool]) -> Config {
 }
 
 pub(super) fn next_hop(last_byte: u8) -> NextHop {
-    NextHop { ifindex: 1, source_mac: [2; 6], target_mac: [last_byte; 6], mtu: 1500, source: ip("10.0.0.250") }
+    NextHop { ifindex: 1, vlan: None, source_mac: [2; 6], target_mac: [last_byte; 6], mtu: 1500, source: ip("10.0.0.250") }
 }
 
 /// Servers 10.0.0.1 to 10.0.0.9 are reached.
