@@ -11,7 +11,7 @@ use super::{
     clock_io::load_smallest,
     load::{LoadError, causes, load_program},
     mapped::{Access, Mapped},
-    naming,
+    naming, refusal,
 };
 use crate::netlink::driver_name_io::driver_name;
 
@@ -148,7 +148,9 @@ fn verifier(object: &mut Ebpf) -> Finding {
     let hint = "please report this, with the kernel's version";
     match load_program(object, naming::PACKET_PROGRAM) {
         Ok(_) => Finding::new(what, true, "accepted by the verifier", hint),
-        Err(LoadError::Verifier { log, .. }) => Finding::new(what, false, log, hint),
+        Err(LoadError::Verifier { refusal, log, .. }) => {
+            Finding::new(what, false, refusal::in_words(&refusal, &log), refusal::hint(&refusal))
+        }
         Err(error) => Finding::new(what, false, reason(&error), hint),
     }
 }

@@ -31,6 +31,7 @@ use super::{
     naming,
     object::object,
     pins_io::{PinDir, PinDirError, PinLock},
+    refusal,
     slots::SlotRules,
     stop,
     syscall::open_pin,
@@ -67,12 +68,14 @@ pub enum LoadError {
         /// The refusal.
         source: Box<EbpfError>,
     },
-    /// The kernel's verifier refuses a program.
-    #[error("the kernel refused the program {program}; the verifier's last words:\n{log}")]
+    /// The kernel refuses a program: most often its verifier does.
+    #[error("the kernel refused the program {program}: {}\nhint: {}", refusal::in_words(.refusal, .log), refusal::hint(.refusal))]
     Verifier {
         /// The program.
         program: &'static str,
-        /// The last lines of its log.
+        /// The kernel's error.
+        refusal: io::Error,
+        /// The last lines of the verifier's log; empty if there is none.
         log: String,
     },
     /// The object cannot be loaded.
@@ -407,19 +410,19 @@ fn is_interrupted(error: &ProgramError) -> bool {
     matches!(error, ProgramError::LoadError { io_error, .. } if io_error.kind() == io::ErrorKind::WouldBlock)
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "aya's errors are open-ended")]
 fn refusal_of_program(program: &'static str, error: ProgramError) -> LoadError {
-    const LAST_LINES: usize = 12;
-    if is_denied(&error) {
-        return LoadError::Permission { source: Box::new(error.into()) };
+    let (io_error, verifier_log) = match error {
+        ProgramError::LoadError { io_error, verifier_log } => (io_error, verifier_log),
+        error if is_denied(&error) => return LoadError::Permission { source: Box::new(error.into()) },
+        error => return LoadError::Program { program, source: Box::new(error) },
+    };
+    let log = refusal::last_words(&verifier_log.to_string());
+    if log.is_empty() && io_error.raw_os_error() == Some(libc::EPERM) {
+        // Without a word of the verifier it is the privilege to load that is missing.
+        return LoadError::Permission { source: Box::new(ProgramError::LoadError { io_error, verifier_log }.into()) };
     }
-    if let ProgramError::LoadError { verifier_log, .. } = &error {
-        let log = verifier_log.to_string();
-        let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-        if !lines.is_empty() {
-            return LoadError::Verifier { program, log: lines[lines.len().saturating_sub(LAST_LINES)..].join("\n") };
-        }
-    }
-    LoadError::Program { program, source: Box::new(error) }
+    LoadError::Verifier { program, refusal: io_error, log }
 }
 
 /// Runs a frame of no known protocol through the program, which must pass it untouched.
@@ -463,4 +466,36 @@ fn random_key() -> Result<u64, LoadError> {
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
     filled.map_err(|errno| LoadError::Random(errno.into()))?;
     Ok(u64::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use aya_obj::VerifierLog;
+
+    use super::*;
+
+    fn refused(errno: i32, log: &str) -> LoadError {
+        let verifier_log = VerifierLog::new(log.to_owned());
+        refusal_of_program("weir", ProgramError::LoadError { io_error: io::Error::from_raw_os_error(errno), verifier_log })
+    }
+
+    #[test]
+    fn a_refused_program_is_told_with_the_kernels_error_the_verifiers_words_and_a_hint() {
+        let error = refused(libc::E2BIG, "0: (b7) r0 = 0\n\nBPF program is too large. Processed 1000001 insn\n").to_string();
+        let (words, hint) = error.split_once("\nhint: ").unwrap();
+        assert_eq!(
+            words,
+            "the kernel refused the program weir: Argument list too long (os error 7); the verifier's last words:\n0: (b7) r0 = 0\nBPF program \
+             is too large. Processed 1000001 insn"
+        );
+        assert!(hint.contains("newer kernel"), "{hint}");
+        let error = refused(libc::ENOMEM, "").to_string();
+        assert!(error.starts_with("the kernel refused the program weir: Cannot allocate memory (os error 12)\nhint: "), "{error}");
+    }
+
+    #[test]
+    fn a_missing_privilege_is_told_apart_from_what_the_verifier_forbids() {
+        assert!(matches!(refused(libc::EPERM, "\n"), LoadError::Permission { .. }));
+        assert!(matches!(refused(libc::EPERM, "R1 leaks addr"), LoadError::Verifier { .. }));
+    }
 }

@@ -30,6 +30,7 @@ mod observe;
 mod pins_io;
 mod planes;
 mod read;
+mod refusal;
 mod samples;
 mod slots;
 mod stop;
