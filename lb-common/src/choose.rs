@@ -155,18 +155,21 @@ pub fn remembered<T: Tables>(tables: &T, service: &Service, slot: SlotWord, hash
     let now = tables.tick();
     let found = flows::find(tables, hash);
     tables.trace(Step::Cache(found.word));
+    let mut moves = false;
     if found.is_hit()
-        && is_honoured(tables, service, manner, found.word, now)
         && let Some(id) = found.word.member()
     {
-        if manner.writes() {
-            found.refresh(id, manner.tcp_flags(), now);
+        moves = service.protocol == crate::packet::protocol::UDP && has_state(tables, id, MemberWord::CLOSING);
+        if !moves && is_honoured(tables, service, manner, found.word, now) {
+            if manner.writes() {
+                found.refresh(id, manner.tcp_flags(), now);
+            }
+            return Remembered::go_to(id);
         }
-        return Remembered::go_to(id);
     }
     match slot.state() {
-        SlotState::Clean | SlotState::Settled => pass_over(slot, manner, &found, now),
-        SlotState::Learning { default } => learn(tables, service, manner, Missed { slot, default, hash, stale: found, now }),
+        SlotState::Clean | SlotState::Settled => pass_over(slot, manner, moves, &found, now),
+        SlotState::Learning { default } => learn(tables, service, manner, Missed { slot, default, hash, stale: found, moves, now }),
     }
 }
 
@@ -183,14 +186,15 @@ fn is_honoured<T: Tables>(tables: &T, service: &Service, manner: Manner, entry: 
 }
 
 /// A flow that need not be remembered goes to the current member. But an entry that its SYN has passed over, of an ended connection of the same
-/// addresses and ports, would take the packets after the SYN: the new connection gets it.
+/// addresses and ports, would take the packets after the SYN: the new connection gets it. So does a UDP flow that leaves its member, which would
+/// go back with its next packet if that came up meanwhile.
 #[inline(always)]
-fn pass_over<C: Cell>(slot: SlotWord, manner: Manner, stale: &LookUp<'_, C>, now: Tick) -> Remembered {
+fn pass_over<C: Cell>(slot: SlotWord, manner: Manner, moves: bool, stale: &LookUp<'_, C>, now: Tick) -> Remembered {
     if let Some(current) = slot.current()
-        && manner.is_syn()
+        && (moves || manner.is_syn())
         && manner.writes()
     {
-        stale.restart(current, FlowState::Syn, now);
+        stale.restart(current, if moves { FlowState::Acknowledged } else { FlowState::Syn }, now);
     }
     Remembered::to_current(slot)
 }
@@ -202,17 +206,20 @@ struct Missed<'t, C> {
     hash: Hash,
     /// An entry of the same flow that does not hold, or none.
     stale: LookUp<'t, C>,
+    /// That entry's member closes its sessions, which UDP cannot be told of: the flow leaves it, as a new one.
+    moves: bool,
     now: Tick,
 }
 
 #[inline(always)]
 fn learn<T: Tables>(tables: &T, service: &Service, manner: Manner, missed: Missed<'_, T::Cell>) -> Remembered {
-    let Missed { slot, default, hash, stale, now } = missed;
+    let Missed { slot, default, hash, stale, moves, now } = missed;
     let (target, state) = if manner.is_syn() {
         let Some(current) = slot.current() else { return Remembered::refuse(Drop::NoServer) };
         (current, FlowState::Syn)
     } else {
-        (older_flow_target(tables, service, slot, default), FlowState::Acknowledged)
+        let current = slot.current().filter(|_| moves);
+        (current.unwrap_or_else(|| older_flow_target(tables, service, slot, default)), FlowState::Acknowledged)
     };
     if !manner.writes() || manner.tcp_flags() & tcp::RST != 0 || has_state(tables, target, MemberWord::CLOSING) {
         return Remembered::go_to(target);

@@ -416,13 +416,15 @@ pub fn request<T: Tables>(tables: &T, id: ServiceId, parsed: &Parsed) -> Option<
         && !reopens(tables, service, transport, found, &flow)
     {
         nat::refresh(tables, found, Side::Client, transport.protocol == protocol::TCP, transport.tcp_flags);
-        return Some(match flow_delivery(tables, &flow) {
+        return match flow_delivery(tables, &flow) {
             Ok(delivery) => {
                 remember_first(tables, parsed, Trail::NatRequest(found.index));
-                Decision::NatRequest(delivery, found.index)
+                Some(Decision::NatRequest(delivery, found.index))
             }
-            Err(reason) => refuse(id, reason),
-        });
+            // UDP has no reset: its flow leaves a server that closes its sessions.
+            Err(Drop::ServerDown) if transport.protocol == protocol::UDP => None,
+            Err(reason) => Some(refuse(id, reason)),
+        };
     }
     if transport.protocol == protocol::TCP && !transport.is_syn() {
         let is_reset = transport.tcp_flags & tcp::RST != 0;

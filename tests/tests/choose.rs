@@ -228,6 +228,35 @@ fn connections_of_a_server_down_go_on_unless_it_closes_sessions() {
 }
 
 #[test]
+fn datagrams_leave_a_server_that_closes_its_sessions_and_do_not_return() {
+    for (current, default) in [(B, A), (B, B), (B, C)] {
+        let world = World::udp();
+        world.slots(Some(B), Some(A));
+        assert_eq!((world.send(0), world.entry()), (Ok(A), Some((A, FlowState::Acknowledged))));
+        world.slots(Some(current), Some(default));
+        world.state(A, CLOSING);
+        assert_eq!(world.ask(&client(), 0, false), Ok(B), "an error follows");
+        assert_eq!(world.entry(), Some((A, FlowState::Acknowledged)), "and writes nothing");
+        assert_eq!((world.send(0), world.entry()), (Ok(B), Some((B, FlowState::Acknowledged))));
+        world.state(A, 0);
+        assert_eq!(world.send(0), Ok(B));
+        assert_eq!(world.noted(Note::FlowInserted), 1);
+    }
+}
+
+#[test]
+fn datagrams_of_a_server_that_closes_its_sessions_are_refused_where_no_other_takes_them() {
+    let world = World::udp();
+    world.slots(Some(B), Some(A));
+    assert_eq!(world.send(0), Ok(A));
+    world.state(A, CLOSING);
+    world.slots(None, Some(A));
+    assert_eq!(world.send(0), Err(Drop::ServerDown));
+    world.slots(Some(A), Some(A));
+    assert_eq!(world.send(0), Err(Drop::ServerDown));
+}
+
+#[test]
 fn nothing_is_written_for_sessions_that_are_closed() {
     let world = World::tcp();
     world.slots(Some(B), Some(A));

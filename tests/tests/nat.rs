@@ -147,6 +147,20 @@ fn a_syn_toward_a_server_that_takes_none_opens_another_flow() {
 }
 
 #[test]
+fn datagrams_leave_a_server_that_closes_its_sessions() {
+    let world = World::new(protocol::UDP, 4, 256);
+    let index = world.request(client(0), 0).unwrap();
+    world.tables.set_member_state(world.members[0], MemberWord::NO_NEW | MemberWord::DOWN | MemberWord::CLOSING);
+    assert_eq!(world.request(client(0), 0), Err(Drop::ServerDown), "no other takes them");
+    world.tables.fill_slots(world.service, SlotWord::new(Some(world.members[1]), Some(world.members[0]), NOW));
+    let moved = world.request(client(0), 0).unwrap();
+    assert_eq!(world.tables.nat_record(moved).server.ip(), SPARE);
+    assert_eq!((world.request(client(0), 0), world.answer(index, 0)), (Ok(moved), Some(index)));
+    world.tables.set_member_state(world.members[0], 0);
+    assert_eq!((world.request(client(0), 0), world.tables.noted(world.service, Note::NatOpened)), (Ok(moved), 2));
+}
+
+#[test]
 fn an_ended_connection_is_reopened_on_another_port() {
     type Ending = fn(&World, u32);
     let endings: [(&str, Ending); 3] = [
