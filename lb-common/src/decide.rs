@@ -3,7 +3,6 @@
 use crate::{
     address::Address,
     choose::{self, Asking},
-    fragments::{self, Datagram, Trail},
     maps::{ForwardKind, NatFlow, SOURCE_ALLOW, SOURCE_DENY, Service, Settings},
     nat::{self, ClientKey, ServerKey, Side, open::Opening},
     packet::{self, Fragment, Network, Packet, Transport, protocol, tcp},
@@ -14,6 +13,7 @@ use crate::{
     words::{MemberId, MemberWord, PortWord, ServiceId, VipWord},
 };
 
+pub mod fragment;
 pub mod plain;
 
 /// What becomes of a frame.
@@ -120,11 +120,15 @@ pub fn decide<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, ingress: &In
         Concern::None => (Decision::Pass, None),
         Concern::Malformed => (MALFORMED, None),
         Concern::Ours(parsed) => {
+            if let Fragment::Later { identification } = parsed.transport.fragment {
+                return (fragment::follow(tables, &parsed, identification), Some(parsed));
+            }
             let decision = match route(tables, &parsed) {
                 Routed::Decided(decision) => decision,
                 Routed::Icmp => icmp(tables, frame, &parsed),
                 Routed::Request(service) => request(tables, service, &parsed).unwrap_or_else(|| open(tables, ingress, service, &parsed)),
             };
+            fragment::remember_decision(tables, &parsed, &decision);
             (decision, Some(parsed))
         }
     }
@@ -156,7 +160,7 @@ pub enum Routed {
     Request(ServiceId),
 }
 
-/// The second part of the decision: what becomes of a frame that is for us.
+/// The second part of the decision: what becomes of a frame that is for us. Not of a later fragment: see [`fragment::follow`].
 #[inline(always)]
 pub fn route<T: Tables>(tables: &T, parsed: &Parsed) -> Routed {
     match parsed.transport.protocol {
@@ -193,9 +197,6 @@ fn find_vip<T: Tables>(tables: &T, address: &Address) -> Option<VipWord> {
 #[inline(always)]
 fn for_port<T: Tables>(tables: &T, parsed: &Parsed) -> Routed {
     let (transport, vip) = (&parsed.transport, parsed.vip);
-    if let Fragment::Later { identification } = transport.fragment {
-        return Routed::Decided(follow(tables, vip, &datagram(parsed, identification)));
-    }
     let nat = has(tables, Settings::NAT);
     if nat
         && vip.flags() & VipWord::SNAT != 0
@@ -219,10 +220,7 @@ fn for_port<T: Tables>(tables: &T, parsed: &Parsed) -> Routed {
     }
     let asking = Asking { source: &parsed.network.source, ports: transport.ports(), tcp_flags: transport.tcp_flags, writes: true };
     Routed::Decided(match deliver(tables, &service, &asking) {
-        Ok(delivery) => {
-            remember_first(tables, parsed, Trail::Member(delivery.member.number()));
-            Decision::Send(delivery)
-        }
+        Ok(delivery) => Decision::Send(delivery),
         Err(reason) => refuse(id, reason),
     })
 }
@@ -321,56 +319,6 @@ const fn delivery(service: u16, member: MemberId, word: MemberWord) -> Result<De
     Ok(Delivery { service: ServiceId(service), member, header: word.header() })
 }
 
-#[inline(always)]
-const fn datagram(parsed: &Parsed, identification: u32) -> Datagram {
-    Datagram { source: parsed.network.source, destination: parsed.network.destination, identification, protocol: parsed.transport.protocol }
-}
-
-#[inline(always)]
-fn remember_first<T: Tables>(tables: &T, parsed: &Parsed, trail: Trail) {
-    if let Fragment::First { identification } = parsed.transport.fragment {
-        fragments::remember(tables, &datagram(parsed, identification), trail, tables.tick());
-    }
-}
-
-/// A later fragment goes after its first. Those of a SNAT address may be the host's own, whose first was passed.
-#[inline(always)]
-fn follow<T: Tables>(tables: &T, vip: VipWord, datagram: &Datagram) -> Decision {
-    let is_hosts = vip.flags() & VipWord::SNAT != 0;
-    let unknown = if is_hosts { Decision::Pass } else { Refusal::silent(ServiceId::NONE, Drop::FragmentUnknown) };
-    match fragments::trail(tables, datagram) {
-        None => unknown,
-        Some(Trail::Member(number)) => {
-            let Some(id) = MemberId::new(number) else { return unknown };
-            let Some(cell) = tables.member(id) else { return unknown };
-            let word = MemberWord(cell.load());
-            tables.trace(Step::Member(id, word));
-            match delivery(word.service().0, id, word) {
-                Ok(delivery) => {
-                    tables.note(delivery.service, Note::FragmentForwarded);
-                    Decision::Send(delivery)
-                }
-                Err(reason) => Refusal::silent(word.service(), reason),
-            }
-        }
-        Some(Trail::NatRequest(index)) => {
-            let Some(flow) = tables.nat_flow(index) else { return unknown };
-            match flow_delivery(tables, &flow) {
-                Ok(delivery) => {
-                    tables.note(delivery.service, Note::FragmentForwarded);
-                    Decision::NatRequestFragment(delivery, index)
-                }
-                Err(reason) => Refusal::silent(nat::service_of(&flow), reason),
-            }
-        }
-        Some(Trail::NatReply(index)) => {
-            let Some(flow) = tables.nat_flow(index) else { return unknown };
-            tables.note(nat::service_of(&flow), Note::FragmentForwarded);
-            Decision::NatReplyFragment(index)
-        }
-    }
-}
-
 /// The way to the server of a NAT flow.
 #[inline(always)]
 fn flow_delivery<T: Tables>(tables: &T, flow: &NatFlow) -> Result<Delivery, Drop> {
@@ -400,7 +348,6 @@ fn reply<T: Tables>(tables: &T, parsed: &Parsed) -> Option<Decision> {
     let (found, flow) = nat::find_server(tables, &key)?;
     tables.trace(Step::Service(nat::service_of(&flow)));
     nat::refresh(tables, found, Side::Server, transport.protocol == protocol::TCP, transport.tcp_flags);
-    remember_first(tables, parsed, Trail::NatReply(found.index));
     Some(Decision::NatReply(found.index))
 }
 
@@ -417,10 +364,7 @@ pub fn request<T: Tables>(tables: &T, id: ServiceId, parsed: &Parsed) -> Option<
     {
         nat::refresh(tables, found, Side::Client, transport.protocol == protocol::TCP, transport.tcp_flags);
         return match flow_delivery(tables, &flow) {
-            Ok(delivery) => {
-                remember_first(tables, parsed, Trail::NatRequest(found.index));
-                Some(Decision::NatRequest(delivery, found.index))
-            }
+            Ok(delivery) => Some(Decision::NatRequest(delivery, found.index)),
             // UDP has no reset: its flow leaves a server that closes its sessions.
             Err(Drop::ServerDown) if transport.protocol == protocol::UDP => None,
             Err(reason) => Some(refuse(id, reason)),
@@ -444,10 +388,7 @@ pub fn open<T: Tables>(tables: &T, ingress: &Ingress, id: ServiceId, parsed: &Pa
         return Refusal::silent(id, Drop::ConnRate);
     }
     match open_flow(tables, ingress, &service, parsed) {
-        Ok((index, delivery)) => {
-            remember_first(tables, parsed, Trail::NatRequest(index));
-            Decision::NatRequest(delivery, index)
-        }
+        Ok((index, delivery)) => Decision::NatRequest(delivery, index),
         Err(reason) => refuse(id, reason),
     }
 }

@@ -1,59 +1,97 @@
 //! Where the later fragments of a datagram go: after its first, which alone carries the ports.
 //!
-//! | bits 63..36 | 35..34 | 33..10 | 9..0 |
-//! |---|---|---|---|
-//! | tag 28 | [`Trail`] kind | member or NAT flow | time, s, modulo 1 024 |
+//! | bits 63..40 | 39..32 | 31..30 | 29..10 | 9..0 |
+//! |---|---|---|---|---|
+//! | tag 24 | generation of the NAT flow | [`Trail`] kind | member or NAT flow | time, s, modulo 1 024 |
+//!
+//! Two candidate lines a datagram; an entry is replaced only when its lifetime is over.
 
 use crate::{
     address::Address,
     hash::{self, Hash},
     place,
-    tables::{Cell, CellLine, Tables},
+    tables::{Cell, CellLine, Tables, take_empty},
     words::Tick,
 };
 
 /// Seconds for which the fragments of a datagram may trickle in (RFC 8200 s4.5 allows a receiver 60).
 pub const LIFETIME_S: u32 = 30;
 
+/// Most records of `NAT_FLOWS` that a trail can name.
+pub const MAX_NAT_FLOWS: u32 = 1 << 20;
+
 const TIME_MASK: u32 = 0x3ff;
+const TAG_AT: u32 = 40;
+const INDEX_MASK: u32 = MAX_NAT_FLOWS - 1;
+/// The index of [`Trail::Pass`], so that no word of one is empty.
+const PASS_INDEX: u64 = 1;
 
 /// Where a datagram's first fragment went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trail {
+    /// To the host.
+    Pass,
     /// To this member, without translation.
     Member(u16),
     /// To the server of this NAT flow.
-    NatRequest(u32),
+    NatRequest(NatUse),
     /// To the client of this NAT flow.
-    NatReply(u32),
+    NatReply(NatUse),
 }
 
+/// One use of a record of `NAT_FLOWS`: the next flow that is given its port has another generation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NatUse {
+    /// The record, below [`MAX_NAT_FLOWS`].
+    pub index: u32,
+    /// The low bits of its generation: one comes again after 256 uses of the port, of which 30 seconds do not see so many.
+    pub generation: u8,
+}
+
+impl NatUse {
+    /// The use of a record by the flow of this generation.
+    #[inline(always)]
+    pub const fn new(index: u32, generation: u32) -> Self {
+        Self { index: index & INDEX_MASK, generation: generation as u8 }
+    }
+
+    /// Whether it is the use by the flow of this generation.
+    #[inline(always)]
+    pub const fn is_of(self, generation: u32) -> bool {
+        self.generation == generation as u8
+    }
+}
+
+/// A trail as a number: of the enum, half would be undefined for most variants, which the kernel's verifier refuses to see moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TrailBits(u64);
+
 impl Trail {
+    /// The trail as a number.
     #[inline(always)]
-    const fn kind(self) -> u64 {
-        match self {
-            Self::Member(_) => 1,
-            Self::NatRequest(_) => 2,
-            Self::NatReply(_) => 3,
-        }
+    pub const fn bits(self) -> TrailBits {
+        TrailBits(match self {
+            Self::Pass => Self::packed(0, PASS_INDEX, 0),
+            Self::Member(number) => Self::packed(1, number as u64, 0),
+            Self::NatRequest(flow) => Self::packed(2, flow.index as u64, flow.generation),
+            Self::NatReply(flow) => Self::packed(3, flow.index as u64, flow.generation),
+        })
     }
 
     #[inline(always)]
-    const fn index(self) -> u64 {
-        match self {
-            Self::Member(index) => index as u64,
-            Self::NatRequest(index) | Self::NatReply(index) => (index & 0xff_ffff) as u64,
-        }
+    const fn packed(kind: u64, index: u64, generation: u8) -> u64 {
+        (generation as u64) << 32 | kind << 30 | index << 10
     }
 
     #[inline(always)]
-    const fn from_word(word: u64) -> Option<Self> {
-        let index = (word >> 10) as u32 & 0xff_ffff;
-        match (word >> 34) & 3 {
-            1 => Some(Self::Member(index as u16)),
-            2 => Some(Self::NatRequest(index)),
-            3 => Some(Self::NatReply(index)),
-            _ => None,
+    const fn from_word(word: u64) -> Self {
+        let index = (word >> 10) as u32 & INDEX_MASK;
+        let flow = NatUse { index, generation: (word >> 32) as u8 };
+        match (word >> 30) & 3 {
+            0 => Self::Pass,
+            1 => Self::Member(index as u16),
+            2 => Self::NatRequest(flow),
+            _ => Self::NatReply(flow),
         }
     }
 }
@@ -77,25 +115,48 @@ fn hash_of<T: Tables>(tables: &T, datagram: &Datagram) -> Hash {
     hash::pair(&datagram.source, &datagram.destination, datagram.identification, tables.table_key() ^ protocol << 32)
 }
 
-/// Remembers where the first fragment of a datagram went. Without room the later ones are dropped.
+/// The bits that tell datagrams apart within their lines.
 #[inline(always)]
-pub fn remember<T: Tables>(tables: &T, datagram: &Datagram, trail: Trail, now: Tick) {
+const fn tag_of(hash: Hash) -> u64 {
+    (hash.tag >> 8) as u64
+}
+
+/// Remembers where the first fragment of a datagram went. Without room in either of its lines the later ones are dropped.
+#[inline(always)]
+pub fn remember<T: Tables>(tables: &T, datagram: &Datagram, trail: TrailBits, now: Tick) {
     let hash = hash_of(tables, datagram);
     let mask = tables.setting(|s| &s.fragment_mask);
-    let word = ((hash.tag >> 4) as u64) << 36 | trail.kind() << 34 | trail.index() << 10 | (now & TIME_MASK) as u64;
-    let Some(line) = tables.fragment_line(place::first_line(hash, mask)) else { return };
-    take(line, word, now);
+    let word = (tag_of(hash) << TAG_AT) | trail.0 | (now & TIME_MASK) as u64;
+    let Some(first) = tables.fragment_line(place::first_line(hash, mask)) else { return };
+    let Some(second) = tables.fragment_line(place::second_line(hash, mask)) else { return };
+    let _is_remembered = take_same(first, word)
+        || take_same(second, word)
+        || take_empty(first, second, word)
+        || take_old(first, word, now)
+        || take_old(second, word, now);
+}
+
+/// In place of what an earlier first fragment of the same key left.
+#[inline(always)]
+fn take_same<C: Cell>(line: &CellLine<C>, word: u64) -> bool {
+    for cell in line {
+        let old = cell.load();
+        if old != 0 && old >> TAG_AT == word >> TAG_AT {
+            return cell.replace(old, word);
+        }
+    }
+    false
 }
 
 #[inline(always)]
-fn take<C: Cell>(line: &CellLine<C>, word: u64, now: Tick) {
+fn take_old<C: Cell>(line: &CellLine<C>, word: u64, now: Tick) -> bool {
     for cell in line {
         let old = cell.load();
-        let is_free = old == 0 || old >> 36 == word >> 36 || age(old, now) > LIFETIME_S;
-        if is_free && cell.replace(old, word) {
-            return;
+        if age(old, now) > LIFETIME_S && cell.replace(old, word) {
+            return true;
         }
     }
+    false
 }
 
 #[inline(always)]
@@ -108,12 +169,13 @@ const fn age(word: u64, now: Tick) -> u32 {
 pub fn trail<T: Tables>(tables: &T, datagram: &Datagram) -> Option<Trail> {
     let hash = hash_of(tables, datagram);
     let mask = tables.setting(|s| &s.fragment_mask);
-    let line = tables.fragment_line(place::first_line(hash, mask))?;
     let now = tables.tick();
-    for cell in line {
-        let word = cell.load();
-        if word != 0 && word >> 36 == (hash.tag >> 4) as u64 && age(word, now) <= LIFETIME_S {
-            return Trail::from_word(word);
+    for line in [place::first_line(hash, mask), place::second_line(hash, mask)] {
+        for cell in tables.fragment_line(line)? {
+            let word = cell.load();
+            if word != 0 && word >> TAG_AT == tag_of(hash) && age(word, now) <= LIFETIME_S {
+                return Some(Trail::from_word(word));
+            }
         }
     }
     None

@@ -378,7 +378,7 @@ fn internet6<P: Packet + ?Sized>(packet: &P, l3: usize, whole: bool) -> Result<T
 
 /// Whether the next header is an extension header that is skipped (RFC 8200 s4.1, RFC 4302 for 51).
 #[inline(always)]
-const fn is_extension(next_header: u8) -> bool {
+pub const fn is_extension(next_header: u8) -> bool {
     matches!(next_header, 0 | 43 | 44 | 51 | 60 | 135)
 }
 

@@ -27,7 +27,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     maps::Settings,
-    packet::{ETH_IPV4, ETH_IPV6, EthernetHeader, Packet as _},
+    packet::{ETH_IPV4, ETH_IPV6, EthernetHeader, Fragment, Packet as _},
     reason::Drop,
     tables::Tables as _,
     words::ServiceId,
@@ -76,6 +76,10 @@ pub(crate) fn weir(ctx: XdpContext) -> u32 {
         stage::MALFORMED => return stage::weir_drop(ctx.ctx, ServiceId::NONE.0 as u32, Drop::Malformed.index()),
         _ => return xdp_action::XDP_PASS,
     }
+    if let Fragment::Later { identification } = scratch.parsed().transport.fragment {
+        let wanted = stage::weir_follow(scratch, outcome, identification);
+        return perform(ctx.ctx, wanted, scratch, outcome);
+    }
     let mut wanted = stage::weir_route(scratch, outcome);
     if wanted == act::GO_ON_ICMP {
         wanted = stage::weir_icmp(ctx.ctx, scratch, outcome);
@@ -85,6 +89,7 @@ pub(crate) fn weir(ctx: XdpContext) -> u32 {
             wanted = stage::weir_open(ctx.ctx, scratch, outcome);
         }
     }
+    let wanted = stage::weir_trail(scratch, outcome, wanted);
     perform(ctx.ctx, wanted, scratch, outcome)
 }
 

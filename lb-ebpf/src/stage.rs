@@ -5,7 +5,12 @@
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use lb_common::{
     choose::{Manner, remembered},
-    decide::{self, Concern, Decision, Delivery, Ingress, Parsed, Routed, parse, route},
+    decide::{
+        self, Concern, Decision, Delivery, Ingress, Parsed, Routed,
+        fragment::{follow, remember_first, use_of},
+        parse, route,
+    },
+    fragments::Trail,
     hash::Hash,
     nat::open::{Span, Terms, claim_in_line, claim_port},
     packet::{EthernetHeader, Fragment, MAX_L4, Packet},
@@ -255,6 +260,34 @@ pub(crate) extern "C" fn weir_route(scratch: *const Scratch, outcome: *mut Outco
             act::GO_ON_NAT
         }
     }
+}
+
+/// [`follow`] of a later fragment, into `outcome`. Returns one of [`act`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_follow(scratch: *const Scratch, outcome: *mut Outcome, identification: u32) -> u32 {
+    let Some((parsed, outcome)) = decision_memory(scratch, outcome) else { return act::PASS };
+    outcome.take(&follow(&Kernel, parsed, identification))
+}
+
+/// Remembers what becomes of a datagram's first fragment: one of [`act`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn weir_trail(scratch: *const Scratch, outcome: *const Outcome, act: u32) -> u32 {
+    if scratch.is_null() || outcome.is_null() {
+        return act;
+    }
+    // SAFETY: as in `decision_memory`.
+    let (parsed, outcome) = unsafe { ((*scratch).parsed(), &*outcome) };
+    let trail = match act {
+        act::PASS => Trail::Pass.bits(),
+        act::SEND => Trail::Member(outcome.member as u16).bits(),
+        act::REQUEST => Trail::NatRequest(use_of(&Kernel, outcome.flow)).bits(),
+        act::REPLY => Trail::NatReply(use_of(&Kernel, outcome.flow)).bits(),
+        _ => return act,
+    };
+    remember_first(&Kernel, parsed, trail);
+    act
 }
 
 /// [`decide::icmp`], into `outcome`. Returns one of [`act`].

@@ -10,6 +10,7 @@ use lb_common::{
     words::{MemberWord, ServiceId, SlotWord, Tick, VipWord},
 };
 use weir_tests::{
+    fixture::wire::{self, number},
     frames::{datagram, segment},
     tables::{Arrays, PlaneSpec, ServiceSpec, Sizes},
 };
@@ -144,6 +145,24 @@ fn a_syn_toward_a_server_that_takes_none_opens_another_flow() {
     let reopened = world.request(client(0), tcp::SYN).unwrap();
     assert_eq!(world.tables.nat_record(reopened).server.ip(), SPARE);
     assert_eq!((world.request(client(0), tcp::ACK), world.answer(index, tcp::ACK)), (Ok(reopened), Some(index)));
+}
+
+#[test]
+fn a_later_fragment_does_not_follow_a_flow_that_has_its_port_from_another() {
+    let world = World::new(protocol::TCP, 1, 256);
+    let ip = wire::ip("10.100.0.0", "192.0.2.1");
+    let syn = wire::tcp(1024, 80, number::SYN).with(&[7; 100]);
+    let (first, later) = ip.fragments(number::TCP, &syn.bytes(&ip), 48);
+    let link = wire::Link { target: [1; 6], source: [2; 6], tags: vec![] };
+    let decide = |packet: &[u8]| decide(&world.tables, &link.frame(packet)[..], &INGRESS).0;
+    let Decision::NatRequest(_, index) = decide(&first) else { panic!("{:?}", decide(&first)) };
+    assert!(matches!(decide(&later), Decision::NatRequestFragment(_, followed) if followed == index));
+    assert_eq!(world.request(client(0), tcp::RST), Ok(index));
+    assert!(matches!(decide(&later), Decision::NatRequestFragment(..)), "the port is still the flow's");
+    let takes_it = |number: &u32| world.request(client(*number), tcp::SYN) == Ok(index);
+    (1..=256).find(takes_it).expect("an ended flow's port is given again");
+    let unknown = Refusal { service: ServiceId::NONE, reason: Drop::FragmentUnknown, answered: false };
+    assert_eq!(decide(&later), Decision::Drop(unknown));
 }
 
 #[test]

@@ -190,6 +190,12 @@ fn body(random: &mut Random, ip: &Ip, source: u16, target: u16) -> Vec<u8> {
     };
     if bytes.len() >= 32 && random.one_in(6) {
         let at = random.of(&[8, 16, 24]).min(bytes.len() / 8 * 8 - 8);
+        // An extension header that is fragmented with what it precedes.
+        let (protocol, bytes) = if ip.source.is_ipv6() && random.one_in(3) {
+            (60, [&[protocol, 0, 1, 4, 0, 0, 0, 0], &bytes[..]].concat())
+        } else {
+            (protocol, bytes)
+        };
         let (first, later) = ip.fragments(protocol, &bytes, at.max(24));
         return if random.one_in(2) { first } else { later };
     }

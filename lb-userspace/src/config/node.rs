@@ -94,7 +94,7 @@ pub(super) fn read_limits(mut table: Table<'_>, report: &mut Report) -> LimitsSe
     let services = limit("services", 1..=4096);
     let members = limit("members", 1..=65_000);
     let flows = limit("flows", 1024..=1 << 22);
-    let nat_flows = limit("nat_flows", 1024..=1 << 20);
+    let nat_flows = limit("nat_flows", 1024..=lb_common::fragments::MAX_NAT_FLOWS);
     let nat_planes = limit("nat_planes", 1..=65_000);
     let rate_sources = limit("rate_sources", 1024..=1 << 20);
     let fragments = limit("fragments", 64..=1 << 16);

@@ -5,7 +5,7 @@ use lb_common::{
     reason::{Drop, Note},
 };
 use weir_tests::fixture::{
-    bench::{Counted, Expect},
+    bench::{Counted, Expect, Verdict},
     state::{HOP, Port, Slots, State, link_of, member, service},
     wire::{Ip, number},
 };
@@ -54,6 +54,52 @@ fn fragments_follow_the_member_of_their_first_when_slots_are_spread() {
         let expect = Expect::back(link_of(HOP).frame(&later)).and(sent).note(1, Note::FragmentForwarded);
         bench.check("later", &link().frame(&later), &expect);
     }
+}
+
+#[test]
+fn the_fragments_of_what_is_for_the_host_pass_after_their_first() {
+    for is_v4 in [true, false] {
+        let mut bench = bench(&[service(vip(is_v4), 17, 53, tunnels(is_v4))]);
+        let ip = from_client(is_v4);
+        let (first, later) = ip.fragments(number::UDP, &ip.datagram(4000, 5353, &[9; 100]), 48);
+        bench.check("later before first", &link().frame(&later), &Expect::drop(0, Drop::FragmentUnknown));
+        bench.check("first", &link().frame(&first), &Expect::pass());
+        bench.check("later", &link().frame(&later), &Expect::pass());
+        let (first, _) = ip.fragments(number::UDP, &ip.datagram(4000, 53, &[9; 100]), 48);
+        let ran = bench.run(Port::In, &link().frame(&first)).unwrap();
+        assert_eq!(ran.verdict, Verdict::SentBack);
+        let ran = bench.run(Port::In, &link().frame(&later)).unwrap();
+        assert_eq!(ran.verdict, Verdict::SentBack, "the identification is a balanced datagram's now");
+        bench.age(31).unwrap();
+        bench.check("too late", &link().frame(&later), &Expect::drop(0, Drop::FragmentUnknown));
+    }
+}
+
+/// Fragments but the first say only that an extension header comes first.
+#[test]
+fn fragments_follow_where_an_extension_header_is_fragmented_too() {
+    let mut bench = bench(&[]);
+    let ip = from_client(false);
+    let with_options = |ip: &Ip, source, target| {
+        let body = [&[number::UDP, 0, 1, 4, 0, 0, 0, 0], &ip.datagram(source, target, &[9; 100])[..]].concat();
+        ip.fragments(60, &body, 48)
+    };
+    let (first, later) = with_options(&ip, 4000, 53);
+    for member in tunnels(false) {
+        bench.install(&State::of(&[service(vip(false), 17, 53, vec![member])])).unwrap();
+        bench.check("later before first", &link().frame(&later), &Expect::pass());
+        expect_delivered(&mut bench, "first", &link().frame(&first), &first, &[]);
+        expect_delivered(&mut bench, "later", &link().frame(&later), &later, &FORWARDED);
+    }
+    bench.install(&State::of(&[nat_service(false, number::UDP, vec![server(false)])])).unwrap();
+    let toward = toward_server(false);
+    let mut port = 0;
+    bench.check_by(Port::In, "first", &link().frame(&first), |ran| {
+        port = u16::from_be_bytes([ran.frame[70], ran.frame[71]]);
+        Expect::back(link_of(HOP).frame(&with_options(&toward, port, 8080).0)).note(1, Note::NatOpened).sent(1, 0)
+    });
+    let out = link_of(HOP).frame(&with_options(&toward, port, 8080).1);
+    bench.check("later", &link().frame(&later), &Expect::back(out).note(1, Note::FragmentForwarded).sent(1, 0));
 }
 
 #[test]
