@@ -114,7 +114,8 @@ impl Applier {
         }
     }
 
-    /// Lets slots learn and settle on as time passes; to be called about once a second. Says how many are not clean.
+    /// Lets slots learn and settle on as time passes; to be called about once a second, with a clock that is read for it: a slot's learning is
+    /// timed from the first call after its change. Says how many are not clean.
     ///
     /// # Errors
     /// [`ApplyError::Slots`] if a table cannot be reached.

@@ -64,11 +64,12 @@ pub enum SetSlotsError {
     Access(#[from] AccessError),
 }
 
-/// The learning timers of every service with a slot that is not clean: when each slot began to learn.
+/// The learning timers of every service with a slot that is not clean: since when each slot learns for certain. None is not known yet: the clock
+/// that came with the change was read before the slot was stored, and counting from it would end the timer early. It counts from the next look.
 #[derive(Debug)]
 pub(crate) struct SlotTimers {
     rules: SlotRules,
-    began: BTreeMap<ServiceId, Vec<Tick>>,
+    began: BTreeMap<ServiceId, Vec<Option<Tick>>>,
 }
 
 impl SlotTimers {
@@ -78,7 +79,7 @@ impl SlotTimers {
         for (id, _) in tables.services()? {
             let table = tables.slot_table(id)?;
             if unripe(&table)? != Unripe::default() {
-                began.insert(id, vec![now; table.slots as usize]);
+                began.insert(id, vec![Some(now); table.slots as usize]);
             }
         }
         Ok(Self { rules, began })
@@ -94,17 +95,17 @@ impl SlotTimers {
             let (old, new) = change(&table, slot as u32, |word| (self.rules.change)(word, member, now))?;
             let began_to_learn = is_learning(new) && !is_learning(old);
             if began_to_learn {
-                self.began.entry(id).or_insert_with(|| vec![now; current.len()])[slot] = now;
+                self.began.entry(id).or_insert_with(|| vec![None; current.len()])[slot] = None;
             }
         }
         Ok(())
     }
 
-    /// Lets every slot that is not clean ripen.
+    /// Lets every slot that is not clean ripen. `now` is read after the last [`Self::set`].
     pub(crate) fn ripen_all(&mut self, tables: &Tables, now: Tick) -> Result<Unripe, SlotsError> {
         let mut all = Unripe::default();
         let mut clean = Vec::new();
-        for (&id, began) in &self.began {
+        for (&id, began) in &mut self.began {
             let unripe = ripen(tables, self.rules, id, began, now)?;
             if unripe == Unripe::default() {
                 clean.push(id);
@@ -123,12 +124,13 @@ impl SlotTimers {
     }
 }
 
-fn ripen(tables: &Tables, rules: SlotRules, id: ServiceId, began: &[Tick], now: Tick) -> Result<Unripe, SlotsError> {
+fn ripen(tables: &Tables, rules: SlotRules, id: ServiceId, began: &mut [Option<Tick>], now: Tick) -> Result<Unripe, SlotsError> {
     let table = tables.slot_table(id)?;
     let no_room_at = tables.touches.word(u32::from(id.0), 0)?;
     let last_no_room = (no_room_at != 0).then_some(no_room_at as Tick);
     let mut unripe = Unripe::default();
-    for (slot, &began) in began.iter().enumerate() {
+    for (slot, began) in began.iter_mut().enumerate() {
+        let began = *began.get_or_insert(now);
         let rule = |word| (rules.ripen)(word, began, last_no_room, table.service.idle_s, now).unwrap_or(word);
         let (_, new) = change(&table, slot as u32, rule)?;
         unripe.count(new);

@@ -190,7 +190,9 @@ impl World {
         }
         self.apply(&set(1))?;
         if slots == Slots::Settled {
-            let later = self.dataplane.tick()?.wrapping_add(IDLE_S + 2);
+            let now = self.dataplane.tick()?;
+            self.dataplane.applier().ripen_all(now)?;
+            let later = now.wrapping_add(IDLE_S + 2);
             let unripe = self.dataplane.applier().ripen_all(later)?;
             anyhow::ensure!(unripe.settled > 0 && unripe.learning == 0, "{unripe:?}");
         }
