@@ -81,12 +81,14 @@ pub enum SetupError {
     Runtime(#[source] io::Error),
 }
 
-/// Sets the host up, or adds VIPs to what it is set up for; whatever of it is missing is made again. Returns what is left to the operator.
+/// Sets the host up, or adds VIPs to what it is set up for; whatever of it is missing is made again. Returns what is left to the operator. Waits
+/// while another command adds or removes.
 /// `outer`: the family of the addresses that tunnels run between; none: IPv4 if the interface has an IPv4 address.
 ///
 /// # Errors
 /// [`SetupError`]; what this call changed is then taken back.
 pub fn add(places: &Places, request: &Request, outer: Option<Outer>) -> Result<Vec<String>, SetupError> {
+    let _lock = record_io::lock(&places.record)?;
     block_on(async {
         let mut netlink = Netlink::open()?;
         let facts = read_facts(&mut netlink, &request.interface).await?;
@@ -116,6 +118,7 @@ pub struct Removed {
 /// # Errors
 /// [`SetupError`]; the record is kept, so that it can be repeated.
 pub fn remove(places: &Places) -> Result<Removed, SetupError> {
+    let _lock = record_io::lock(&places.record)?;
     block_on(async {
         let Some(record) = record_io::read(&places.record)? else {
             stop_decap(&PinDir::at(&places.pins))?;

@@ -1,8 +1,8 @@
 //! The file that keeps the record.
-#![allow(clippy::disallowed_methods, reason = "reads and writes the record's file")]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads and writes the record's file")]
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{self, ErrorKind},
     path::{Path, PathBuf},
 };
@@ -40,6 +40,24 @@ pub enum RecordError {
         /// Its version.
         found: u32,
     },
+}
+
+/// Held by the one command that changes the host and the record. The kernel takes it back when the process ends, however that may be.
+#[derive(Debug)]
+pub(crate) struct RecordLock {
+    _file: File,
+}
+
+/// Waits until no other command changes the host. The file stays, as removing it would let two have locks of the same name.
+pub(crate) fn lock(record: &Path) -> Result<RecordLock, RecordError> {
+    let path = record.with_extension("lock");
+    let refused = |source| RecordError::Io { path: path.clone(), source };
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).map_err(refused)?;
+    }
+    let file = File::options().create(true).append(true).open(&path).map_err(refused)?;
+    file.lock().map_err(refused)?;
+    Ok(RecordLock { _file: file })
 }
 
 /// The record; none if there is none.

@@ -261,3 +261,24 @@ fn tunnels_may_be_left_to_the_kernel() {
     let (exit, _, err) = lab.weir("add --vip 192.0.2.1 --interface eth0 --mode ipip");
     assert!(exit == Exit::Usage && err.contains("hint: weir server-setup remove"), "{err}");
 }
+
+#[test]
+fn commands_at_the_same_time_wait_for_each_other_and_lose_nothing() {
+    let lab = Lab::new();
+    let before = lab.state();
+    // Threads begin in the namespace of the one that starts them.
+    std::thread::scope(|scope| {
+        for last in 1..=8 {
+            let lab = &lab;
+            scope.spawn(move || lab.add(&format!("--vip 192.0.2.{last} --interface eth0 --mode dsr")));
+        }
+    });
+    let (exit, out, _) = lab.weir("status");
+    assert_eq!(exit, Exit::Fine, "{out}");
+    let on_loopback = ip("-4 -o address show dev lo");
+    for last in 1..=8 {
+        assert!(out.contains(&format!("192.0.2.{last}")) && on_loopback.contains(&format!("192.0.2.{last}/32")), "{last}: {out}");
+    }
+    lab.remove();
+    assert_eq!(lab.state(), before);
+}

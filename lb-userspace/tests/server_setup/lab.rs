@@ -182,6 +182,7 @@ impl Drop for Lab {
         let _ = unmount(&self.root, UnmountFlags::DETACH);
         let _ = fs::remove_dir(&self.root);
         let _ = fs::remove_file(self.record());
+        let _ = fs::remove_file(self.record().with_extension("lock"));
         for namespace in [&self.server, &self.far] {
             let _ = Command::new("ip").args(["netns", "del", namespace]).status();
         }
