@@ -21,7 +21,7 @@ use lb_userspace::{
     control::op::{Op, PlaneSpec},
     dataplane::{
         AbiError, Access, AccessError, ApplyError, AttachError, Dataplane, Features, LinkState, LoadError, Origin, PinDir, PinDirError,
-        Request, Samples, SlotRules, Tables, TablesError, Unripe, attached, examine, stop, sweep,
+        Request, Samples, SlotRules, Tables, TablesError, Unripe, attached, attached_elsewhere, examine, stop, sweep,
     },
 };
 use rustix::{
@@ -360,6 +360,27 @@ fn interfaces_come_and_go_while_it_runs() {
     let (dataplane, _) = lab.start(&["in0"]).unwrap();
     assert!(xdp_of("in0").is_some() && xdp_of("in1.5").is_none());
     assert_eq!(dataplane.interfaces().len(), 1);
+}
+
+#[test]
+fn links_are_seen_from_another_network_namespace() {
+    let lab = Lab::new();
+    let (_dataplane, _) = lab.start(&["in0"]).unwrap();
+    let from_elsewhere = || {
+        std::thread::scope(|scope| {
+            let outside = || {
+                // This thread is in the namespace of a lab of its own from here on.
+                let _other = Lab::new();
+                ip(&["link", "del", "in0"]);
+                (attached(&lab.pins()).unwrap(), attached_elsewhere(&lab.pins()).unwrap())
+            };
+            scope.spawn(outside).join().unwrap()
+        })
+    };
+    let in0 = |state| vec![("in0".to_owned(), state)];
+    assert_eq!(from_elsewhere(), (in0(LinkState::Gone), in0(LinkState::Attached)));
+    ip(&["link", "del", "in0"]);
+    assert_eq!(from_elsewhere(), (in0(LinkState::Gone), in0(LinkState::Gone)));
 }
 
 #[test]

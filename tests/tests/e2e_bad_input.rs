@@ -268,3 +268,16 @@ fn vips_come_and_go_with_their_listeners() {
     wait_until("eth1 to be taken", SOON, || attached() == 2).unwrap();
     assert_eq!(fixture.tally().len(), 2);
 }
+
+#[test]
+fn status_from_another_network_namespace_says_so_and_calls_no_interface_gone() {
+    let fixture = Fixture::new();
+    let weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
+    assert_eq!(weir.status().unwrap()["elsewhere"], false);
+    let binary = std::env::var("WEIR_BIN").unwrap();
+    let mut command = std::process::Command::new(binary);
+    let (code, text) = said(&command.args(["status", "--config"]).arg(weir.config()).output().unwrap());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("another network namespace") && text.contains("nsenter --net=/proc/"), "{text}");
+    assert!(!text.contains("gone"), "{text}");
+}

@@ -29,6 +29,8 @@ pub struct Status {
     pub ready: bool,
     /// The daemon.
     pub daemon: Daemon,
+    /// Whether the interfaces are in another network namespace than this command.
+    pub elsewhere: bool,
     /// Interfaces that packets are taken from.
     pub interfaces: Vec<Interface>,
     /// Bytes of kernel memory that the maps take.
@@ -284,7 +286,9 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, now_ms: u64) -> anyho
             notes: tables.notes(id)?.into_iter().map(|(note, count)| (note.word(), count)).collect(),
         });
     }
-    let interfaces: Vec<Interface> = dataplane::attached(pins)?
+    let elsewhere = report_io::is_elsewhere(report);
+    let links = if elsewhere { dataplane::attached_elsewhere(pins)? } else { dataplane::attached(pins)? };
+    let interfaces: Vec<Interface> = links
         .into_iter()
         .map(|(name, state)| Interface {
             mode: report.interfaces.get(&name).cloned().unwrap_or_else(|| "unknown".into()),
@@ -310,7 +314,8 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, now_ms: u64) -> anyho
             })
             .collect(),
     };
-    let problems = problems(report, &interfaces, &services, running);
+    let mut problems = problems(report, &interfaces, &services, running);
+    problems.extend(elsewhere.then(|| in_another_namespace(report, running)));
     let is_there = |name: &ServiceName| {
         services.iter().any(|one| one.vip == name.vip && one.port == name.port && one.protocol == protocol_word(name.protocol))
     };
@@ -328,6 +333,7 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, now_ms: u64) -> anyho
             config_errors: report.config_errors.clone(),
             config_warnings: report.config_warnings.clone(),
         },
+        elsewhere,
         interfaces,
         memory_bytes: tables.memory_bytes()?,
         services,
@@ -360,6 +366,11 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
         }
     }
     problems
+}
+
+fn in_another_namespace(report: &Report, running: bool) -> String {
+    let cure = if running { format!(": nsenter --net=/proc/{}/ns/net weir status tells", report.pid) } else { String::new() };
+    format!("the interfaces are in another network namespace than this command, which does not see whether they have been renamed{cure}")
 }
 
 fn is_of(tables: &Tables, id: ServiceId, name: &ServiceName) -> bool {

@@ -53,6 +53,6 @@ pub use planes::{NatUsage, PlaneUsage};
 pub use read::{MemberRecord, ReadError};
 pub use samples::{DroppedPacket, Samples};
 pub use slots::{SetSlotsError, SlotRules, Unripe};
-pub use stop::{LinkState, Stopped, attached, stop};
+pub use stop::{LinkState, Stopped, attached, attached_elsewhere, stop};
 pub use sweep::{SWEEP_INTERVAL, Swept, sweep};
 pub use tables::{SlotsError, Tables, TablesError};

@@ -47,6 +47,20 @@ pub fn attached(pins: &PinDir) -> Result<Vec<(String, LinkState)>, PinDirError> 
     Ok(pins.linked_interfaces()?.into_iter().map(|name| (name.clone(), state(&name))).collect())
 }
 
+/// The same of interfaces in another network namespace than the caller's, where their names cannot be looked up: one that was renamed counts as
+/// attached.
+///
+/// # Errors
+/// What the file system refuses.
+pub fn attached_elsewhere(pins: &PinDir) -> Result<Vec<(String, LinkState)>, PinDirError> {
+    // The link of a deleted interface has none (linux net/core/dev.c, `bpf_xdp_link_show_fdinfo`).
+    let state = |name: &str| match link_ifindex(&pins.link(name)) {
+        Ok(ifindex) if ifindex != 0 => LinkState::Attached,
+        _ => LinkState::Gone,
+    };
+    Ok(pins.linked_interfaces()?.into_iter().map(|name| (name.clone(), state(&name))).collect())
+}
+
 /// Whether a pinned link does anything.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LinkState {

@@ -100,6 +100,7 @@ impl Daemon {
         let report = Report {
             pid: std::process::id(),
             pid_started_at: report_io::process_started(std::process::id()).unwrap_or_default(),
+            namespace: report_io::network_namespace().unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").into(),
             node: config.node.name.clone(),
             started_at: unix_time().as_secs(),

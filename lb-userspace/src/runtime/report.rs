@@ -20,6 +20,8 @@ pub struct Report {
     pub pid: u32,
     /// When that process started, in the kernel's ticks since boot: another one may get its number.
     pub pid_started_at: u64,
+    /// The inode of its network namespace, in which the interfaces are; 0: not known.
+    pub namespace: u64,
     /// Its version.
     pub version: String,
     /// The node's name.

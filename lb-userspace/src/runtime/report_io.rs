@@ -3,6 +3,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
@@ -86,6 +87,16 @@ pub fn remove(state_dir: &Path) -> Result<(), ReportError> {
 /// Whether the daemon that wrote the record runs.
 pub fn is_running(report: &Report) -> bool {
     report.pid != 0 && process_started(report.pid) == Some(report.pid_started_at)
+}
+
+/// Whether the record's daemon is, or was, in another network namespace than the caller.
+pub fn is_elsewhere(report: &Report) -> bool {
+    report.namespace != 0 && network_namespace().is_some_and(|own| own != report.namespace)
+}
+
+/// The inode of the calling thread's network namespace; none without `/proc`.
+pub fn network_namespace() -> Option<u64> {
+    fs::metadata("/proc/thread-self/ns/net").ok().map(|namespace| namespace.ino())
 }
 
 /// When a process started, in the kernel's ticks since boot; none if there is no such process, or only its remains.
