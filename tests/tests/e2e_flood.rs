@@ -134,7 +134,7 @@ fn learning_slots_outlive(mode: Mode) {
     let remembered = fixture.open(22, CONNECTIONS / 2);
     let before = service(&weir);
     assert_eq!(count(&before["slots"]["learning"]), SLOTS, "{}", before["slots"]);
-    assert!(count(&before["members"][1]["flows"]) >= CONNECTIONS as u64 / 2, "{}", before["members"]);
+    assert!(count(&before["members"][1]["flows"]) >= CONNECTIONS as u64 / 2 * 99 / 100, "{}", before["members"]);
 
     let flood = fixture.flood(mode);
     wait_until("the flood", SOON, || packets(&service(&weir)) > packets(&before) + FLOODED).unwrap();
