@@ -50,6 +50,13 @@ fn said(output: &std::process::Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
 }
 
+/// What the services in force call their servers.
+fn server_names(weir: &Weir<'_>) -> Vec<String> {
+    let status = weir.status().unwrap();
+    let members = status["services"].as_array().unwrap().iter().flat_map(|service| service["members"].as_array().unwrap());
+    members.map(|member| member["server"].as_str().unwrap().to_owned()).collect()
+}
+
 #[test]
 fn a_broken_file_is_refused_at_start_with_every_error_and_its_place() {
     let fixture = Fixture::new();
@@ -74,6 +81,7 @@ fn a_missing_file_is_a_wrong_use() {
     let (code, text) = weir.run_refused().unwrap();
     assert_eq!(code, 2, "{text}");
     assert!(text.contains("weir.toml"), "{text}");
+    fixture.assert_untouched(&weir);
 }
 
 #[test]
@@ -97,6 +105,8 @@ fn a_running_daemon_keeps_its_configuration_while_the_file_is_broken_or_gone() {
     edit(&weir, |text| text.replace("\"eth1\"", "\"eth1\", \"eth7\"").replace("servers.s2", "servers.s3"));
     wait_until("the interface to be missed", SOON, || weir.stderr().contains("eth7 does not exist")).unwrap();
     assert_eq!(weir.status().unwrap()["interfaces"].as_array().unwrap().len(), 2);
+    assert_eq!(server_names(&weir), ["s1", "s2", "s1", "s2"], "nothing of the edit is in force");
+    assert_eq!(weir.operate(&["status"]).unwrap().status.code(), Some(1), "an edit that is refused is told");
     assert_eq!(fixture.tally().keys().collect::<Vec<_>>(), ["s1", "s2"]);
 }
 
@@ -115,6 +125,96 @@ fn an_unknown_interface_and_a_taken_one_are_named_and_nothing_is_loaded() {
     drop(taken);
     wait_until("the other program to go", SOON, || !fixture.lab.node().namespace.ip("-d link show").unwrap().contains("prog/xdp")).unwrap();
     fixture.assert_untouched(&weir);
+}
+
+#[test]
+fn an_edit_that_names_a_taken_interface_leaves_the_running_daemon_as_it_was() {
+    let fixture = Fixture::new();
+    let node = &fixture.lab.node().namespace;
+    node.ip("link add eth2 type veth peer name eth3").unwrap();
+    for end in ["eth2", "eth3"] {
+        node.ip(&format!("link set {end} up")).unwrap();
+    }
+    let taken = XdpVerdict::attach(node, "eth2", Verdict::Pass).unwrap();
+    let weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
+    edit(&weir, |text| text.replace("\"eth1\"", "\"eth1\", \"eth2\"").replace("servers.s2", "servers.s3"));
+    let problems = || weir.status().unwrap()["problems"].to_string();
+    let is_told = || weir.stderr().contains("eth2 has an XDP program of somebody else");
+    let told = wait_until("the taken interface to be told", SOON, is_told);
+    told.unwrap_or_else(|timeout| panic!("{timeout}: {} {}", weir.stderr(), problems()));
+    assert!(weir.stderr().contains("see ip link show eth2"), "{}", weir.stderr());
+    wait_until("status to tell it", SOON, || problems().contains("eth2")).unwrap_or_else(|timeout| panic!("{timeout}: {}", problems()));
+    assert_eq!(weir.operate(&["status"]).unwrap().status.code(), Some(1));
+    assert_eq!(weir.status().unwrap()["interfaces"].as_array().unwrap().len(), 2);
+    assert_eq!(server_names(&weir), ["s1", "s2", "s1", "s2"], "nothing of the edit is in force");
+    assert!(!weir.pin_dir().join("link-eth2").exists(), "a link to the taken interface is left");
+    assert_eq!(fixture.tally().keys().collect::<Vec<_>>(), ["s1", "s2"]);
+    // Once the other program has gone, the next look at the file takes the interface.
+    drop(taken);
+    wait_until("the other program to go", SOON, || !node.ip("-d link show eth2").unwrap().contains("prog/xdp")).unwrap();
+    weir.signal(rustix::process::Signal::HUP).unwrap();
+    let attached = || weir.status().unwrap()["interfaces"].as_array().map_or(0, Vec::len);
+    wait_until("eth2 to be taken", SOON, || attached() == 3)
+        .unwrap_or_else(|timeout| panic!("{timeout}: {} {}", weir.stderr(), problems()));
+    wait_until("nothing to be wrong", SOON, || !problems().contains("eth2")).unwrap();
+}
+
+#[test]
+fn a_pin_directory_that_cannot_hold_pins_is_refused_before_anything_is_loaded() {
+    let fixture = Fixture::new();
+    let weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
+    let own = weir.pin_dir().to_path_buf();
+    for pin_dir in [weir.config().with_file_name("pins"), "/proc/weir-pins".into()] {
+        weir.write_config(&fixture.good()).unwrap();
+        edit(&weir, |text| text.replace(&format!("pin_dir = {own:?}"), &format!("pin_dir = {pin_dir:?}")));
+        let (code, text) = weir.run_refused().unwrap();
+        assert!(code == 1 && text.contains(&pin_dir.display().to_string()) && text.contains("hint:"), "{code} {text}");
+        assert!(!pin_dir.exists(), "{pin_dir:?} is left");
+        fixture.assert_untouched(&weir);
+    }
+}
+
+#[test]
+fn without_a_bpf_file_system_the_cure_is_named() {
+    let fixture = Fixture::new();
+    let weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
+    // In mount namespaces of their own: an ordinary folder that is not empty, which Weir does not mount over, and one that cannot be written.
+    let run_after = |mounting: &str| {
+        let mut command = fixture.lab.node().namespace.command("unshare");
+        command.args(["--mount", "--propagation", "private", "timeout", "20", "sh", "-c", &format!("{mounting} && exec \"$@\""), "sh"]);
+        command.arg(std::env::var_os("WEIR_BIN").unwrap()).arg("run").arg("--config").arg(weir.config());
+        said(&command.output().unwrap())
+    };
+    let (code, text) = run_after("mount -t tmpfs none /sys/fs/bpf && touch /sys/fs/bpf/file");
+    assert!(code == Some(1) && text.contains("is not in a BPF file system") && text.contains("hint: mount one: mount -t bpf"), "{text}");
+    fixture.assert_untouched(&weir);
+    let (code, text) = run_after("mount -t bpf -o ro bpf /sys/fs/bpf");
+    assert!(code == Some(1) && text.contains("failed to use the pin directory") && text.contains("Read-only"), "{code:?} {text}");
+    fixture.assert_untouched(&weir);
+}
+
+#[test]
+fn an_interface_without_native_xdp_is_taken_in_generic_mode_and_status_says_so() {
+    let fixture = Fixture::new();
+    let node = &fixture.lab.node().namespace;
+    // A bridge has no native mode. A veth of any MTU has: its limit is above 65 535 bytes for a program that takes fragments.
+    node.ip("link add eth2 type bridge").unwrap();
+    node.ip("link add eth3 mtu 65535 type veth peer name eth4").unwrap();
+    let mut weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
+    edit(&weir, |text| text.replace("\"eth1\"", "\"eth1\", \"eth2\", \"eth3\"").replace("pin_dir", "xdp = \"native\"\npin_dir"));
+    let (code, text) = weir.run_refused().unwrap();
+    assert!(code == 1 && text.contains("eth2") && text.contains("hint: node.xdp = \"generic\""), "{code} {text}");
+    fixture.assert_untouched(&weir);
+
+    edit(&weir, |text| text.replace("\"native\"", "\"auto\""));
+    weir.run().unwrap();
+    assert!(weir.stderr().contains("generic mode"), "{}", weir.stderr());
+    let status = weir.status().unwrap();
+    let modes = status["interfaces"].as_array().unwrap().iter().map(|one| (one["name"].as_str().unwrap(), one["mode"].as_str().unwrap()));
+    assert_eq!(modes.collect::<Vec<_>>(), [("eth0", "native"), ("eth1", "native"), ("eth2", "generic"), ("eth3", "native")]);
+    let told = said(&weir.operate(&["status"]).unwrap()).1;
+    assert!(told.lines().any(|line| line.contains("eth2") && line.contains("generic")), "{told}");
+    assert_eq!(fixture.tally().len(), 2);
 }
 
 #[test]

@@ -60,6 +60,12 @@ enum Role {
         /// The file whose appearance has all asked once more.
         #[arg(long)]
         until: PathBuf,
+        /// Ask them all the while too.
+        #[arg(long)]
+        keeps_asking: bool,
+        /// How long a connection may take to open or to answer. One whose first SYN is lost opens within the default.
+        #[arg(long, value_parser = humantime::parse_duration, default_value = "2500ms")]
+        patience: Duration,
     },
     /// Hold TCP connections and check every answer.
     TcpLoad {
@@ -129,8 +135,8 @@ fn main() -> anyhow::Result<()> {
         Role::UdpServe { name, listen } => udp::serve(&name, &listen).with_context(|| format!("failed to serve udp at {listen:?}")),
         Role::CrowdServe { listen } => crowd::serve(listen).with_context(|| format!("failed to serve at {listen}")),
         Role::TcpBulk { to, megabytes } => print(&bulk::run(to, megabytes).with_context(|| format!("failed to exchange bytes with {to}"))?),
-        Role::Crowd { to, from, connections, more, first_port, until } => {
-            let plan = crowd::Plan { to, from, connections, more, first_port, until };
+        Role::Crowd { to, from, connections, more, first_port, until, keeps_asking, patience } => {
+            let plan = crowd::Plan { to, from, connections, more, first_port, until, keeps_asking, patience };
             print(&crowd::run(&plan).context("failed to begin the connections")?)
         }
         Role::TcpLoad { to, connections, pace } => {

@@ -97,11 +97,25 @@ impl Crowd {
 
     /// Starts opening `connections` from each address.
     pub fn start(namespace: &Namespace, to: SocketAddr, from: &[IpAddr], connections: usize) -> anyhow::Result<Self> {
+        Self::begin(namespace, to, from, connections, &[])
+    }
+
+    /// As [`Self::start`]; the connections are asked all the while, and each may take `patience` to open and to answer.
+    pub fn start_asking(
+        namespace: &Namespace,
+        to: SocketAddr,
+        from: &[IpAddr],
+        connections: usize,
+        patience: Duration,
+    ) -> anyhow::Result<Self> {
+        Self::begin(namespace, to, from, connections, &["--keeps-asking", "--patience", &milliseconds(patience)])
+    }
+
+    fn begin(namespace: &Namespace, to: SocketAddr, from: &[IpAddr], connections: usize, rest: &[&str]) -> anyhow::Result<Self> {
         let end = End(Folder::new("end")?);
-        let start = |from: &IpAddr| {
-            let (connections, port) = (connections.to_string(), Self::FIRST_PORT.to_string());
-            Self::spawn(namespace, &end, to, *from, &["--connections", &connections, "--first-port", &port])
-        };
+        let (connections, port) = (connections.to_string(), Self::FIRST_PORT.to_string());
+        let rest = [&["--connections", &connections, "--first-port", &port], rest].concat();
+        let start = |from: &IpAddr| Self::spawn(namespace, &end, to, *from, &rest);
         let processes = from.iter().map(start).collect::<anyhow::Result<_>>()?;
         Ok(Self { processes, end })
     }
@@ -137,6 +151,8 @@ impl Crowd {
             sum.opened += part.opened;
             sum.refused += part.refused;
             sum.broken += part.broken;
+            sum.answers += part.answers;
+            sum.why.extend(part.why);
             sum.opening = sum.opening.max(part.opening);
         }
         Ok(sum)

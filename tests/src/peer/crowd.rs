@@ -4,7 +4,10 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -14,9 +17,9 @@ use socket2::{Domain, Socket, Type};
 
 const BACKLOG: i32 = 4096;
 const EVENTS_AT_ONCE: usize = 256;
-/// How long a connection may take to open or to answer. One whose first SYN is lost opens within it.
-const PATIENCE: Duration = Duration::from_millis(2500);
 const THREADS: usize = 16;
+/// How many failures are told in words.
+const REASONS: usize = 10;
 const LOOKS_EVERY: Duration = Duration::from_millis(20);
 
 /// What a crowd does.
@@ -34,6 +37,10 @@ pub struct Plan {
     pub first_port: u16,
     /// The file whose appearance ends the wait before each is asked again.
     pub until: PathBuf,
+    /// Whether they are asked all the while too, one after another and again from the first.
+    pub keeps_asking: bool,
+    /// How long a connection may take to open or to answer.
+    pub patience: Duration,
 }
 
 /// What became of it.
@@ -43,11 +50,18 @@ pub struct Report {
     pub opened: usize,
     /// Connections that did not.
     pub refused: usize,
-    /// Of the opened, those that did not answer right a second time.
+    /// Of the opened, those that did not answer right once more.
     pub broken: usize,
+    /// Answers that came right after the one of the opening.
+    pub answers: usize,
     /// How long opening took.
     pub opening: Duration,
+    /// Why the first few were refused or broke.
+    pub why: Vec<String>,
 }
+
+/// Reasons as they come.
+type Reasons = Mutex<Vec<String>>;
 
 /// Sends back every byte of every connection until the process ends. Several may serve one address and share its connections.
 ///
@@ -99,28 +113,54 @@ fn send_back(stream: &mut TcpStream, buffer: &mut [u8]) -> bool {
     }
 }
 
-/// Opens all connections, says [`super::OPENED`], waits, and asks each again.
+/// Opens all connections, says [`super::OPENED`], waits or keeps asking, and asks each once more.
 pub fn run(plan: &Plan) -> io::Result<Report> {
     let start = Instant::now();
     let mut streams: Vec<(usize, Option<TcpStream>)> = (0..plan.connections).map(|number| (number, None)).collect();
+    let why = Mutex::new(Vec::new());
     // One that does not open keeps its thread for seconds, so there are several.
-    side_by_side(&mut streams, |(number, stream)| *stream = open(plan, *number).ok());
+    side_by_side(&mut streams, |(number, stream)| {
+        *stream = open(plan, *number).inspect_err(|error| note(&why, *number, error)).ok();
+    });
     streams.retain(|(_, stream)| stream.is_some());
     let mut report = Report { opened: streams.len(), opening: start.elapsed(), ..Report::default() };
     report.refused = plan.connections - report.opened;
     let _begun: Vec<Socket> = (0..plan.more).map(|number| begin(plan, plan.connections + number)).collect::<io::Result<_>>()?;
     eprintln!("{}", super::OPENED);
     while !plan.until.exists() {
+        if plan.keeps_asking {
+            ask_all(&mut streams, &mut report, &why, || plan.until.exists());
+        }
         std::thread::sleep(LOOKS_EVERY);
     }
-    let broken = AtomicUsize::new(0);
-    side_by_side(&mut streams, |(number, stream)| {
-        if stream.as_mut().is_some_and(|stream| ask(stream, *number).is_err()) {
-            broken.fetch_add(1, Ordering::Relaxed);
-        }
-    });
-    report.broken = broken.into_inner();
+    ask_all(&mut streams, &mut report, &why, || false);
+    report.why = why.into_inner().unwrap_or_default();
     Ok(report)
+}
+
+/// Asks each connection that lives, until `is_over`. One that fails is closed, so that it is counted once.
+fn ask_all(streams: &mut [(usize, Option<TcpStream>)], report: &mut Report, why: &Reasons, is_over: impl Fn() -> bool + Sync) {
+    let (answers, broken) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    side_by_side(streams, |(number, place)| {
+        let Some(stream) = place.as_mut().filter(|_| !is_over()) else { return };
+        match ask(stream, *number) {
+            Ok(()) => answers.fetch_add(1, Ordering::Relaxed),
+            Err(error) => {
+                note(why, *number, &error);
+                *place = None;
+                broken.fetch_add(1, Ordering::Relaxed)
+            }
+        };
+    });
+    report.answers += answers.into_inner();
+    report.broken += broken.into_inner();
+}
+
+fn note(why: &Reasons, number: usize, error: &io::Error) {
+    let mut why = why.lock().unwrap_or_else(PoisonError::into_inner);
+    if why.len() < REASONS {
+        why.push(format!("connection {number}: {error}"));
+    }
 }
 
 fn side_by_side<T: Send>(items: &mut [T], work: impl Fn(&mut T) + Sync) {
@@ -134,9 +174,9 @@ fn side_by_side<T: Send>(items: &mut [T], work: impl Fn(&mut T) + Sync) {
 
 fn open(plan: &Plan, number: usize) -> io::Result<TcpStream> {
     let socket = socket(plan, number)?;
-    socket.connect_timeout(&plan.to.into(), PATIENCE)?;
+    socket.connect_timeout(&plan.to.into(), plan.patience)?;
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(plan.patience))?;
     ask(&mut stream, number)?;
     Ok(stream)
 }

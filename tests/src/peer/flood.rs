@@ -67,7 +67,7 @@ pub fn run(plan: &Plan) -> io::Result<Report> {
     let (start, mut sent, mut frame) = (Instant::now(), 0, Vec::with_capacity(HEADROOM_BYTES));
     while start.elapsed() < plan.time {
         let due = u64::try_from(start.elapsed().as_micros() * u128::from(plan.rate) / 1_000_000).unwrap_or(u64::MAX);
-        while sent < due {
+        while sent < due && start.elapsed() < plan.time {
             frame.clear();
             write_frame(plan, sent, &mut frame)?;
             match socket.send_to(&frame, &address) {
