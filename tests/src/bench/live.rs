@@ -17,7 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use aya::{
     Ebpf, EbpfLoader, TestRun as _, TestRunOptions,
     maps::{Array, MapData, xdp::DevMapHash},
@@ -42,6 +42,9 @@ const FLOWS: u32 = 1 << 15;
 /// Frames of a round.
 const FRAMES: u32 = 1 << 20;
 const ROUNDS: usize = 5;
+/// A round counts if nearly all frames arrive: when the scheduler moves the receiving side, the queue between overflows and the time says nothing.
+const ARRIVING_PERCENT: u64 = 95;
+const TRIES: usize = 4 * ROUNDS;
 const BATCH: u32 = 64;
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 1];
 const FRONT_MAC: [u8; 6] = [2, 0, 0, 0, 1, 2];
@@ -202,16 +205,22 @@ impl Traffic {
         lab.enter("clients")?;
         self.send(to, opening, 2 * FLOWS)?;
         self.send(to, Segment::Data, 2 * FLOWS)?;
-        let mut rates = Vec::new();
-        for _ in 0..ROUNDS {
+        let (mut rates, mut fewest) = (Vec::new(), u64::from(FRAMES));
+        for _ in 0..TRIES {
             let before = self.received.get(&0, 0)?;
             let elapsed = self.send(to, Segment::Data, FRAMES)?;
             let received = self.received.get(&0, 0)? - before;
-            anyhow::ensure!(received * 100 >= u64::from(FRAMES) * 95, "only {received} of {FRAMES} frames reached the servers");
+            if received * 100 < u64::from(FRAMES) * ARRIVING_PERCENT {
+                fewest = fewest.min(received);
+                continue;
+            }
             rates.push(received as f64 / elapsed.as_secs_f64() / 1e6);
+            if rates.len() == ROUNDS {
+                rates.sort_by(f64::total_cmp);
+                return Ok(rates[ROUNDS / 2]);
+            }
         }
-        rates.sort_by(f64::total_cmp);
-        Ok(rates[ROUNDS / 2])
+        bail!("in only {} of {TRIES} rounds nearly all frames reached the servers; once {fewest} of {FRAMES}", rates.len())
     }
 
     fn send(&mut self, to: Ipv4Addr, segment: Segment, frames: u32) -> anyhow::Result<Duration> {
