@@ -454,6 +454,22 @@ pub struct MssOption {
     pub is_odd: bool,
 }
 
+/// What [`leading_mss`] says of a header that does not begin its options with the MSS.
+pub const NO_LEADING_MSS: u32 = u32::MAX;
+
+/// The MSS of the TCP header at `l4`, if it is the first option, where nearly every system puts it; else [`NO_LEADING_MSS`]. A number, and no loop.
+#[inline(always)]
+pub fn leading_mss<P: Packet + ?Sized>(packet: &P, l4: usize) -> u32 {
+    const KIND_AND_LENGTH: u32 = 0x0204;
+    let Some(tail) = packet.get::<TcpTail>(l4 + size_of::<TransportHead>()) else { return NO_LEADING_MSS };
+    let Some(first) = packet.get::<u32>(l4 + 20) else { return NO_LEADING_MSS };
+    let first = u32::from_be(first);
+    if tail.offset < 6 << 4 || first >> 16 != KIND_AND_LENGTH {
+        return NO_LEADING_MSS;
+    }
+    first & 0xffff
+}
+
 /// Most options of a SYN that are looked through.
 const MAX_OPTIONS: usize = 12;
 

@@ -6,7 +6,7 @@ use lb_common::{
     decide::{Delivery, Parsed},
     hash,
     maps::{ForwardKind, Header},
-    packet::{Fragment, MssOption, Packet, mss_option, protocol},
+    packet::{Fragment, MssOption, NO_LEADING_MSS, Packet, leading_mss, mss_option, protocol},
     reason::{Drop, Note},
     words::ServiceId,
 };
@@ -234,6 +234,15 @@ fn inner_sum(frame: &Frame, parsed: &Parsed) -> Option<Sum> {
 pub(crate) fn clamp_mss(context: *mut xdp_md, service: ServiceId, parsed: &Parsed, mtu: usize) -> Result<(), Unwritable> {
     let headers = if parsed.network.source.is_v4() { IPV4 + 20 } else { IPV6 + 20 };
     let most = mtu.saturating_sub(headers) as u32;
+    let (frame, l4) = (Frame::new(context), parsed.transport.offset());
+    let leading = leading_mss(&frame.snapshot(), l4);
+    if leading <= most {
+        return Ok(());
+    }
+    if leading != NO_LEADING_MSS {
+        count::note(service, Note::MssClamped);
+        return set_mss(&frame, l4, MssOption { offset: l4 + 22, mss: leading as u16, is_odd: false }, most as u16);
+    }
     if stage::weir_clamp_mss(context, service.0 as u32, parsed.transport.offset() as u32, most) == 0 { Err(Unwritable) } else { Ok(()) }
 }
 

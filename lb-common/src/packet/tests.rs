@@ -280,7 +280,16 @@ fn the_mss_option_is_found_wherever_it_stands() {
     for (options, expected) in cases {
         let found = mss_option(&with_options(options)[..], 34);
         assert_eq!(found.map(|option| (option.offset, option.mss, option.is_odd)), expected, "{options:?}");
+        let leading = found.filter(|option| option.offset == 56).map_or(NO_LEADING_MSS, |option| option.mss.into());
+        assert_eq!(leading_mss(&with_options(options)[..], 34), leading, "{options:?}");
     }
+}
+
+#[test]
+fn data_behind_a_header_without_options_is_no_mss() {
+    let mut frame = with_options(&[]);
+    frame.extend([2, 4, 5, 180]);
+    assert_eq!(leading_mss(&frame[..], 34), NO_LEADING_MSS);
 }
 
 #[test]
