@@ -324,7 +324,25 @@ impl MemberWord {
 
 #[cfg(test)]
 mod tests {
-    use super::{FlowState, FlowWord, MemberId};
+    use super::{CleanWord, FlowState, FlowWord, MemberId, SlotWord};
+
+    #[test]
+    fn a_clean_word_has_the_members_of_clean_slots_alone() {
+        let member = |number| MemberId::new(number);
+        let slots = [
+            (0, SlotWord::new(member(7), None, 0), member(7)),
+            (1, SlotWord::new(member(0xffff), None, 5), member(0xffff)),
+            (2, SlotWord::new(member(8), member(7), 0), None),
+            (4095, SlotWord::new(None, None, 0), None),
+        ];
+        let full = CleanWord(u64::MAX);
+        let word = slots.iter().fold(full, |word, &(slot, value, _)| word.with(slot, value));
+        for (slot, _, found) in slots {
+            assert_eq!(word.member(slot), found, "slot {slot}");
+        }
+        assert_eq!(CleanWord(0).with(2, SlotWord::new(member(9), None, 0)), CleanWord(9 << 32), "its neighbours stay as they are");
+        assert_eq!([0, 3, 4, 4095].map(CleanWord::place), [4096, 4096, 4097, 5119]);
+    }
 
     #[test]
     fn a_flow_seen_after_the_readers_tick_is_not_idle() {

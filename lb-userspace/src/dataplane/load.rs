@@ -148,7 +148,7 @@ pub struct Request<'a> {
     pub pin_dir: &'a Path,
     /// Sizes of the tables.
     pub limits: &'a Limits,
-    /// The key of the hash that chooses slots: see [`slot_key`](crate::control::desired::node_slot_key).
+    /// The key of the hash that chooses slots: see [`node_slot_key`](crate::control::desired::node_slot_key).
     pub slot_key: u64,
     /// What the program is built for.
     pub features: Features,
