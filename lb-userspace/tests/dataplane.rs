@@ -9,12 +9,12 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use aya::maps::{Array, Map, MapData};
+use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 use bytemuck::Zeroable as _;
 use lb_common::{
     address::Address,
     maps::{ForwardKind, Header, MemberInfo, SOURCE_ALLOW, SOURCE_DENY, Service, Settings, Vip},
-    words::{FlowState, FlowWord, MemberId, MemberWord, ServiceId, SlotState, SlotWord, Tick, VipWord},
+    words::{CleanWord, FlowState, FlowWord, MemberId, MemberWord, ServiceId, SlotState, SlotWord, Tick, VipWord},
 };
 use lb_userspace::{
     config::model::{Limits, XdpMode},
@@ -496,6 +496,35 @@ fn slots_learn_settle_and_become_clean_and_an_adopter_restarts_the_timers() {
     apply_all(&mut dataplane, &[Op::FreeService { id, first_page: 2, pages: 2 }], 2000);
     assert_eq!(dataplane.tables().services().unwrap(), []);
     assert_eq!(dataplane.tables().slot_pages().unwrap(), [] as [u32; 0]);
+}
+
+/// The member that the clean entry of a slot in this page names.
+fn clean_member(dataplane: &Dataplane, page: u32, slot: u32) -> Option<MemberId> {
+    let word = dataplane.tables().slot_word(page, CleanWord::place(slot)).unwrap().unwrap();
+    CleanWord(word.0).member(slot)
+}
+
+#[test]
+fn clean_entries_follow_their_slots_and_an_adopter_mends_them() {
+    let lab = Lab::new();
+    let (mut dataplane, _) = lab.start(&["in0"]).unwrap();
+    let id = ServiceId(1);
+    let all = |number| Op::SetSlots { service: id, shares: vec![], current: vec![MemberId::new(number); 8192].into() };
+    let install = [Op::CreateSlots { first_page: 2, pages: 2 }, Op::WriteService { id, record: service(1) }, all(1)];
+    apply_all(&mut dataplane, &install, 1000);
+    let at = [(2, 0), (2, 4095), (3, 1)];
+    assert_eq!(at.map(|(page, slot)| clean_member(&dataplane, page, slot)), [MemberId::new(1); 3]);
+    apply_all(&mut dataplane, &[all(2)], 1000);
+    assert_eq!(at.map(|(page, slot)| clean_member(&dataplane, page, slot)), [None; 3], "they learn");
+    drop(dataplane);
+
+    // As a daemon leaves them that dies between a slot and its clean entry.
+    let pages = Map::from_map_data(MapData::from_pin(lab.pin_dir().join("SLOT_PAGES")).unwrap()).unwrap();
+    let pages: ArrayOfMaps<_, MapData> = pages.try_into().unwrap();
+    let mut page: Array<_, u64> = Map::from_map_data(pages.get(&3, 0).unwrap()).unwrap().try_into().unwrap();
+    page.set(CleanWord::place(1), 1 << 16, 0).unwrap();
+    let (dataplane, origin) = lab.start(&["in0"]).unwrap();
+    assert_eq!((origin, clean_member(&dataplane, 3, 1)), (Origin::Adopted, None));
 }
 
 #[test]
