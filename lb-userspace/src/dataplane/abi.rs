@@ -1,10 +1,18 @@
 //! The record pinned beside the maps that says what they were made for. It is pinned last, so its presence says that the maps are complete.
 
+use std::os::fd::AsFd as _;
+
 use aya::maps::{Array, Map, MapData, MapError};
 use bytemuck::{Pod, Zeroable};
 use lb_common::maps::ABI_VERSION;
 
-use super::{cell::Cell, mapped::Access, naming, pins_io::PinDir, syscall::open_pin};
+use super::{
+    cell::Cell,
+    mapped::Access,
+    naming,
+    pins_io::PinDir,
+    syscall::{first_value, open_pin},
+};
 use crate::config::model::Limits;
 
 /// Why pinned maps are not ours to use.
@@ -21,7 +29,7 @@ pub enum AbiError {
         "the loaded data plane is of layout {found}, this weir needs {ABI_VERSION}\nhint: weir stop, then start again; connections are lost"
     )]
     Version {
-        /// Their version; 0 if the record itself is of another shape.
+        /// Their version.
         found: u32,
     },
     /// They are of another size.
@@ -106,8 +114,11 @@ pub(crate) fn read(pins: &PinDir) -> Result<AbiRecord, AbiError> {
         if is_absent { AbiError::NotLoaded { path: pins.path().to_path_buf() } } else { AbiError::Pin(error) }
     })?;
     let map = MapData::from_fd(fd)?;
-    if map.info()?.value_size() as usize != size_of::<AbiRecord>() {
-        return Err(AbiError::Version { found: 0 });
+    let value_bytes = map.info()?.value_size();
+    if value_bytes as usize != size_of::<AbiRecord>() {
+        let record = first_value(map.fd().as_fd(), value_bytes).map_err(AbiError::Pin)?;
+        let version = record.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes));
+        return Err(AbiError::Version { found: version });
     }
     let array: Array<_, Cell<AbiRecord>> = Map::from_map_data(map)?.try_into()?;
     let Cell(record) = array.get(&0, 0)?;

@@ -79,10 +79,9 @@ impl SlotTimers {
         let mut began = BTreeMap::new();
         for (id, _) in tables.services()? {
             let table = tables.slot_table(id)?;
-            for slot in 0..table.slots {
-                publish(&table, slot, table.word(slot)?)?;
-            }
-            if unripe(&table)? != Unripe::default() {
+            let mut unripe = Unripe::default();
+            change_all(&table, |_, word| word, |_, _, word| unripe.count(word))?;
+            if unripe != Unripe::default() {
                 began.insert(id, vec![Some(now); table.slots as usize]);
             }
         }
@@ -95,14 +94,15 @@ impl SlotTimers {
         if current.len() != table.slots as usize {
             return Err(SetSlotsError::Count { service: id, given: current.len(), slots: table.slots });
         }
-        for (slot, &member) in current.iter().enumerate() {
-            let (old, new) = change(&table, slot as u32, |word| (self.rules.change)(word, member, now))?;
-            let began_to_learn = is_learning(new) && !is_learning(old);
-            if began_to_learn {
-                self.began.entry(id).or_insert_with(|| vec![None; current.len()])[slot] = None;
+        let (rules, mut timers) = (self.rules, self.began.remove(&id));
+        let rule = |slot: u32, word| (rules.change)(word, current[slot as usize], now);
+        let changed = change_all(&table, rule, |slot, old, new| {
+            if is_learning(new) && !is_learning(old) {
+                timers.get_or_insert_with(|| vec![None; current.len()])[slot as usize] = None;
             }
-        }
-        Ok(())
+        });
+        self.began.extend(timers.map(|timers| (id, timers)));
+        Ok(changed?)
     }
 
     /// Lets every slot that is not clean ripen. `now` is read after the last [`Self::set`].
@@ -133,20 +133,9 @@ fn ripen(tables: &Tables, rules: SlotRules, id: ServiceId, began: &mut [Option<T
     let no_room_at = tables.touches.word(u32::from(id.0), 0)?;
     let last_no_room = (no_room_at != 0).then_some(no_room_at as Tick);
     let mut unripe = Unripe::default();
-    for (slot, began) in began.iter_mut().enumerate() {
-        let began = *began.get_or_insert(now);
-        let rule = |word| (rules.ripen)(word, began, last_no_room, table.service.idle_s, now).unwrap_or(word);
-        let (_, new) = change(&table, slot as u32, rule)?;
-        unripe.count(new);
-    }
-    Ok(unripe)
-}
-
-fn unripe(table: &SlotTable) -> Result<Unripe, SlotsError> {
-    let mut unripe = Unripe::default();
-    for slot in 0..table.slots {
-        unripe.count(table.word(slot)?);
-    }
+    let since: Vec<Tick> = began.iter_mut().map(|began| *began.get_or_insert(now)).collect();
+    let rule = |slot: u32, word| (rules.ripen)(word, since[slot as usize], last_no_room, table.service.idle_s, now).unwrap_or(word);
+    change_all(&table, rule, |_, _, word| unripe.count(word))?;
     Ok(unripe)
 }
 
@@ -154,20 +143,29 @@ fn is_learning(word: SlotWord) -> bool {
     matches!(word.state(), SlotState::Learning { .. })
 }
 
-/// Changes a slot; what it was and is.
-fn change(table: &SlotTable, slot: u32, rule: impl Fn(SlotWord) -> SlotWord) -> Result<(SlotWord, SlotWord), AccessError> {
-    let (page, index) = table.locate(slot)?;
-    let mut changed = (SlotWord(0), SlotWord(0));
-    page.update_word(index, 0, |word| {
-        changed = (SlotWord(word), rule(SlotWord(word)));
-        Some(changed.1.0)
-    })?;
-    publish(table, slot, changed.1)?;
-    Ok(changed)
-}
-
-/// Tells in the [`CleanWord`] what a slot has become. This process alone writes these words, and whether a slot is clean.
-fn publish(table: &SlotTable, slot: u32, word: SlotWord) -> Result<(), AccessError> {
-    let (page, index) = table.locate(slot)?;
-    page.update_word(CleanWord::place(index), 0, |clean| Some(CleanWord(clean).with(index, word).0))
+/// Changes every slot of a table by `rule`, and tells `seen` what each was and is. After each four the [`CleanWord`] says what they have become: this
+/// process alone writes these words, and whether a slot is clean.
+fn change_all(
+    table: &SlotTable,
+    rule: impl Fn(u32, SlotWord) -> SlotWord,
+    mut seen: impl FnMut(u32, SlotWord, SlotWord),
+) -> Result<(), AccessError> {
+    for first in (0..table.slots).step_by(CleanWord::SLOTS as usize) {
+        let (page, index) = table.locate(first)?;
+        let mut clean = CleanWord(0);
+        for offset in 0..CleanWord::SLOTS {
+            let mut changed = (SlotWord(0), SlotWord(0));
+            page.update_word(index + offset, 0, |word| {
+                changed = (SlotWord(word), rule(first + offset, SlotWord(word)));
+                Some(changed.1.0)
+            })?;
+            clean = clean.with(index + offset, changed.1);
+            seen(first + offset, changed.0, changed.1);
+        }
+        let place = CleanWord::place(index);
+        if page.word(place, 0)? != clean.0 {
+            page.store_word(place, 0, clean.0)?;
+        }
+    }
+    Ok(())
 }

@@ -13,6 +13,7 @@ use std::{
 
 use super::mapped::Access;
 
+const BPF_MAP_LOOKUP_ELEM: libc::c_long = 1;
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_MAP_UPDATE_BATCH: libc::c_long = 26;
 const BPF_LINK_DETACH: libc::c_long = 34;
@@ -28,6 +29,15 @@ struct ObjGet {
 #[repr(C)]
 struct LinkDetach {
     link_fd: i32,
+}
+
+#[repr(C)]
+struct Elem {
+    map_fd: i32,
+    reserved: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 #[repr(C)]
@@ -58,6 +68,17 @@ pub(crate) fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut request = LinkDetach { link_fd: link.as_raw_fd() };
     // SAFETY: `request` has no pointer.
     unsafe { bpf(BPF_LINK_DETACH, &mut request) }.map(drop)
+}
+
+/// The first entry of an array that no CPU has for itself, whose values have `value_bytes` bytes.
+pub(crate) fn first_value(array: BorrowedFd<'_>, value_bytes: u32) -> io::Result<Vec<u8>> {
+    let key = 0_u32;
+    let mut value = vec![0; value_bytes as usize];
+    let mut request =
+        Elem { map_fd: array.as_raw_fd(), reserved: 0, key: &raw const key as u64, value: value.as_mut_ptr() as u64, flags: 0 };
+    // SAFETY: `key` has the four bytes of an array's index, `value` as many as the kernel writes; both outlive the call.
+    unsafe { bpf(BPF_MAP_LOOKUP_ELEM, &mut request) }?;
+    Ok(value)
 }
 
 /// Puts the map `inner[i]` at index `first + i` of an array of maps, for all of them with one wait for the packets in flight.
