@@ -14,7 +14,8 @@ use super::{
     cases::{self, Case, Group, State},
     frame::{Frame, Segment},
     harness::Harness,
-    report::{Measured, ProgramSize, Report, write_head},
+    memory::dependent_read_ns,
+    report::{Measured, MemoryWait, ProgramSize, Report, write_head},
     template::Template,
     world::{LOOPBACK, World},
 };
@@ -50,8 +51,23 @@ pub fn run(options: &Options, out: &mut impl Write) -> anyhow::Result<()> {
     for group in cases::all() {
         measure_group(&mut harness, &group, options, &mut report, out)?;
     }
+    measure_memory(options, &mut report, out)?;
     if let Some(path) = &options.json {
         write_json(path, &report)?;
+    }
+    Ok(())
+}
+
+/// Beside what the last case's no-op took: the flow cache's size, and that of the NAT tables at 131k flows.
+fn measure_memory(options: &Options, report: &mut Report, out: &mut impl Write) -> anyhow::Result<()> {
+    const SIZES: [usize; 2] = [8 << 20, 24 << 20];
+    let Some(noop_ns) = report.cases.last().map(|case| case.noop_ns).filter(|_| options.only.is_none()) else { return Ok(()) };
+    writeln!(out, "memory of this machine")?;
+    for bytes in SIZES {
+        let read_ns = dependent_read_ns(bytes);
+        let wait = MemoryWait { bytes, read_ns, multiple: read_ns / noop_ns };
+        wait.write(out)?;
+        report.memory.push(wait);
     }
     Ok(())
 }
@@ -150,7 +166,7 @@ fn nanoseconds(run: super::harness::Run) -> f64 {
 }
 
 /// The middle one, or the mean of the middle two.
-fn median(values: &mut [f64]) -> f64 {
+pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     let (low, high) = ((values.len() - 1) / 2, values.len() / 2);
     (values[low] + values[high]) / 2.0

@@ -6,6 +6,7 @@ pub mod frame;
 pub mod harness;
 pub mod l4;
 pub mod live;
+pub mod memory;
 pub mod report;
 pub mod world;
 

@@ -13,6 +13,31 @@ pub struct Report {
     pub cases: Vec<Measured>,
     /// One for each set of features.
     pub programs: Vec<ProgramSize>,
+    /// What waiting for memory costs.
+    pub memory: Vec<MemoryWait>,
+}
+
+/// The time of a read that waits for the one before it.
+#[derive(Debug, Serialize)]
+pub struct MemoryWait {
+    /// Size of the memory that is read at random.
+    pub bytes: usize,
+    /// Nanoseconds of one read.
+    pub read_ns: f64,
+    /// `read_ns` over the time of the no-op.
+    pub multiple: f64,
+}
+
+impl MemoryWait {
+    /// Writes it as a row of the table.
+    ///
+    /// # Errors
+    /// If `out` refuses.
+    pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
+        let Self { bytes, read_ns, multiple } = self;
+        let name = format!("one read in {} MiB after another", bytes >> 20);
+        writeln!(out, "  {name:36} {read_ns:6.0} {:>6} {:>6} {multiple:8.2} {:>7} {:>7}", "", "", "-", "-")
+    }
 }
 
 /// One case; medians over the rounds.
