@@ -46,6 +46,18 @@ impl Address {
         self.0[0] == 0 && self.0[1] == 0 && self.0[2] == MAPPED_PREFIX
     }
 
+    /// Whether an answer can be sent to it: not if it is no host's, or stands for many (RFC 1122 s3.2.1.3, RFC 4443 s2.4 e).
+    #[inline(always)]
+    pub const fn can_be_answered(&self) -> bool {
+        if self.is_v4() {
+            let first = self.0[3].to_ne_bytes()[0];
+            return first != 0 && first != 127 && first < 224;
+        }
+        let is_multicast = self.0[0].to_ne_bytes()[0] == 0xff;
+        let is_low = self.0[0] == 0 && self.0[1] == 0 && self.0[2] == 0 && (self.0[3] == 0 || self.0[3] == 1_u32.to_be());
+        !is_multicast && !is_low
+    }
+
     /// The address as the standard library has it.
     pub fn ip(&self) -> IpAddr {
         let bytes: [u8; 16] = bytemuck::cast(self.0);

@@ -3,7 +3,7 @@
 use crate::{
     address::Address,
     choose::{self, Asking},
-    maps::{ForwardKind, NatFlow, SOURCE_ALLOW, SOURCE_DENY, Service, Settings},
+    maps::{ForwardKind, NatFlow, OwnMacs, SOURCE_ALLOW, SOURCE_DENY, Service, Settings},
     nat::{self, ClientKey, ServerKey, Side, open::Opening},
     packet::{self, Fragment, Network, Packet, Transport, protocol, tcp},
     place,
@@ -39,7 +39,7 @@ pub enum Concern {
     /// It is for a VIP or SNAT address.
     Ours(Parsed),
     /// It is for one, but its headers are cut short or contradict each other.
-    Malformed,
+    Malformed(VipWord),
 }
 
 /// What a frame came with beside its bytes.
@@ -57,7 +57,8 @@ pub struct Ingress {
 pub fn decide<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, ingress: &Ingress) -> (Decision, Option<Parsed>) {
     match parse(tables, frame) {
         Concern::None => (Decision::Pass, None),
-        Concern::Malformed => (MALFORMED, None),
+        Concern::Malformed(vip) if is_hosts_as_well(vip) => (Decision::Pass, None),
+        Concern::Malformed(_) => (MALFORMED, None),
         Concern::Ours(parsed) => {
             if let Fragment::Later { identification } = parsed.transport.fragment {
                 let ruling = fragment::follow(tables, &parsed, identification);
@@ -80,6 +81,12 @@ pub fn decide<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, ingress: &In
     }
 }
 
+/// Whether packets to the address may be the host's own, which have to pass as odd as they are.
+#[inline(always)]
+pub const fn is_hosts_as_well(vip: VipWord) -> bool {
+    vip.flags() & VipWord::SNAT != 0
+}
+
 const MALFORMED: Decision = Decision::Drop(Refusal { service: ServiceId::NONE, reason: Drop::Malformed, answered: false });
 
 /// The first half of the decision: whether the frame is for us, and its headers.
@@ -88,9 +95,12 @@ pub fn parse<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P) -> Concern {
     let ipv6 = has(tables, Settings::IPV6);
     let Some(network) = packet::network(frame, ipv6) else { return Concern::None };
     let Some(vip) = find_vip(tables, &network.destination) else { return Concern::None };
+    if !is_to_this_host(tables, frame) {
+        return Concern::None;
+    }
     match packet::transport(frame, &network) {
         Ok(transport) => Concern::Ours(Parsed { network, transport, vip }),
-        Err(packet::Malformed) => Concern::Malformed,
+        Err(packet::Malformed) => Concern::Malformed(vip),
     }
 }
 
@@ -107,6 +117,13 @@ pub fn route<T: Tables>(tables: &T, parsed: &Parsed) -> Ruling {
 #[inline(always)]
 fn has<T: Tables>(tables: &T, feature: u32) -> bool {
     tables.setting(|s| &s.features) & feature != 0
+}
+
+/// Whether the frame is addressed to this host. One that is not, which a switch has flooded or a mirror copied, is left to the kernel, which ignores it.
+#[inline(always)]
+fn is_to_this_host<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P) -> bool {
+    let (Some(first), Some(last)) = (frame.get::<u32>(0), frame.get::<u16>(4)) else { return false };
+    tables.is_own_mac(OwnMacs::pack(first, last))
 }
 
 #[inline(always)]
@@ -336,18 +353,20 @@ const fn can_be_replied_to(ingress: &Ingress, parsed: &Parsed) -> bool {
 }
 
 /// Whether a client's packet begins a new flow although one of its addresses and ports is known: a SYN or datagram after that one has ended, or
-/// a SYN toward a server that takes no new connections.
+/// a SYN toward a server that cannot answer. One that drains is asked if it knows the connection: anybody can forge a SYN.
 #[inline(always)]
 fn reopens<T: Tables>(tables: &T, service: &Service, transport: &Transport, found: nat::Found, flow: &NatFlow) -> bool {
     if transport.protocol == protocol::TCP && !transport.is_syn() {
         return false;
     }
-    nat::reopens(found, service.idle_s, tables.tick()) || (transport.is_syn() && takes_none(tables, flow))
+    nat::reopens(found, service.idle_s, tables.tick()) || (transport.is_syn() && takes_none(tables, found, flow))
 }
 
 #[inline(always)]
-fn takes_none<T: Tables>(tables: &T, flow: &NatFlow) -> bool {
-    MemberId::new(flow.member).and_then(|id| tables.member(id)).is_none_or(|cell| MemberWord(cell.load()).is(MemberWord::NO_NEW))
+fn takes_none<T: Tables>(tables: &T, found: nat::Found, flow: &NatFlow) -> bool {
+    let Some(cell) = MemberId::new(flow.member).and_then(|id| tables.member(id)) else { return true };
+    let word = MemberWord(cell.load());
+    word.is(MemberWord::DOWN) || (word.is(MemberWord::NO_NEW) && found.word.state() == nat::PortState::Opening)
 }
 
 /// The flow that was opened and the way to its member, or a refusal.
@@ -415,7 +434,7 @@ pub fn icmp<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, parsed: &Parse
         return Ruling::PASS;
     }
     match icmp_of(&parsed.transport) {
-        Icmp::Echo if vip.flags() & VipWord::VIP != 0 => Ruling::ECHO,
+        Icmp::Echo if vip.flags() & VipWord::VIP != 0 && parsed.network.source.can_be_answered() => Ruling::ECHO,
         Icmp::Error => for_error(tables, frame, vip, parsed),
         Icmp::Echo | Icmp::Other => Ruling::PASS,
     }

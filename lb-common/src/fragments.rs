@@ -4,11 +4,12 @@
 //! |---|---|---|---|---|
 //! | tag 24 | generation of the NAT flow | [`Trail`] kind | member or NAT flow | time, s, modulo 1 024 |
 //!
-//! Two candidate lines a datagram; an entry is replaced only when its lifetime is over.
+//! Two candidate lines a datagram; the oldest of them makes room.
 
 use crate::{
     address::Address,
     hash::{self, Hash},
+    maps::WORDS_PER_LINE,
     place,
     tables::{Cell, CellLine, Tables, take_empty},
     words::Tick,
@@ -121,7 +122,7 @@ const fn tag_of(hash: Hash) -> u64 {
     (hash.tag >> 8) as u64
 }
 
-/// Remembers where the first fragment of a datagram went. Without room in either of its lines the later ones are dropped.
+/// Remembers where the first fragment of a datagram went.
 #[inline(always)]
 pub fn remember<T: Tables>(tables: &T, datagram: &Datagram, trail: TrailBits, now: Tick) {
     let hash = hash_of(tables, datagram);
@@ -129,11 +130,8 @@ pub fn remember<T: Tables>(tables: &T, datagram: &Datagram, trail: TrailBits, no
     let word = (tag_of(hash) << TAG_AT) | trail.0 | (now & TIME_MASK) as u64;
     let Some(first) = tables.fragment_line(place::first_line(hash, mask)) else { return };
     let Some(second) = tables.fragment_line(place::second_line(hash, mask)) else { return };
-    let _is_remembered = take_same(first, word)
-        || take_same(second, word)
-        || take_empty(first, second, word)
-        || take_old(first, word, now)
-        || take_old(second, word, now);
+    let _is_remembered =
+        take_same(first, word) || take_same(second, word) || take_empty(first, second, word) || take_oldest(first, second, word, now);
 }
 
 /// In place of what an earlier first fragment of the same key left.
@@ -148,15 +146,32 @@ fn take_same<C: Cell>(line: &CellLine<C>, word: u64) -> bool {
     false
 }
 
+/// In place of the oldest of two full lines, of one of them where several are as old: whoever floods us with fragments has to send many of them
+/// between two of a datagram to make it lose its way.
 #[inline(always)]
-fn take_old<C: Cell>(line: &CellLine<C>, word: u64, now: Tick) -> bool {
-    for cell in line {
-        let old = cell.load();
-        if age(old, now) > LIFETIME_S && cell.replace(old, word) {
-            return true;
-        }
+fn take_oldest<C: Cell>(first: &CellLine<C>, second: &CellLine<C>, word: u64, now: Tick) -> bool {
+    let first_choice = (word >> TAG_AT) as u32;
+    let in_first = oldest(first, first_choice, now);
+    let in_second = oldest(second, first_choice ^ 1, now);
+    let line = if in_first >= in_second { first } else { second };
+    let place = in_first.max(in_second) as usize % WORDS_PER_LINE;
+    match line.get(place) {
+        Some(cell) => cell.replace(cell.load(), word),
+        None => false,
     }
-    false
+}
+
+/// Age and place of a line's oldest entry: age, then how soon one of that age is chosen, then the place, in this order of bits.
+#[inline(always)]
+fn oldest<C: Cell>(line: &CellLine<C>, first_choice: u32, now: Tick) -> u32 {
+    const PLACES: u32 = WORDS_PER_LINE as u32;
+    let mut oldest = 0;
+    for (place, cell) in line.iter().enumerate() {
+        let preference = (place as u32).wrapping_add(first_choice) % PLACES;
+        let score = (age(cell.load(), now) * PLACES + preference) * PLACES + place as u32;
+        oldest = oldest.max(score);
+    }
+    oldest
 }
 
 #[inline(always)]

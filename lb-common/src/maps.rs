@@ -370,7 +370,8 @@ pub const SOURCE_ALLOW: SourceRule = 1;
 /// Refuse the source.
 pub const SOURCE_DENY: SourceRule = 2;
 
-/// One translated flow. Written while its port word is claimed, then never changed until the port is claimed again.
+/// One translated flow. Written while its port word is claimed, then unchanged until the port is claimed again, but for the way back to the client, of
+/// which the link-layer address and the interface are a 64-bit word each, the latter with the generation.
 ///
 /// | offset | size | field | order |
 /// |---|---|---|---|
@@ -420,6 +421,15 @@ pub struct NatFlow {
     /// Which use of the port this is, 24 bits.
     pub generation: u32,
 }
+
+impl NatFlow {
+    /// Where the word of its link-layer address begins.
+    pub const MAC_OFFSET: usize = core::mem::offset_of!(Self, mac);
+    /// Where the word of its interface begins.
+    pub const IFINDEX_OFFSET: usize = core::mem::offset_of!(Self, ifindex);
+}
+
+const _: () = assert!(NatFlow::MAC_OFFSET == 48 && NatFlow::IFINDEX_OFFSET == 56);
 
 const _: () = assert!(size_of::<NatFlow>() == 64);
 

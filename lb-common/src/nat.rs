@@ -39,10 +39,12 @@ pub enum PortState {
     ClientClosing = 5,
     /// TCP: the server sent its FIN, the client not.
     ServerClosing = 6,
-    /// TCP: both sent theirs, the client first, which has the TIME_WAIT; or a reset.
+    /// TCP: both sent theirs, the client first, which has the TIME_WAIT; the server may still send its last ones again.
     Closed = 7,
     /// TCP: both sent theirs, the server first: it refuses an early reuse of the port.
     Resting = 8,
+    /// TCP: somebody sent a reset. Whether its receiver believed it shows in what follows.
+    Reset = 9,
 }
 
 /// A word of `NAT_PORTS`.
@@ -71,6 +73,7 @@ impl PortWord {
             6 => PortState::ServerClosing,
             7 => PortState::Closed,
             8 => PortState::Resting,
+            9 => PortState::Reset,
             _ => PortState::Free,
         }
     }
@@ -97,6 +100,10 @@ impl PortWord {
 
 /// Seconds a port rests after a close that the server began: twice Linux's `TCP_TIMEWAIT_LEN` halves, include/net/tcp.h.
 pub const TCP_REST_S: u32 = 60;
+/// Seconds a port rests after a close that the client began: the server sends its last segments again for so long (RFC 6298 s5.5: five times or so).
+pub const CLOSED_REST_S: u32 = 10;
+/// Seconds a port rests after a reset: anybody can forge one, and a connection that lives speaks within that time.
+pub const RESET_REST_S: u32 = 60;
 /// Seconds a UDP port rests after its flow has timed out.
 pub const UDP_REST_S: u32 = 30;
 /// Seconds after which a SYN without an answer gives up its port.
@@ -109,7 +116,7 @@ pub const ANSWERED_IDLE_S: u32 = 8;
 pub const fn rest_s(state: PortState, protocol: u8, idle_s: u32) -> u32 {
     let is_udp = protocol == protocol::UDP;
     match state {
-        PortState::Free | PortState::Closed => 0,
+        PortState::Free => 0,
         PortState::Claimed => 2,
         PortState::Opening if is_udp => idle_s + UDP_REST_S,
         PortState::Opening => OPENING_IDLE_S,
@@ -117,6 +124,8 @@ pub const fn rest_s(state: PortState, protocol: u8, idle_s: u32) -> u32 {
         PortState::Established if is_udp => idle_s + UDP_REST_S,
         PortState::Established | PortState::ClientClosing | PortState::ServerClosing => idle_s,
         PortState::Resting => TCP_REST_S,
+        PortState::Closed => CLOSED_REST_S,
+        PortState::Reset => RESET_REST_S,
     }
 }
 
@@ -124,32 +133,43 @@ pub const fn rest_s(state: PortState, protocol: u8, idle_s: u32) -> u32 {
 #[inline(always)]
 pub const fn is_reusable(word: PortWord, protocol: u8, idle_s: u32, now: Tick) -> bool {
     match word.state() {
-        PortState::Free | PortState::Closed => true,
+        PortState::Free => true,
         state @ (PortState::Claimed
         | PortState::Opening
         | PortState::Answered
         | PortState::Established
         | PortState::ClientClosing
         | PortState::ServerClosing
-        | PortState::Resting) => word.idle(now) > rest_s(state, protocol, idle_s),
+        | PortState::Closed
+        | PortState::Resting
+        | PortState::Reset) => word.idle(now) > rest_s(state, protocol, idle_s),
     }
 }
 
-/// How long the port of an ended flow has rested, in seconds from 1; 0 if its flow lives, or nothing rests.
+/// How well a port can be done without when none is free, before its time has come: the more, the better; 0 not at all. Ports of flows that have ended
+/// come first, the longest rested of them; then handshakes that nobody has gone on with for two seconds, which is what a flood of SYNs leaves.
 #[inline(always)]
-pub const fn rested_s(word: PortWord, protocol: u8, idle_s: u32, now: Tick) -> u32 {
+pub const fn spare(word: PortWord, protocol: u8, idle_s: u32, now: Tick) -> u32 {
+    const ENDED: u32 = ANSWERED_IDLE_S + 1;
+    const UNANSWERED_S: u32 = 2;
     let idle = word.idle(now);
     match word.state() {
-        PortState::Resting => idle + 1,
-        PortState::Opening | PortState::Established if protocol == protocol::UDP => idle.saturating_sub(idle_s),
-        PortState::Free
-        | PortState::Claimed
-        | PortState::Opening
-        | PortState::Answered
-        | PortState::Established
-        | PortState::ClientClosing
-        | PortState::ServerClosing
-        | PortState::Closed => 0,
+        PortState::Resting | PortState::Closed | PortState::Reset => idle + ENDED,
+        PortState::Opening | PortState::Established if protocol == protocol::UDP => {
+            if idle > idle_s {
+                idle - idle_s + ENDED
+            } else {
+                0
+            }
+        }
+        PortState::Opening | PortState::Answered => {
+            if idle >= UNANSWERED_S {
+                idle
+            } else {
+                0
+            }
+        }
+        PortState::Free | PortState::Claimed | PortState::Established | PortState::ClientClosing | PortState::ServerClosing => 0,
     }
 }
 
@@ -166,10 +186,15 @@ pub enum Side {
 #[inline(always)]
 pub const fn next_state(state: PortState, side: Side, tcp_flags: u8) -> PortState {
     if tcp_flags & tcp::RST != 0 {
-        return PortState::Closed;
+        return match state {
+            PortState::Closed | PortState::Resting => state,
+            _ => PortState::Reset,
+        };
     }
     let fin = tcp_flags & tcp::FIN != 0;
     match (state, side) {
+        // Who had believed the reset would have answered with another.
+        (PortState::Reset, _) if tcp_flags & tcp::SYN == 0 => after_fin(PortState::Established, side, fin),
         (PortState::Opening, Side::Server) => PortState::Answered,
         (PortState::Answered, Side::Client) if tcp_flags & tcp::SYN == 0 => after_fin(PortState::Established, side, fin),
         (PortState::Established | PortState::ClientClosing | PortState::ServerClosing, _) => after_fin(state, side, fin),
@@ -360,6 +385,10 @@ pub fn refresh<T: Tables>(tables: &T, found: Found, side: Side, is_tcp: bool, tc
     let now = tables.tick();
     let state = found.word.state();
     let next = if is_tcp { next_state(state, side, tcp_flags) } else { next_udp_state(state, side) };
+    // A server goes on answering a SYN whose sender is not there: that keeps no port.
+    if next == PortState::Answered && state == PortState::Answered && side == Side::Server {
+        return;
+    }
     let word = PortWord::new(next, found.word.generation(), now);
     if word == found.word {
         return;
@@ -373,7 +402,7 @@ pub fn refresh<T: Tables>(tables: &T, found: Found, side: Side, is_tcp: bool, tc
 #[inline(always)]
 pub const fn reopens(found: Found, idle_s: u32, now: Tick) -> bool {
     match found.word.state() {
-        PortState::Closed | PortState::Resting => true,
+        PortState::Closed | PortState::Resting | PortState::Reset => true,
         PortState::Free
         | PortState::Claimed
         | PortState::Opening

@@ -36,9 +36,58 @@ pub struct Settings {
     pub table_key: u64,
     /// Key of the hash that chooses slots, before the service's own number is added: nodes of one cluster share it.
     pub slot_key: u64,
+    /// The link-layer addresses that this host takes frames by, see [`OwnMacs`].
+    pub macs: OwnMacs,
 }
 
-const _: () = assert!(size_of::<Settings>() == 64);
+const _: () = assert!(size_of::<Settings>() == 128);
+
+/// The link-layer addresses of this host. A switch that does not know where one is floods frames to every port, and what is another host's must neither
+/// be sent on nor answered.
+///
+/// Each is a word of wire bytes; unused ones repeat the first. A first one of 0 stands for all addresses.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+pub struct OwnMacs([u64; 8]);
+
+impl OwnMacs {
+    /// How many there can be.
+    pub const MOST: usize = Self::ANY.0.len();
+    /// Every frame is taken.
+    pub const ANY: Self = Self([0; 8]);
+
+    /// These addresses; every frame is taken if there is none, or more than eight.
+    pub fn new(macs: &[[u8; 6]]) -> Self {
+        let mut words = Self::ANY;
+        if macs.len() > words.0.len() {
+            return words;
+        }
+        for (index, word) in words.0.iter_mut().enumerate() {
+            *word = macs.get(index).or(macs.first()).map_or(0, |mac| Self::word(*mac));
+        }
+        words
+    }
+
+    /// Whether every frame is taken.
+    pub const fn is_any(&self) -> bool {
+        self.0[0] == 0
+    }
+
+    fn word([a, b, c, d, e, f]: [u8; 6]) -> u64 {
+        Self::pack(u32::from_ne_bytes([a, b, c, d]), u16::from_ne_bytes([e, f]))
+    }
+
+    /// The word of an address whose wire bytes are these.
+    #[inline(always)]
+    pub const fn pack(first: u32, last: u16) -> u64 {
+        first as u64 | (last as u64) << 32
+    }
+
+    /// Whether the address of this word is among them.
+    pub fn has(&self, word: u64) -> bool {
+        self.is_any() || self.0.contains(&word)
+    }
+}
 
 impl Settings {
     /// A service has an IPv6 VIP, or a SNAT address is one.

@@ -87,6 +87,8 @@ pub trait Tables {
     fn table_key(&self) -> u64;
     /// The key of the hash that chooses slots.
     fn slot_key(&self) -> u64;
+    /// Whether frames to this link-layer address, a word of [`OwnMacs`](crate::maps::OwnMacs), are for this host.
+    fn is_own_mac(&self, word: u64) -> bool;
     /// The clock in seconds.
     fn tick(&self) -> Tick;
     /// The clock in microseconds, as coarse as the kernel's timer tick.

@@ -31,6 +31,9 @@ const LONG_QUOTE6: usize = 1232;
 /// Tells the sender of a refused packet.
 #[inline(always)]
 pub(crate) fn answer(context: *mut xdp_md, service: ServiceId, parsed: &Parsed) -> u32 {
+    if !parsed.network.source.can_be_answered() {
+        return xdp_action::XDP_DROP;
+    }
     let frame = Frame::new(context);
     let answered = if parsed.transport.protocol == protocol::TCP {
         reset(frame, parsed).map(|()| Note::ResetSent)
@@ -176,6 +179,9 @@ pub(crate) fn too_big(context: *mut xdp_md, service: ServiceId, parsed: &Parsed,
         return Verdict::failed(Drop::TooBig);
     }
     count::dropped(&frame, service, Drop::TooBig.index());
+    if !parsed.network.source.can_be_answered() {
+        return Verdict::done(xdp_action::XDP_DROP);
+    }
     let made = if parsed.network.source.is_v4() {
         quote::<IPV4>(frame, parsed, [3, 4], (mtu as u32).to_be(), LONG_QUOTE4, |frame, at| frame.sum::<LONG_QUOTE4>(at))
     } else {

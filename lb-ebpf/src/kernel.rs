@@ -9,7 +9,7 @@ use lb_common::{
     address::Address,
     choose::{Manner, Remembered},
     hash::Hash,
-    maps::{CHUNKS_PER_PLANE, Header, NatFlow, NatPlane, Service, Settings, SourceKey4, SourceKey6, SourceRule, Vip},
+    maps::{CHUNKS_PER_PLANE, Header, NatFlow, NatPlane, OwnMacs, Service, Settings, SourceKey4, SourceKey6, SourceRule, Vip},
     nat::open::{Claimed, Opening, Span, Terms},
     reason::{Drop, Note},
     tables::{Cell, CellLine, Tables},
@@ -51,6 +51,21 @@ pub(crate) fn jiffies() -> u64 {
     unsafe { bpf_jiffies64() }
 }
 
+/// Has the replies of a flow go to another link-layer address, by another interface. If the record is given to another flow meanwhile, it stays as that
+/// one has it.
+#[inline(always)]
+pub(crate) fn move_flow(index: u32, flow: &NatFlow, mac: [u16; 3], ifindex: u32) {
+    let Some(record) = maps::NAT_FLOWS.get_ptr_mut(index) else { return };
+    let word = |offset: usize| {
+        // SAFETY: a live map value of eight words, of which `Word` takes one; every CPU changes these words by compare-and-swap while the flow lives.
+        unsafe { &*record.cast::<u8>().add(offset).cast::<Word>() }
+    };
+    let address = |[a, b, c]: [u16; 3]| bytemuck::cast::<[u16; 4], u64>([a, b, c, 0]);
+    word(NatFlow::MAC_OFFSET).replace(address(flow.mac), address(mac));
+    let way = |ifindex: u32| bytemuck::cast::<[u32; 2], u64>([ifindex, flow.generation]);
+    word(NatFlow::IFINDEX_OFFSET).replace(way(flow.ifindex), way(ifindex));
+}
+
 #[inline(always)]
 fn rule(found: Option<&SourceRule>) -> SourceRule {
     match found {
@@ -79,6 +94,23 @@ impl Tables for Kernel {
     fn slot_key(&self) -> u64 {
         // SAFETY: as in `setting`.
         unsafe { (&raw const SETTINGS.slot_key).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn is_own_mac(&self, word: u64) -> bool {
+        let macs = (&raw const SETTINGS.macs).cast::<u64>();
+        // SAFETY: as in `setting`: a record of so many words. The first is read alone, as it is the one of most hosts.
+        let mac = |index| unsafe { macs.add(index).read_volatile() };
+        let first = mac(0);
+        if first == word || first == 0 {
+            return true;
+        }
+        for index in 1..OwnMacs::MOST {
+            if mac(index) == word {
+                return true;
+            }
+        }
+        false
     }
 
     #[inline(always)]

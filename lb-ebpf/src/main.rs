@@ -26,7 +26,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    maps::Settings,
+    maps::{OwnMacs, Settings},
     packet::{ETH_IPV4, ETH_IPV6, EthernetHeader, Fragment, Packet as _},
     reason::Drop,
     tables::Tables as _,
@@ -57,6 +57,7 @@ static SETTINGS: Settings = Settings {
     reserved: 0,
     table_key: 0,
     slot_key: 0,
+    macs: OwnMacs::ANY,
 };
 
 /// The packet path: decides on a frame and performs the decision.

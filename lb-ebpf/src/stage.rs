@@ -8,7 +8,7 @@ use lb_common::{
     decide::{
         self, Concern, Delivery, Ingress, Kind, Parsed, Ruling,
         fragment::{follow, remember_first, use_of},
-        parse, route,
+        is_hosts_as_well, parse, route,
     },
     fragments::Trail,
     hash::Hash,
@@ -180,7 +180,8 @@ pub(crate) extern "C" fn weir_parse(context: *mut xdp_md, scratch: *mut Scratch)
     }
     match parse(&Kernel, &Frame::new(context).snapshot()) {
         Concern::None => NOT_OURS,
-        Concern::Malformed => MALFORMED,
+        Concern::Malformed(vip) if is_hosts_as_well(vip) => NOT_OURS,
+        Concern::Malformed(_) => MALFORMED,
         Concern::Ours(parsed) => {
             // SAFETY: not null, and the caller's memory is as large as the type says: the verifier sees to that.
             unsafe { *scratch.cast::<Parsed>() = parsed };

@@ -14,7 +14,7 @@ use crate::{
     count,
     forward::{self, PLAIN_LINK, TAGGED_LINK, clamp_mss, transmit},
     frame::{Frame, Unwritable},
-    maps,
+    kernel, maps,
     verdict::{Ok as _, Verdict, or_fail},
 };
 
@@ -57,11 +57,24 @@ pub(crate) fn request(frame: Frame, delivery: Delivery, index: FlowIndex, parsed
     if parsed.transport.is_syn() {
         or_fail!(clamp_mss(frame.context(), delivery.service(), parsed, header.mtu as usize), Drop::Driver);
     }
+    follow_client(&frame, index, flow, parsed);
     let new = or_fail!(request_rewrite(header, flow), Drop::Inconsistent);
     or_fail!(rewrite(&frame, parsed, &new), Drop::Driver);
     let frame = or_fail!(relink(frame, header, parsed), Drop::Driver);
     count::sent(delivery.member(), parsed.transport.ip_bytes);
     transmit(&frame, header.ifindex)
+}
+
+/// Has replies go where the client's packets come from, which may be another router by now, or another interface. Not by a SYN or a reset, which
+/// anybody can send in its name.
+#[inline(always)]
+fn follow_client(frame: &Frame, index: FlowIndex, flow: &NatFlow, parsed: &Parsed) {
+    let Some(ethernet) = frame.get::<EthernetHeader>(0) else { return };
+    let ifindex = frame.ifindex();
+    if ethernet.source == flow.mac && ifindex == flow.ifindex || parsed.transport.tcp_flags & (tcp::SYN | tcp::RST) != 0 {
+        return;
+    }
+    kernel::move_flow(index, flow, ethernet.source, ifindex);
 }
 
 /// Puts the member's link-layer header in place of the frame's own.

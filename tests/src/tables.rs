@@ -237,6 +237,10 @@ impl Tables for Arrays {
         self.settings.slot_key
     }
 
+    fn is_own_mac(&self, word: u64) -> bool {
+        self.settings.macs.has(word)
+    }
+
     fn tick(&self) -> Tick {
         (self.micros() / 1_000_000) as Tick
     }

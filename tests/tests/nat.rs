@@ -136,10 +136,23 @@ fn a_known_flow_keeps_its_server_when_the_slots_change() {
 }
 
 #[test]
-fn a_syn_toward_a_server_that_takes_none_opens_another_flow() {
+fn a_syn_toward_a_server_that_drains_asks_it_unless_it_has_not_answered_yet() {
+    for is_established in [true, false] {
+        let world = World::tcp();
+        let index = if is_established { world.establish(client(0)).unwrap() } else { world.request(client(0), tcp::SYN).unwrap() };
+        world.tables.set_member_state(world.members[0], MemberWord::NO_NEW);
+        world.tables.fill_slots(world.service, SlotWord::new(Some(world.members[1]), Some(world.members[0]), NOW));
+        let asked = world.request(client(0), tcp::SYN).unwrap();
+        assert_eq!(world.tables.nat_record(asked).server.ip(), if is_established { SERVER } else { SPARE });
+        assert_eq!(asked == index, is_established);
+    }
+}
+
+#[test]
+fn a_syn_toward_a_server_that_is_down_opens_another_flow() {
     let world = World::tcp();
     let index = world.establish(client(0)).unwrap();
-    world.tables.set_member_state(world.members[0], MemberWord::NO_NEW);
+    world.tables.set_member_state(world.members[0], MemberWord::NO_NEW | MemberWord::DOWN);
     world.tables.fill_slots(world.service, SlotWord::new(Some(world.members[1]), Some(world.members[0]), NOW));
     assert_eq!(world.request(client(0), tcp::ACK), Ok(index));
     let reopened = world.request(client(0), tcp::SYN).unwrap();
@@ -233,13 +246,13 @@ fn a_port_rests_as_its_flow_ended() {
         established(world, client, index);
         world.answer(index, tcp::RST);
     };
-    assert!(is_given_again_after(protocol::TCP, 0, reset), "reset");
+    assert!(is_given_again_after(protocol::TCP, 61, reset), "reset");
     let client_first = |world: &World, client, index| {
         established(world, client, index);
         world.request(client, tcp::FIN | tcp::ACK).unwrap();
         world.answer(index, tcp::FIN | tcp::ACK);
     };
-    assert!(is_given_again_after(protocol::TCP, 0, client_first), "client first");
+    assert!(is_given_again_after(protocol::TCP, 11, client_first), "client first");
     let server_first = |world: &World, client, index| {
         established(world, client, index);
         world.answer(index, tcp::FIN | tcp::ACK);

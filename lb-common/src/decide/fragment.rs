@@ -1,6 +1,6 @@
 //! What becomes of a datagram's later fragments, which say nothing of its ports: what became of the first.
 
-use super::{Decision, FlowIndex, Kind, Parsed, Ruling, delivery, flow_delivery};
+use super::{Decision, FlowIndex, Kind, Parsed, Ruling, delivery, flow_delivery, is_hosts_as_well};
 use crate::{
     fragments::{self, Datagram, NatUse, Trail, TrailBits},
     maps::NatFlow,
@@ -8,7 +8,7 @@ use crate::{
     packet::{self, Fragment, protocol},
     reason::{Drop, Note},
     tables::{Cell, Step, Tables},
-    words::{MemberId, MemberWord, ServiceId, VipWord},
+    words::{MemberId, MemberWord, ServiceId},
 };
 
 /// What the fragments of the packet's datagram share.
@@ -61,7 +61,7 @@ pub fn follow<T: Tables>(tables: &T, parsed: &Parsed, identification: u32) -> Ru
     if !is_extended && !matches!(kind, protocol::TCP | protocol::UDP) {
         return Ruling::PASS;
     }
-    let is_hosts = is_extended || parsed.vip.flags() & VipWord::SNAT != 0;
+    let is_hosts = is_extended || is_hosts_as_well(parsed.vip);
     let unknown = if is_hosts { Ruling::PASS } else { Ruling::silent(ServiceId::NONE, Drop::FragmentUnknown) };
     let datagram = &datagram(parsed, identification);
     match fragments::trail(tables, datagram) {

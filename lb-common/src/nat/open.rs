@@ -1,6 +1,6 @@
 //! Opening a NAT flow: a port is claimed, its record written, the port word published, and the directory told.
 
-use super::{ClientKey, INDEX_MASK, PortState, PortWord, is_reusable, port_cell, rest_s, rested_s, tag_of};
+use super::{ClientKey, INDEX_MASK, PortState, PortWord, is_reusable, port_cell, rest_s, spare, tag_of};
 use crate::{
     hash::Hash,
     maps::{CHUNK_PENDING, NatFlow, NatPlane, Service},
@@ -16,7 +16,7 @@ const LINES_BEFORE_GROWTH: u32 = 4;
 /// Lines that are searched when the plane can grow no more: enough for 64 000 flows on 64 512 ports.
 const LINES_WHEN_FULL: u32 = 128;
 
-/// Lines that are searched for the port that has rested longest when none is free: it goes before its time.
+/// Lines that are searched for the port that can be done without best when none is free: it goes before its time.
 const LINES_WHEN_CUT: u32 = 16;
 
 /// Lines of port words to a chunk.
@@ -249,8 +249,8 @@ pub fn claim_in_line<T: Tables>(tables: &T, line: u32, terms: Terms, now: Tick) 
     0
 }
 
-/// Claims the port that has rested longest in some lines of a plane that has none free, although its rest is not over. What the server still
-/// keeps of the ended connection then decides whether it takes the new one (RFC 6191).
+/// Claims the port that can be done without best in some lines of a plane that has none free: see [`spare`]. What the server still keeps of an ended
+/// connection then decides whether it takes the new one (RFC 6191).
 #[inline(always)]
 pub fn claim_rested<T: Tables>(tables: &T, plane_index: u16, start: u32, chunks: u32, terms: Terms, now: Tick) -> Claimed {
     let total = chunks * LINES_PER_CHUNK;
@@ -278,20 +278,20 @@ pub fn claim_rested<T: Tables>(tables: &T, plane_index: u16, start: u32, chunks:
     let Some(cell) = port_cell(tables, index) else { return Claimed::NONE };
     let word = PortWord(cell.load());
     let generation = word.generation().wrapping_add(1) & PortWord::GENERATION_MASK;
-    let is_resting = rested_s(word, terms.protocol(), terms.idle_s(), now) != 0;
-    if is_resting && cell.replace(word.0, PortWord::new(PortState::Claimed, generation, now).0) {
+    let is_spare = spare(word, terms.protocol(), terms.idle_s(), now) != 0;
+    if is_spare && cell.replace(word.0, PortWord::new(PortState::Claimed, generation, now).0) {
         return Claimed::new(index, best_position, generation, true);
     }
     Claimed::NONE
 }
 
-/// The port of a line that has rested longest: seconds, from 1, above bit 8, and its place; 0 for none.
+/// The port of a line that can be done without best: how well, as [`spare`] has it, above bit 8, and its place; 0 for none.
 #[inline(always)]
 pub fn rested_in_line<T: Tables>(tables: &T, line: u32, terms: Terms, now: Tick) -> u64 {
     let Some(cells) = tables.nat_port_line(line) else { return 0 };
     let mut best = 0;
     for (place, cell) in cells.iter().enumerate() {
-        let rested = rested_s(PortWord(cell.load()), terms.protocol(), terms.idle_s(), now) as u64;
+        let rested = spare(PortWord(cell.load()), terms.protocol(), terms.idle_s(), now) as u64;
         if rested > best >> 8 {
             best = rested << 8 | place as u64;
         }
@@ -351,7 +351,7 @@ fn forget<T: Tables>(tables: &T, index: u32) {
     }
 }
 
-/// Puts a flow into the directory: in place of an older flow of the same tag, in an empty place, or in that of a flow whose port rests no more.
+/// Puts a flow into the directory: in place of an older flow of the same tag, in an empty place, or in that of a flow that has ended.
 #[inline(always)]
 fn enter<T: Tables>(tables: &T, hash: Hash, index: u32, now: Tick) -> bool {
     let mask = tables.setting(|s| &s.nat_mask);
@@ -387,13 +387,14 @@ fn take_over<T: Tables>(tables: &T, line: &CellLine<T::Cell>, word: u64, now: Ti
     false
 }
 
-/// Whether the flow of a record has ended and its port rests no more.
+/// Whether the flow of a record has ended, so far as can be told, and needs no place in the directory.
 #[inline(always)]
 fn is_over<T: Tables>(tables: &T, index: u32, now: Tick) -> bool {
     let Some(port) = port_cell(tables, index) else { return true };
     let word = PortWord(port.load());
     match word.state() {
-        PortState::Free | PortState::Closed => true,
+        // In full lines those who have sent their last FIN or a reset can do without.
+        PortState::Free | PortState::Closed | PortState::Reset => true,
         PortState::Resting => word.idle(now) > rest_s(PortState::Resting, crate::packet::protocol::TCP, 0),
         PortState::Claimed
         | PortState::Opening

@@ -1,12 +1,12 @@
-use PortState::{Answered, Claimed, ClientClosing, Closed, Established, Free, Opening, Resting, ServerClosing};
+use PortState::{Answered, Claimed, ClientClosing, Closed, Established, Free, Opening, Reset, Resting, ServerClosing};
 use Side::{Client, Server};
 
 use super::*;
 
-const STATES: [PortState; 9] = [Free, Claimed, Opening, Answered, Established, ClientClosing, ServerClosing, Closed, Resting];
+const STATES: [PortState; 10] = [Free, Claimed, Opening, Answered, Established, ClientClosing, ServerClosing, Closed, Resting, Reset];
 
 /// State, then what it becomes: by the client's SYN, ACK, FIN, and the server's SYN, ACK, FIN.
-const TRANSITIONS: [(PortState, [PortState; 3], [PortState; 3]); 9] = [
+const TRANSITIONS: [(PortState, [PortState; 3], [PortState; 3]); 10] = [
     (Free, [Free; 3], [Free; 3]),
     (Claimed, [Claimed; 3], [Claimed; 3]),
     (Opening, [Opening; 3], [Answered; 3]),
@@ -16,6 +16,7 @@ const TRANSITIONS: [(PortState, [PortState; 3], [PortState; 3]); 9] = [
     (ServerClosing, [ServerClosing, ServerClosing, Resting], [ServerClosing; 3]),
     (Closed, [Closed; 3], [Closed; 3]),
     (Resting, [Resting; 3], [Resting; 3]),
+    (Reset, [Reset, Established, ClientClosing], [Reset, Established, ServerClosing]),
 ];
 
 #[test]
@@ -27,7 +28,8 @@ fn a_segment_moves_a_flow_as_the_table_says() {
                 assert_eq!(next_state(state, side, flags | tcp::PSH), expected);
             }
             for flags in [tcp::RST, tcp::RST | tcp::ACK, tcp::RST | tcp::SYN, tcp::RST | tcp::FIN] {
-                assert_eq!(next_state(state, side, flags), Closed, "{state:?}, {side:?} sends {flags:#x}");
+                let expected = if matches!(state, Closed | Resting) { state } else { Reset };
+                assert_eq!(next_state(state, side, flags), expected, "{state:?}, {side:?} sends {flags:#x}");
             }
         }
     }
@@ -53,7 +55,7 @@ fn a_port_word_keeps_what_it_is_made_of() {
 }
 
 /// State, seconds that its port rests under TCP and UDP; the idle timeout is 300.
-const RESTS: [(PortState, Option<u32>, Option<u32>); 9] = [
+const RESTS: [(PortState, Option<u32>, Option<u32>); 10] = [
     (Free, None, None),
     (Claimed, Some(2), Some(2)),
     (Opening, Some(5), Some(330)),
@@ -61,8 +63,9 @@ const RESTS: [(PortState, Option<u32>, Option<u32>); 9] = [
     (Established, Some(300), Some(330)),
     (ClientClosing, Some(300), Some(300)),
     (ServerClosing, Some(300), Some(300)),
-    (Closed, None, None),
+    (Closed, Some(10), Some(10)),
     (Resting, Some(60), Some(60)),
+    (Reset, Some(60), Some(60)),
 ];
 
 #[test]
@@ -82,10 +85,28 @@ fn a_flow_is_opened_anew_after_it_ended_or_timed_out() {
     for state in STATES {
         for (idle_s, is_timed_out) in [(0, false), (300, false), (301, true)] {
             let found = Found { index: 0, word: PortWord::new(state, 1, 1000) };
-            let expected = is_timed_out || matches!(state, Closed | Resting);
+            let expected = is_timed_out || matches!(state, Closed | Resting | Reset);
             assert_eq!(reopens(found, 300, 1000 + idle_s), expected, "{state:?} idle {idle_s} s");
         }
     }
+}
+
+#[test]
+fn the_port_that_is_spared_most_easily_is_of_an_ended_flow_then_of_an_unfinished_handshake() {
+    let rank = |state, idle_s| spare(PortWord::new(state, 1, 0), protocol::TCP, 300, idle_s);
+    for ended in [Closed, Resting, Reset] {
+        assert!(rank(ended, 0) > rank(Answered, ANSWERED_IDLE_S));
+        assert!(rank(ended, 5) > rank(ended, 4));
+    }
+    for half in [Opening, Answered] {
+        assert_eq!((rank(half, 0), rank(half, 1)), (0, 0), "it may go on");
+        assert!(rank(half, 3) > rank(half, 2) && rank(half, 2) > 0);
+    }
+    for alive in [Free, Claimed, Established, ClientClosing, ServerClosing] {
+        assert_eq!(rank(alive, 299), 0, "{alive:?}");
+    }
+    let datagram = |idle_s| spare(PortWord::new(Established, 1, 0), protocol::UDP, 300, idle_s);
+    assert_eq!((datagram(300), datagram(301) > 0), (0, true));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use lb_common::{
     maps::{
-        CHUNKS_PER_PLANE, Header, Line, MemberInfo, NatFlow, NatPlane, PORTS_PER_CHUNK, Service, Settings, Tally, Traffic, Vip,
+        CHUNKS_PER_PLANE, Header, Line, MemberInfo, NatFlow, NatPlane, OwnMacs, PORTS_PER_CHUNK, Service, Settings, Tally, Traffic, Vip,
         WORDS_PER_LINE, WORDS_PER_SLOT_PAGE,
     },
     reason::{Drop, Note},
@@ -184,6 +184,7 @@ pub(crate) fn settings(sizes: &[MapSize], features: Features, hertz: u32, keys: 
         reserved: 0,
         table_key: keys.table,
         slot_key: keys.slot,
+        macs: OwnMacs::ANY,
     }
 }
 

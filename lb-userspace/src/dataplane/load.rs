@@ -18,7 +18,10 @@ use aya::{
     pin::PinError,
     programs::{ProgramError, Xdp},
 };
-use lb_common::{maps::Settings, words::Tick};
+use lb_common::{
+    maps::{OwnMacs, Settings},
+    words::Tick,
+};
 
 use super::{
     abi::{self, AbiError, AbiRecord, Keys},
@@ -152,6 +155,8 @@ pub struct Request<'a> {
     pub slot_key: u64,
     /// What the program is built for.
     pub features: Features,
+    /// The link-layer addresses that it takes frames by.
+    pub macs: OwnMacs,
     /// Where packets come in.
     pub interfaces: &'a [String],
     /// How the program is attached; links that are adopted stay as they are.
@@ -176,6 +181,7 @@ pub struct Dataplane {
     object: Ebpf,
     clock: KernelClock,
     features: Features,
+    macs: OwnMacs,
     mode: XdpMode,
     /// Interface index by name.
     interfaces: BTreeMap<String, u32>,
@@ -199,7 +205,7 @@ impl Dataplane {
             Ok(abi) => {
                 abi.check_limits(request.limits)?;
                 abi.check_slot_key(request.slot_key)?;
-                let object = load_object(&pins, &abi, request.features)?;
+                let object = load_object(&pins, &abi, request.features, request.macs)?;
                 Ok((Self::take(request, pins, lock, abi, object)?, Origin::Adopted))
             }
             Err(AbiError::NotLoaded { .. }) => {
@@ -218,7 +224,7 @@ impl Dataplane {
     fn load_fresh(request: &Request<'_>, pins: PinDir, lock: PinLock) -> Result<Self, LoadError> {
         let keys = Keys { table: random_key()?, slot: request.slot_key };
         let abi = AbiRecord::new(request.limits, clock_io::measure_hertz()?, keys);
-        let object = load_object(&pins, &abi, request.features)?;
+        let object = load_object(&pins, &abi, request.features, request.macs)?;
         abi::write(&pins, abi)?;
         Self::take(request, pins, lock, abi, object)
     }
@@ -235,17 +241,17 @@ impl Dataplane {
         let pin = PendingPin::new(&pins, program, naming::PROGRAM)?;
         let interfaces = attach::attach_all(&pins, program, request.interfaces, request.mode)?;
         pin.commit()?;
-        let Request { features, mode, .. } = *request;
-        Ok(Self { pins, object, clock, features, mode, interfaces, applier, _lock: lock })
+        let Request { features, macs, mode, .. } = *request;
+        Ok(Self { pins, object, clock, features, macs, mode, interfaces, applier, _lock: lock })
     }
 
-    /// Loads a program built for `features` and swaps it in on every interface, without losing a packet.
+    /// Loads a program built for `features` that takes frames by `macs`, and swaps it in on every interface, without losing a packet.
     ///
     /// # Errors
     /// [`LoadError`]; the old program then stays.
-    pub fn rebuild(&mut self, features: Features) -> Result<(), LoadError> {
+    pub fn rebuild(&mut self, features: Features, macs: OwnMacs) -> Result<(), LoadError> {
         let abi = self.applier.tables().abi;
-        let mut object = load_object(&self.pins, &abi, features)?;
+        let mut object = load_object(&self.pins, &abi, features, macs)?;
         let tables = Tables::open(&self.pins, Access::ReadWrite)?;
         let program = load_program(&mut object, naming::PACKET_PROGRAM)?;
         prove(program)?;
@@ -256,6 +262,7 @@ impl Dataplane {
         self.applier.replace_tables(tables);
         self.object = object;
         self.features = features;
+        self.macs = macs;
         Ok(())
     }
 
@@ -288,6 +295,11 @@ impl Dataplane {
     /// What the program is built for.
     pub fn features(&self) -> Features {
         self.features
+    }
+
+    /// The link-layer addresses that the program takes frames by.
+    pub fn macs(&self) -> OwnMacs {
+        self.macs
     }
 
     /// The tables, for reading.
@@ -332,12 +344,12 @@ fn clean_interrupted(pins: &PinDir) -> Result<(), LoadError> {
 }
 
 /// Loads the object against the pinned maps, making and pinning those that are missing.
-fn load_object(pins: &PinDir, abi: &AbiRecord, features: Features) -> Result<Ebpf, LoadError> {
+fn load_object(pins: &PinDir, abi: &AbiRecord, features: Features, macs: OwnMacs) -> Result<Ebpf, LoadError> {
     let mut sizes = map_sizes(&abi.limits(), features);
     for size in &mut sizes {
         fit_to_pinned(pins, size)?;
     }
-    let settings = Cell(layout::settings(&sizes, features, abi.hertz, abi.keys));
+    let settings = Cell(Settings { macs, ..layout::settings(&sizes, features, abi.hertz, abi.keys) });
     let mut loader = EbpfLoader::new();
     loader.override_global("SETTINGS", &settings, true);
     for size in &sizes {

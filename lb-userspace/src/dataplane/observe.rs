@@ -120,6 +120,10 @@ impl PacketTables for Observer<'_> {
         self.settings.slot_key
     }
 
+    fn is_own_mac(&self, word: u64) -> bool {
+        self.settings.macs.has(word)
+    }
+
     fn tick(&self) -> Tick {
         self.now
     }

@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use lb_common::{maps::LinkInfo, words::MemberId};
+use lb_common::{
+    maps::{LinkInfo, OwnMacs},
+    words::MemberId,
+};
 use tracing::{error, info, warn};
 
 use super::{
@@ -68,11 +71,13 @@ impl Daemon {
     /// Loads or adopts the data plane, takes the addresses, and converges once. If it fails, what was loaded afresh is removed.
     pub(super) async fn start(config_path: &Path, config: Config, warnings: Vec<String>) -> Result<Self, RunError> {
         report_io::prepare(&config.node.state_dir)?;
+        let links = Netlink::open()?.links().await?;
         let request = Request {
             pin_dir: &config.node.pin_dir,
             limits: &config.limits,
             slot_key: node_slot_key(&config.node.slot_seed),
             features: Features::of(&config),
+            macs: own_macs(&config, &links),
             interfaces: &config.node.interfaces,
             mode: config.node.xdp,
             rules: SLOT_RULES,
@@ -167,8 +172,9 @@ impl Daemon {
         if config != self.config {
             // More than is needed does no harm, and spares a rebuild when the feature comes back.
             let features = Features(Features::of(&config).0 | self.dataplane.features().0);
-            if features != self.dataplane.features() {
-                self.dataplane.rebuild(features)?;
+            let macs = own_macs(&config, &self.netlink.links().await?);
+            if (features, macs) != (self.dataplane.features(), self.dataplane.macs()) {
+                self.dataplane.rebuild(features, macs)?;
             }
             self.take_interfaces(&config)?;
             self.config = config;
@@ -288,6 +294,12 @@ impl Daemon {
     /// not answer for it, for then the host would refuse its packets.
     async fn follow_network(&mut self, convergence: Convergence) -> Result<(), RunError> {
         let links = self.netlink.links().await?;
+        let macs = own_macs(&self.config, &links);
+        if macs != self.dataplane.macs() {
+            let features = self.dataplane.features();
+            self.dataplane.rebuild(features, macs)?;
+            info!("the program takes frames by the interfaces' new addresses");
+        }
         self.take_links(&links);
         let assigned = self.netlink.addresses().await?;
         let interfaces = links.iter().filter(|link| self.config.node.interfaces.contains(&link.name)).map(|link| link.ifindex).collect();
@@ -454,6 +466,18 @@ enum Convergence {
     First,
     /// A later one.
     Other,
+}
+
+/// By which link-layer addresses this host takes frames on the interfaces of the configuration: theirs, and those of interfaces upon them (macvlan, VLAN).
+fn own_macs(config: &Config, links: &[Link]) -> OwnMacs {
+    let ours: BTreeSet<u32> = links.iter().filter(|link| config.node.interfaces.contains(&link.name)).map(|link| link.ifindex).collect();
+    let is_upon = |link: &&Link| {
+        !link.lower_is_elsewhere && link.kind.as_deref() != Some("veth") && link.lower.is_some_and(|lower| ours.contains(&lower))
+    };
+    let taken = links.iter().filter(|link| ours.contains(&link.ifindex) || is_upon(link));
+    let macs: Option<BTreeSet<[u8; 6]>> = taken.map(|link| link.mac).collect();
+    // Frames without a link-layer address cannot be somebody else's.
+    macs.map_or(OwnMacs::ANY, |macs| OwnMacs::new(&macs.into_iter().collect::<Vec<_>>()))
 }
 
 fn unix_time() -> Duration {

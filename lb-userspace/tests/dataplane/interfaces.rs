@@ -72,6 +72,7 @@ fn native_mode_is_refused_by_a_bridge_with_a_way_out() {
         limits: &LIMITS,
         slot_key: SLOT_KEY,
         features: Features(0),
+        macs: OwnMacs::ANY,
         interfaces: &interfaces,
         mode: XdpMode::Native,
         rules: RULES,

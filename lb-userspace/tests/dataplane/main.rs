@@ -17,7 +17,7 @@ use aya::maps::{Array, ArrayOfMaps, Map, MapData};
 use bytemuck::Zeroable as _;
 use lb_common::{
     address::Address,
-    maps::{ForwardKind, Header, MemberInfo, SOURCE_ALLOW, SOURCE_DENY, Service, Settings, Vip},
+    maps::{ForwardKind, Header, MemberInfo, OwnMacs, SOURCE_ALLOW, SOURCE_DENY, Service, Settings, Vip},
     words::{CleanWord, FlowState, FlowWord, MemberId, MemberWord, ServiceId, SlotState, SlotWord, Tick, VipWord},
 };
 use lb_userspace::{
@@ -73,7 +73,13 @@ impl Lab {
         self.start_with(&LIMITS, Features(0), interfaces)
     }
 
-    fn start_with(&self, limits: &Limits, features: Features, interfaces: &[&str]) -> Result<(Dataplane, Origin), LoadError> {
+    fn start_with(
+        &self,
+        limits: &Limits,
+        features: Features,
+        macs: OwnMacs::ANY,
+        interfaces: &[&str],
+    ) -> Result<(Dataplane, Origin), LoadError> {
         start_at(&self.pin_dir(), limits, features, interfaces)
     }
 }
@@ -111,9 +117,24 @@ fn ripen_slot(word: SlotWord, learning_since: Tick, last_no_room: Option<Tick>, 
     }
 }
 
-fn start_at(pin_dir: &Path, limits: &Limits, features: Features, interfaces: &[&str]) -> Result<(Dataplane, Origin), LoadError> {
+fn start_at(
+    pin_dir: &Path,
+    limits: &Limits,
+    features: Features,
+    macs: OwnMacs::ANY,
+    interfaces: &[&str],
+) -> Result<(Dataplane, Origin), LoadError> {
     let interfaces: Vec<String> = interfaces.iter().map(|&name| name.to_owned()).collect();
-    Dataplane::start(&Request { pin_dir, limits, slot_key: SLOT_KEY, features, interfaces: &interfaces, mode: XdpMode::Auto, rules: RULES })
+    Dataplane::start(&Request {
+        pin_dir,
+        limits,
+        slot_key: SLOT_KEY,
+        features,
+        macs: OwnMacs::ANY,
+        interfaces: &interfaces,
+        mode: XdpMode::Auto,
+        rules: RULES,
+    })
 }
 
 fn ip(args: &[&str]) -> String {

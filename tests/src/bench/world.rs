@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use aya::maps::{Array, Map, MapData};
 use bytemuck::Zeroable as _;
 use lb_common::{
-    maps::{ForwardKind, MemberInfo, SLOTS_PER_PAGE, SOURCE_ALLOW, Service, Vip, WORDS_PER_LINE},
+    maps::{ForwardKind, MemberInfo, OwnMacs, SLOTS_PER_PAGE, SOURCE_ALLOW, Service, Vip, WORDS_PER_LINE},
     words::{MemberId, ServiceId, VipWord},
 };
 use lb_userspace::{
@@ -89,8 +89,16 @@ impl World {
     pub fn load(limits: &Limits, features: Features, interfaces: &[String], link: Link) -> anyhow::Result<Self> {
         let pin_dir = Path::new("/sys/fs/bpf").join(format!("weir-bench-{}", std::process::id()));
         let rules = SlotRules { change: |word, member, now| slot::change(word, member, now).word, ripen: slot::ripen };
-        let request =
-            Request { pin_dir: &pin_dir, limits, slot_key: 0x0123_4567_89ab_cdef, features, interfaces, mode: XdpMode::Auto, rules };
+        let request = Request {
+            pin_dir: &pin_dir,
+            limits,
+            slot_key: 0x0123_4567_89ab_cdef,
+            features,
+            macs: OwnMacs::new(&[link.mac]),
+            interfaces,
+            mode: XdpMode::Auto,
+            rules,
+        };
         let (dataplane, _) = Dataplane::start(&request).context("failed to start the data plane")?;
         Ok(Self { dataplane, pin_dir, link, services: 0, planes: 0 })
     }

@@ -119,6 +119,52 @@ fn what_comes_to_a_snat_address_without_a_flow_is_the_hosts() {
 }
 
 #[test]
+fn frames_for_other_hosts_pass_whoever_they_are_for_inside() {
+    let own = [super::IN_MAC, [2, 0, 0, 0, 0, 0x77]];
+    let mut bench = Bench::with_macs(weir_tests::fixture::bench::ALL_FEATURES, &own).unwrap();
+    bench.install(&State::of(&services())).unwrap();
+    let packets = [
+        v4().tcp(&tcp(4000, 80, number::SYN)),
+        v6().tcp(&tcp(4000, 80, number::ACK)),
+        v4().tcp(&tcp(4000, 81, number::ACK)),
+        v4().icmp(8, 0, 1, b"ping"),
+        v4().fragments(number::TCP, &[0; 64], 32).1,
+    ];
+    for packet in &packets {
+        for target in [[2, 0, 0, 0, 0, 2], [0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0x33, 0x33, 0, 0, 0, 1], [0; 6]] {
+            bench.check("another's", &weir_tests::fixture::wire::Link { target, ..link() }.frame(packet), &Expect::pass());
+        }
+        for target in own {
+            let ran = bench
+                .run(weir_tests::fixture::state::Port::In, &weir_tests::fixture::wire::Link { target, ..link() }.frame(packet))
+                .unwrap();
+            assert_ne!(ran.verdict, weir_tests::fixture::bench::Verdict::Passed, "{packet:?}");
+        }
+    }
+}
+
+#[test]
+fn odd_packets_to_the_hosts_own_address_pass_though_servers_see_it_as_well() {
+    let mut bench = bench(&services());
+    let to_host = ip(CLIENT4, "10.0.0.254");
+    let (first, _) = to_host.fragments(number::TCP, &tcp(4000, 22, number::SYN).bytes(&to_host), 16);
+    bench.check("a first fragment without all of its TCP header", &link().frame(&first), &Expect::pass());
+    bench.check("a TCP header of no length", &link().frame(&to_host.packet(number::TCP, &[0; 20])), &Expect::pass());
+    bench.check("half a UDP header", &link().frame(&to_host.packet(number::UDP, &[0; 4])), &Expect::pass());
+}
+
+#[test]
+fn an_echo_request_that_cannot_be_answered_passes() {
+    let mut bench = bench(&services());
+    for source in ["0.0.0.0", "127.0.0.1", "224.0.0.5", "255.255.255.255"] {
+        bench.check(source, &link().frame(&ip(source, VIP4).icmp(8, 0, 1, b"ping")), &Expect::pass());
+    }
+    for source in ["::", "::1", "ff02::1"] {
+        bench.check(source, &link().frame(&ip(source, VIP6).icmp(128, 0, 1, b"ping")), &Expect::pass());
+    }
+}
+
+#[test]
 fn mapped_addresses_on_the_wire_are_nobodys() {
     let mut bench = bench(&services());
     let to_mapped = ip(CLIENT6, &format!("::ffff:{VIP4}")).tcp(&tcp(4000, 80, number::SYN));
