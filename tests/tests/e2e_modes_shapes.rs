@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weir_tests::{
-    lab::{Far, Shape, Topology, UdpLoad, Weir, http_tally, tcp_bulk},
+    lab::{Far, Shape, Topology, UdpLoad, Weir, http_tally, tcp_bulk, wait_until},
     modes::{self, ECHO, Mode, WEB},
 };
 
@@ -93,4 +93,18 @@ fn vips_of_a_bridge_are_served_on_its_port() {
     let weir = Weir::start(lab.node(), &modes::configuration(&lab, Mode::PLAIN)).unwrap();
     assert_eq!(attached(&weir), [("eth0", "native"), ("eth1", "native")].map(|(name, mode)| (name.to_owned(), mode.to_owned())));
     all_is_carried(&lab, Mode::PLAIN, &["s1", "s2"]);
+}
+
+#[test]
+fn the_nodes_link_layer_address_may_change_while_it_runs() {
+    let lab = Topology::builder(Shape::TwoArmed).servers(1).build().unwrap();
+    let _servers = modes::serve(&lab, &Mode::PLAIN[..1]).unwrap();
+    let _weir = Weir::start(lab.node(), &modes::configuration(&lab, &Mode::PLAIN[..1])).unwrap();
+    all_is_carried(&lab, &Mode::PLAIN[..1], &["s1"]);
+    lab.node().namespace.run("ip", &["link", "set", "eth0", "address", "02:00:00:12:34:56"]).unwrap();
+    lab.client().namespace.run("ip", &["neigh", "flush", "dev", "eth0"]).unwrap();
+    let web = modes::vip(&lab, &Mode::PLAIN[..1], 0, WEB);
+    let answers = || http_tally(&lab.client().namespace, format!("http://{web}/"), 1).is_ok();
+    wait_until("the node to answer by its new address", LIMIT, answers).unwrap();
+    all_is_carried(&lab, &Mode::PLAIN[..1], &["s1"]);
 }
