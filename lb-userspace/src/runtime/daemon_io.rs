@@ -25,7 +25,7 @@ use crate::{
         desired::{Desired, Host, node_slot_key},
         header,
         installed::{Capacity, Installed},
-        plan::{self, Freeable},
+        plan::{self, Freeable, Plan},
         slot,
     },
     dataplane::{self, Dataplane, DroppedPacket, Features, Origin, PinDir, Request, Samples, SlotRules},
@@ -404,7 +404,7 @@ impl Daemon {
         let looks = self.next_look.is_some_and(|at| at <= now_unix_s);
         let freeable = if looks { readback::freeable(self.dataplane.tables(), &self.installed, now)? } else { Freeable::default() };
         let mut random = || random_u64().unwrap_or_else(|| unix_time().as_nanos() as u64);
-        let ops = plan::plan(&desired, &self.installed, now_unix_s, &freeable, &mut random)?;
+        let Plan { ops, unplaced } = plan::plan(&desired, &self.installed, now_unix_s, &freeable, &mut random);
         for op in &ops {
             self.dataplane.applier().apply(op, now)?;
             self.installed.apply(op);
@@ -412,10 +412,18 @@ impl Daemon {
         if looks || !ops.is_empty() {
             self.next_look = retirement::next_look(&self.installed, &desired, now_unix_s);
         }
+        if !unplaced.is_empty() && !ops.is_empty() {
+            // What was done may have made room.
+            self.next_look = Some(0);
+        }
+        let unplaced = plan::in_words(&unplaced, self.installed.capacity);
+        for line in unplaced.iter().filter(|line| !self.report.held_back.contains(line)) {
+            error!("{line}");
+        }
         let kept = plan::held_back(&self.installed, &desired)
             .into_iter()
             .map(|key| format!("{} port {}: its slots stay as they were made", key.vip, key.port));
-        self.report.held_back = self.waits_for_start.iter().cloned().chain(kept).collect();
+        self.report.held_back = self.waits_for_start.iter().cloned().chain(kept).chain(unplaced).collect();
         if !ops.is_empty() {
             info!(operations = ops.len(), "the maps follow");
         }

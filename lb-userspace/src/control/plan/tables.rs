@@ -1,20 +1,27 @@
 //! Which member every slot has: tables of the desired shares, computed only where they are not known to be in the maps.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use lb_common::words::{MemberId, ServiceId};
+use lb_common::words::{MemberId, MemberWord, ServiceId};
 
 use super::Draft;
 use crate::{
     balance::maglev::{self, Share},
-    control::{Endpoint, ServiceKey, desired::Desired, installed::Installed, op::Op},
+    control::{
+        Endpoint, ServiceKey,
+        desired::{Desired, DesiredService},
+        installed::{Installed, InstalledMember},
+        op::Op,
+    },
 };
 
 pub(super) fn slots(draft: &mut Draft<'_>) {
     let mut tables = Tables::default();
-    for key in draft.desired.services.keys() {
-        let id = draft.services[key];
-        let wanted = Wanted::new(draft.desired, key, |endpoint| draft.members.get(&(id, *endpoint)).copied());
+    for (id, _, service) in draft.placed() {
+        let wanted = wanted(draft, id, service);
         let installed = &draft.state.services[&id];
         if installed.shares.as_deref() == Some(&wanted.members[..]) {
             continue;
@@ -24,6 +31,36 @@ pub(super) fn slots(draft: &mut Draft<'_>) {
             draft.push(Op::SetSlots { service: id, shares: wanted.members, current });
         }
     }
+}
+
+/// The members that the service's slots are for: those that it should have as far as there is room for them, or else those that hold them.
+fn wanted(draft: &mut Draft<'_>, id: ServiceId, service: &DesiredService) -> Wanted {
+    let wanted = Wanted::new(service, |endpoint| draft.members.get(&(id, *endpoint)).copied().filter(|id| !draft.waiting.contains(id)));
+    let is_anyone_up = service.members.values().any(|member| member.weight > 0);
+    if !wanted.members.is_empty() || !is_anyone_up {
+        return wanted;
+    }
+    let holders = holders(draft, id, service);
+    draft.holders.extend(holders.iter().map(|(_, id, _)| *id));
+    holders.into_iter().map(|(server, id, weight)| (Share { server, weight }, (id, weight))).collect()
+}
+
+/// The members that the configuration drops and that serve as long as nobody else has room. If all that it drops do and they are several, the
+/// last one goes: room comes from nowhere else where every service waits for it.
+fn holders(draft: &Draft<'_>, id: ServiceId, service: &DesiredService) -> Vec<(Endpoint, MemberId, u16)> {
+    let named: BTreeSet<MemberId> = draft.state.services[&id].current.iter().copied().flatten().collect();
+    let members = draft.state.members.iter().filter(|(_, member)| member.info.service == id.0);
+    let dropped: Vec<_> = members.filter(|(_, member)| !service.members.contains_key(&member.endpoint())).collect();
+    let takes = |number: &MemberId, member: &InstalledMember| {
+        named.contains(number) && member.info.weight > 0 && member.info.state & MemberWord::NO_NEW == 0
+    };
+    let serving = dropped.iter().filter(|(number, member)| takes(number, member));
+    let mut holders: Vec<_> = serving.map(|(number, member)| (member.endpoint(), **number, member.info.weight)).collect();
+    holders.sort_unstable();
+    if holders.len() == dropped.len() && holders.len() > 1 {
+        holders.pop();
+    }
+    holders
 }
 
 /// Notes for services read back from the maps that their slots are what `desired` gives, where they are. Without it every plan would
@@ -36,7 +73,7 @@ pub fn recognise(installed: &mut Installed, desired: &Desired) {
         let Some(key) = ServiceKey::of(&service.record).filter(|key| desired.services.contains_key(key)) else {
             continue;
         };
-        let wanted = Wanted::new(desired, &key, |endpoint| members.get(&(*id, *endpoint)).copied());
+        let wanted = Wanted::new(&desired.services[&key], |endpoint| members.get(&(*id, *endpoint)).copied());
         if wanted.slots(service.current.len(), &mut tables) == service.current {
             service.shares = Some(wanted.members);
         }
@@ -60,12 +97,11 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn new(desired: &Desired, key: &ServiceKey, id: impl Fn(&Endpoint) -> Option<MemberId>) -> Self {
-        let members = desired.services[key].members.iter().filter(|(_, member)| member.weight > 0);
-        let known = members
-            .filter_map(|(endpoint, member)| Some((Share { server: *endpoint, weight: member.weight }, (id(endpoint)?, member.weight))));
-        let (shares, members) = known.unzip();
-        Self { shares, members }
+    fn new(service: &DesiredService, id: impl Fn(&Endpoint) -> Option<MemberId>) -> Self {
+        let members = service.members.iter().filter(|(_, member)| member.weight > 0);
+        members
+            .filter_map(|(endpoint, member)| Some((Share { server: *endpoint, weight: member.weight }, (id(endpoint)?, member.weight))))
+            .collect()
     }
 
     fn slots(&self, slots: usize, tables: &mut Tables) -> Arc<[Option<MemberId>]> {
@@ -74,6 +110,13 @@ impl Wanted {
         }
         let table = tables.table(slots, &self.shares);
         table.iter().map(|&index| Some(self.members[usize::from(index)].0)).collect()
+    }
+}
+
+impl FromIterator<(Share, (MemberId, u16))> for Wanted {
+    fn from_iter<I: IntoIterator<Item = (Share, (MemberId, u16))>>(members: I) -> Self {
+        let (shares, members) = members.into_iter().unzip();
+        Self { shares, members }
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
         XdpMode,
     },
     control::{
-        desired::Host,
+        desired::{DesiredMember, DesiredService, Host},
         header::NextHop,
         installed::{Capacity, InstalledMember},
         slot,
@@ -102,6 +102,7 @@ pub(super) fn web_on(servers: &[Server]) -> Desired {
     desired(&[web()], &[pool(servers)])
 }
 
+#[derive(Clone)]
 pub(super) struct World {
     pub(super) maps: Installed,
     slots: BTreeMap<ServiceId, Vec<(SlotWord, Tick)>>,
@@ -120,7 +121,7 @@ impl World {
         world
     }
 
-    pub(super) fn plan(&mut self, desired: &Desired, freeable: &Freeable) -> Result<Vec<Op>, PlanError> {
+    pub(super) fn plan(&mut self, desired: &Desired, freeable: &Freeable) -> Plan {
         let incarnations = &mut self.incarnations;
         let mut incarnation = || {
             *incarnations += 1;
@@ -131,8 +132,15 @@ impl World {
 
     /// Performs a plan that frees nothing.
     pub(super) fn converge(&mut self, desired: &Desired) -> Vec<Op> {
-        let ops = self.plan(desired, &Freeable::default()).unwrap();
+        let ops = self.ops(desired, &Freeable::default());
         ops.iter().for_each(|op| self.perform(op));
+        ops
+    }
+
+    /// The operations of a plan that has room for everything.
+    pub(super) fn ops(&mut self, desired: &Desired, freeable: &Freeable) -> Vec<Op> {
+        let Plan { ops, unplaced } = self.plan(desired, freeable);
+        assert_eq!(unplaced, []);
         ops
     }
 
@@ -226,7 +234,7 @@ impl World {
         for _ in 0..20 {
             self.wait(1000);
             let freeable = self.freeable();
-            let ops = self.plan(desired, &freeable).unwrap();
+            let ops = self.plan(desired, &freeable).ops;
             if ops.is_empty() {
                 return;
             }
@@ -251,6 +259,45 @@ impl World {
             members: members.map(|member| (member.endpoint(), member_view(member))).collect(),
             slots: service.current.iter().map(|id| id.map(|id| self.maps.members[&id].endpoint())).collect(),
         }
+    }
+
+    /// Whether the maps are as desired but for what had no room.
+    pub(super) fn follows(&self, desired: &Desired, unplaced: &[Unplaced]) -> bool {
+        let published: BTreeMap<ServiceKey, ServiceId> =
+            self.maps.published_services().into_iter().map(|id| (ServiceKey::of(&self.maps.services[&id].record).unwrap(), id)).collect();
+        let lacks = |key: &ServiceKey, server| unplaced.iter().any(|one| one.service == *key && one.server == server);
+        let is_there = |key| published.contains_key(key) || lacks(key, None);
+        desired.services.keys().all(is_there)
+            && published.iter().all(|(key, id)| desired.services.get(key).is_some_and(|wanted| self.serves(key, *id, wanted, &lacks)))
+    }
+
+    fn serves(
+        &self,
+        key: &ServiceKey,
+        id: ServiceId,
+        wanted: &DesiredService,
+        lacks: &dyn Fn(&ServiceKey, Option<Endpoint>) -> bool,
+    ) -> bool {
+        let service = &self.maps.services[&id];
+        let members: BTreeMap<Endpoint, (MemberId, &InstalledMember)> =
+            self.maps.members.iter().filter(|(_, one)| one.info.service == id.0).map(|(id, one)| (one.endpoint(), (*id, one))).collect();
+        let holds: BTreeSet<MemberId> = service.current.iter().copied().flatten().collect();
+        let serving: Vec<_> = wanted.members.iter().filter(|(server, one)| one.weight > 0 && !lacks(key, Some(**server))).collect();
+        let is_right = |server: &Endpoint, one: &DesiredMember| match members.get(server) {
+            Some((id, member)) => {
+                let takes =
+                    one.weight > 0 && (!lacks(key, Some(*server)) || member.header.as_ref().is_some_and(|header| header.nat_planes > 0));
+                (member.info.weight, member.state) == (one.weight, one.state) && (takes || !holds.contains(id))
+            }
+            None => lacks(key, Some(*server)),
+        };
+        let is_gone = |server: &Endpoint| {
+            let (id, member) = members[server];
+            if holds.contains(&id) { serving.is_empty() } else { member.info.retired_at != 0 }
+        };
+        wanted.members.iter().all(|(server, one)| is_right(server, one))
+            && members.keys().filter(|server| !wanted.members.contains_key(server)).all(is_gone)
+            && (serving.is_empty() || service.current[0].is_some())
     }
 
     /// Addresses with their flags and the services of their whole port range.
