@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use lb_common::{
-    maps::{Header, MemberInfo, SLOTS_PER_PAGE, Service, SourceRule, Vip},
+    maps::{ForwardKind, Header, MemberInfo, SLOTS_PER_PAGE, Service, SourceRule, Vip},
     words::{MemberId, ServiceId},
 };
 
@@ -219,7 +219,22 @@ impl Installed {
     }
 }
 
+/// What tells the members of a service apart. A server that is reached by NAT and the same one reached otherwise are two members, because
+/// neither's flows can go on as the other's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Identity {
+    /// The server.
+    pub endpoint: Endpoint,
+    /// Whether it is reached by NAT.
+    pub is_translated: bool,
+}
+
 impl InstalledService {
+    /// Whether its flows are translated.
+    pub(super) fn is_translated(&self) -> bool {
+        self.record.is(Service::NAT)
+    }
+
     /// How many slot pages it has.
     pub fn pages(&self) -> u32 {
         pages_of(self.record.slot_mask + 1)
@@ -230,6 +245,11 @@ impl InstalledMember {
     /// The server that it is.
     pub fn endpoint(&self) -> Endpoint {
         Endpoint { address: self.info.address.ip(), port: self.info.port }
+    }
+
+    /// Which member of its service it is.
+    pub(super) fn identity(&self) -> Identity {
+        Identity { endpoint: self.endpoint(), is_translated: self.info.forward == ForwardKind::Nat as u8 }
     }
 
     pub(super) fn is_as(&self, info: &MemberInfo) -> bool {

@@ -1,8 +1,8 @@
 //! The plan: operations that lead from what the maps hold to what they should hold, make before break.
 //!
-//! Order: free what is due · records of new services · planes and their SNAT addresses · members, headers · slots · source rules · changed
-//! service records · publish · unpublish · members that take less or have to go. After any prefix of it no reachable slot names a member
-//! that is not written, and planning again leads to the same end.
+//! Order: free what is due · records of new services · planes and their SNAT addresses · members, headers · of each service slots, source rules,
+//! changed record, members that take less or have to go · publish · unpublish · members of unpublished services. After any prefix of it no
+//! reachable slot names a member that is not written, and planning again leads to the same end.
 //!
 //! What a full table has no room for is left out and named, and holds up nothing else. Of many servers each service gets some first. A service
 //! none of whose servers has room yet goes on with those that the configuration drops; one of several goes at once, to make room.
@@ -10,6 +10,9 @@
 //! A server that the configuration drops is *retired*: its slots go to others, its record stays. It is freed one idle timeout later, when
 //! nothing names it; named again before that, it is the same member. A dropped service is unpublished, its members retire, and all go
 //! together.
+//!
+//! A service that turns to NAT or from it has other members than before, for the same servers too. Its packets cannot follow the earlier ones'
+//! flows, so those are closing: TCP is reset, UDP goes to another member.
 
 mod free;
 mod make;
@@ -23,9 +26,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::words::{MemberId, ServiceId};
 
 use super::{
-    Endpoint, ServiceKey,
+    ServiceKey,
     desired::{Desired, DesiredService},
-    installed::Installed,
+    installed::{Identity, Installed},
     op::Op,
 };
 
@@ -61,11 +64,16 @@ pub fn plan(desired: &Desired, installed: &Installed, now_unix_s: u64, freeable:
     make::planes(&mut draft, &planes);
     publish::snat_addresses(&mut draft);
     make::members(&mut draft, &planes);
-    tables::slots(&mut draft);
-    make::rules_and_records(&mut draft);
+    let (wanted, mut numbers) = (make::wanted_members(&draft), draft.numbers_by_service());
+    let mut tables = tables::Tables::default();
+    for (id, key, service) in draft.placed() {
+        tables::slots(&mut draft, id, service, &mut tables);
+        make::rules_and_record(&mut draft, id, key, service);
+        make::lesser_members(&mut draft, numbers.remove(&id).unwrap_or_default(), &wanted);
+    }
     publish::publish(&mut draft);
     publish::unpublish(&mut draft);
-    make::lesser_members(&mut draft);
+    make::lesser_members(&mut draft, numbers.into_values().flatten().collect(), &wanted);
     Plan { ops: draft.ops, unplaced: draft.unplaced }
 }
 
@@ -77,7 +85,7 @@ struct Draft<'a> {
     ops: Vec<Op>,
     unplaced: Vec<Unplaced>,
     services: BTreeMap<ServiceKey, ServiceId>,
-    members: BTreeMap<(ServiceId, Endpoint), MemberId>,
+    members: BTreeMap<(ServiceId, Identity), MemberId>,
     /// Members that take no flow yet: there is no room for their planes.
     waiting: BTreeSet<MemberId>,
     /// Members that the configuration drops and that go on serving, because there is no room for those that would take their place.
@@ -101,12 +109,21 @@ impl<'a> Draft<'a> {
     }
 
     fn know_members(&mut self) {
-        self.members = self.state.members.iter().map(|(id, m)| ((ServiceId(m.info.service), m.endpoint()), *id)).collect();
+        self.members = self.state.members.iter().map(|(id, m)| ((ServiceId(m.info.service), m.identity()), *id)).collect();
     }
 
     /// The desired services that have a number.
     fn placed(&self) -> Vec<(ServiceId, &'a ServiceKey, &'a DesiredService)> {
         self.desired.services.iter().filter_map(|(key, service)| Some((*self.services.get(key)?, key, service))).collect()
+    }
+
+    /// The numbers of all members, by their service.
+    fn numbers_by_service(&self) -> BTreeMap<ServiceId, Vec<MemberId>> {
+        let mut numbers: BTreeMap<ServiceId, Vec<MemberId>> = BTreeMap::new();
+        for (id, member) in &self.state.members {
+            numbers.entry(ServiceId(member.info.service)).or_default().push(*id);
+        }
+        numbers
     }
 
     fn push(&mut self, op: Op) {

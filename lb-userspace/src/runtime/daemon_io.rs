@@ -15,7 +15,7 @@ use super::{
     addresses::AddressPlan,
     driver::RunError,
     readback,
-    reload::{restart_only, with_fixed},
+    reload::{cut_off, restart_only, with_fixed},
     report::{Report, in_words, load_errors, names_of, warnings},
     report_io, retirement,
 };
@@ -139,9 +139,10 @@ impl Daemon {
     pub(super) async fn reload(&mut self) {
         match config::load(&self.config_path, &config::host_name()) {
             Ok((config, findings, text)) => match self.take_config(config).await {
-                Ok(()) => {
+                Ok(cut_off) => {
                     self.report.config_errors.clear();
                     self.report.config_warnings = warnings(&findings, &text);
+                    self.report.config_warnings.extend(cut_off);
                 }
                 Err(error) => self.refuse_config(vec![in_words(&error)]),
             },
@@ -158,12 +159,14 @@ impl Daemon {
         self.report.config_errors = errors;
     }
 
-    async fn take_config(&mut self, config: Config) -> Result<(), RunError> {
+    /// Says whose connections end.
+    async fn take_config(&mut self, config: Config) -> Result<Vec<String>, RunError> {
         let waits_for_start = restart_only(&self.config, &config);
         for line in waits_for_start.iter().filter(|line| !self.waits_for_start.contains(line)) {
             warn!("{line}");
         }
         let config = with_fixed(&self.config, config);
+        let cut_off = cut_off(&self.config, &config);
         if config != self.config {
             // More than is needed does no harm, and spares a rebuild when the feature comes back.
             let features = Features(Features::of(&config).0 | self.dataplane.features().0);
@@ -175,6 +178,7 @@ impl Daemon {
             self.report.node.clone_from(&self.config.node.name);
             self.report.config_taken_at = unix_time().as_secs();
             info!("the configuration is taken");
+            cut_off.iter().for_each(|line| warn!("{line}"));
         }
         self.waits_for_start = waits_for_start;
         self.next_look = Some(0);
@@ -183,7 +187,7 @@ impl Daemon {
         self.or_again(known);
         let followed = self.follow_network(Convergence::Other).await;
         self.or_again(followed);
-        Ok(())
+        Ok(cut_off)
     }
 
     /// All of the new interfaces or none.

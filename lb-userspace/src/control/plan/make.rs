@@ -90,8 +90,8 @@ fn record(key: &ServiceKey, service: &DesiredService, kept: Kept) -> Service {
 /// Members that are new or may take more than they did, then headers: before any slot names them.
 pub(super) fn members(draft: &mut Draft<'_>, planes: &PlaneNumbers) {
     for (service_id, key, service) in draft.placed() {
-        for (endpoint, member) in &service.members {
-            let Some(&id) = draft.members.get(&(service_id, *endpoint)) else { continue };
+        for (identity, member) in service.identities() {
+            let (Some(&id), endpoint) = (draft.members.get(&(service_id, identity)), &identity.endpoint) else { continue };
             let info = info(service_id, endpoint, member);
             if is_no_less(draft, id, &info) {
                 write_member(draft, id, info);
@@ -111,24 +111,23 @@ fn planes_of(draft: &Draft<'_>, id: MemberId) -> Option<PlaneRun> {
     Some(PlaneRun { first: header.nat_plane, count: header.nat_planes, snat })
 }
 
-/// Members that take less than they did, or retire: after the slots have left them and the services are unpublished.
-pub(super) fn lesser_members(draft: &mut Draft<'_>) {
-    let wanted = wanted_members(draft);
-    let ids: Vec<MemberId> = draft.state.members.keys().copied().filter(|id| !draft.holders.contains(id)).collect();
-    for id in ids {
-        let info = wanted.get(&id).copied().unwrap_or_else(|| retired(draft, id));
-        write_member(draft, id, info);
+/// Those of `members` that take less than they did, or retire: after the slots have left them, or their service is unpublished.
+pub(super) fn lesser_members(draft: &mut Draft<'_>, members: Vec<MemberId>, wanted: &BTreeMap<MemberId, MemberInfo>) {
+    for id in members {
+        if !draft.holders.contains(&id) {
+            let info = wanted.get(&id).copied().unwrap_or_else(|| retired(draft, id));
+            write_member(draft, id, info);
+        }
     }
 }
 
-fn wanted_members(draft: &Draft<'_>) -> BTreeMap<MemberId, MemberInfo> {
-    let members = draft
-        .placed()
-        .into_iter()
-        .flat_map(|(id, _, service)| service.members.iter().map(move |(endpoint, member)| (id, endpoint, member)));
-    let placed = members.filter_map(|(service, endpoint, member)| {
-        let id = draft.members.get(&(service, *endpoint))?;
-        Some((*id, info(service, endpoint, member)))
+/// What the desired members that have a number should be.
+pub(super) fn wanted_members(draft: &Draft<'_>) -> BTreeMap<MemberId, MemberInfo> {
+    let members =
+        draft.placed().into_iter().flat_map(|(id, _, service)| service.identities().map(move |(identity, member)| (id, identity, member)));
+    let placed = members.filter_map(|(service, identity, member)| {
+        let id = draft.members.get(&(service, identity))?;
+        Some((*id, info(service, &identity.endpoint, member)))
     });
     placed.collect()
 }
@@ -147,9 +146,13 @@ fn info(service: ServiceId, endpoint: &Endpoint, member: &DesiredMember) -> Memb
 
 /// The info of a member that nobody wants. A time to come (the clock was set back) is set anew, or it would stay for as long.
 fn retired(draft: &Draft<'_>, id: MemberId) -> MemberInfo {
-    let info = draft.state.members[&id].info;
+    let member = &draft.state.members[&id];
+    let info = member.info;
+    let service = draft.state.services.get(&ServiceId(info.service));
+    let is_unusable = service.is_some_and(|service| service.is_translated() != member.identity().is_translated);
+    let closing = if is_unusable { MemberWord::DOWN | MemberWord::CLOSING } else { 0 };
     let retired_at = if info.retired_at == 0 || info.retired_at > draft.now_unix_s { draft.now_unix_s.max(1) } else { info.retired_at };
-    MemberInfo { weight: 0, state: info.state | MemberWord::NO_NEW, retired_at, ..info }
+    MemberInfo { weight: 0, state: info.state | MemberWord::NO_NEW | closing, retired_at, ..info }
 }
 
 /// Whether a member may take at least what it took: every state flag forbids something.
@@ -197,21 +200,24 @@ fn reroute_retired(draft: &mut Draft<'_>) {
     headers.into_iter().for_each(|(id, header)| set_header(draft, id, Some(header)));
 }
 
-/// Rules that are new, then records, then rules that are gone: so that no source is refused between a list and its successor.
-pub(super) fn rules_and_records(draft: &mut Draft<'_>) {
-    for (id, key, wanted) in draft.placed() {
-        for (&source, &rule) in &wanted.rules {
-            if draft.state.rules.get(&(id, source)) != Some(&rule) {
-                draft.push(Op::AddSourceRule { service: id, source, rule });
-            }
+/// Rules that are new, then the record, then rules that are gone: so that no source is refused between a list and its successor.
+pub(super) fn rules_and_record(draft: &mut Draft<'_>, id: ServiceId, key: &ServiceKey, wanted: &DesiredService) {
+    for (&source, &rule) in &wanted.rules {
+        if draft.state.rules.get(&(id, source)) != Some(&rule) {
+            draft.push(Op::AddSourceRule { service: id, source, rule });
         }
-        let installed = draft.state.services[&id].record;
-        let record = record(key, wanted, Kept::of(id, &installed));
-        if record != installed {
-            draft.push(Op::WriteService { id, record });
-        }
-        let gone = draft.state.rules.keys().filter(|(service, source)| *service == id && !wanted.rules.contains_key(source));
-        let gone: Vec<_> = gone.map(|(_, source)| *source).collect();
-        gone.into_iter().for_each(|source| draft.push(Op::RemoveSourceRule { service: id, source }));
     }
+    let installed = draft.state.services[&id].record;
+    let mut record = record(key, wanted, Kept::of(id, &installed));
+    let mut holders = draft.holders.iter().map(|holder| &draft.state.members[holder]).filter(|member| member.info.service == id.0);
+    if let Some(holder) = holders.next() {
+        let nat = if holder.identity().is_translated { Service::NAT } else { 0 };
+        record.flags = record.flags & !Service::NAT | nat;
+    }
+    if record != installed {
+        draft.push(Op::WriteService { id, record });
+    }
+    let gone = draft.state.rules.keys().filter(|(service, source)| *service == id && !wanted.rules.contains_key(source));
+    let gone: Vec<_> = gone.map(|(_, source)| *source).collect();
+    gone.into_iter().for_each(|source| draft.push(Op::RemoveSourceRule { service: id, source }));
 }

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use lb_common::address::Address;
+use lb_common::{address::Address, words::MemberId};
 
 use super::{Draft, Table, Unplaced};
 use crate::control::{
     Endpoint, ServiceKey,
     desired::{DesiredMember, DesiredService},
+    installed::Identity,
     planes::PlaneNumbers,
 };
 
@@ -19,21 +20,21 @@ pub(super) fn members(draft: &mut Draft<'_>) -> PlaneNumbers {
     let mut by_turn: Vec<_> = draft
         .placed()
         .into_iter()
-        .flat_map(|(id, key, service)| turns(service).map(move |(turn, endpoint, member)| (turn, id, key, endpoint, member)))
+        .flat_map(|(id, key, service)| turns(service).map(move |(turn, identity, member)| (turn, id, key, identity, member)))
         .collect();
     by_turn.sort_by_key(|&(turn, _, key, ..)| (turn, key));
-    let missing = by_turn.iter().filter(|&&(_, id, _, endpoint, _)| !draft.members.contains_key(&(id, *endpoint))).count();
+    let missing = by_turn.iter().filter(|&&(_, id, _, identity, _)| !draft.members.contains_key(&(id, identity))).count();
     let mut free = draft.state.free_members().take(missing).collect::<Vec<_>>().into_iter();
-    for (_, service, key, endpoint, member) in by_turn {
-        let known = draft.members.get(&(service, *endpoint)).copied();
+    for (_, service, key, identity, member) in by_turn {
+        let known = draft.members.get(&(service, identity)).copied();
         if known.is_none() && free.as_slice().is_empty() {
-            draft.leave_out(key, endpoint, Table::Members);
+            draft.leave_out(key, &identity.endpoint, Table::Members);
             continue;
         }
-        let has_planes = member.planes.is_empty() || has_planes(draft, &mut planes, &mut addresses, key, endpoint, member);
+        let has_planes = member.planes.is_empty() || has_planes(draft, &mut planes, &mut addresses, key, &identity.endpoint, member);
         match known {
-            Some(id) if !has_planes && !draft.is_translated(id) => drop(draft.waiting.insert(id)),
-            None if has_planes => drop(draft.members.insert((service, *endpoint), free.next().expect("it is not empty"))),
+            Some(id) if !has_planes && !draft.names_planes(id) => drop(draft.waiting.insert(id)),
+            None if has_planes => drop(draft.members.insert((service, identity), free.next().expect("it is not empty"))),
             Some(_) | None => {}
         }
     }
@@ -61,10 +62,10 @@ fn has_planes(
 }
 
 /// The members of a service, each with its turn: those that would take flows first.
-fn turns(service: &DesiredService) -> impl Iterator<Item = (usize, &Endpoint, &DesiredMember)> {
-    let serving = service.members.iter().filter(|(_, member)| member.weight > 0);
-    let others = service.members.iter().filter(|(_, member)| member.weight == 0);
-    serving.chain(others).enumerate().map(|(turn, (endpoint, member))| (turn, endpoint, member))
+fn turns(service: &DesiredService) -> impl Iterator<Item = (usize, Identity, &DesiredMember)> {
+    let serving = service.identities().filter(|(_, member)| member.weight > 0);
+    let others = service.identities().filter(|(_, member)| member.weight == 0);
+    serving.chain(others).enumerate().map(|(turn, (identity, member))| (turn, identity, member))
 }
 
 /// Which addresses have a number, and how many more can.
@@ -95,7 +96,7 @@ impl Draft<'_> {
     }
 
     /// Whether the member's header names planes.
-    fn is_translated(&self, id: lb_common::words::MemberId) -> bool {
+    fn names_planes(&self, id: MemberId) -> bool {
         self.state.members.get(&id).and_then(|member| member.header.as_deref()).is_some_and(|header| header.nat_planes > 0)
     }
 }

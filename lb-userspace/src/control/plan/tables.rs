@@ -13,29 +13,26 @@ use crate::{
     control::{
         Endpoint, ServiceKey,
         desired::{Desired, DesiredService},
-        installed::{Installed, InstalledMember},
+        installed::{Identity, Installed, InstalledMember},
         op::Op,
     },
 };
 
-pub(super) fn slots(draft: &mut Draft<'_>) {
-    let mut tables = Tables::default();
-    for (id, _, service) in draft.placed() {
-        let wanted = wanted(draft, id, service);
-        let installed = &draft.state.services[&id];
-        if installed.shares.as_deref() == Some(&wanted.members[..]) {
-            continue;
-        }
-        let current = wanted.slots(installed.current.len(), &mut tables);
-        if installed.shares.is_some() || installed.current != current {
-            draft.push(Op::SetSlots { service: id, shares: wanted.members, current });
-        }
+pub(super) fn slots(draft: &mut Draft<'_>, id: ServiceId, service: &DesiredService, tables: &mut Tables) {
+    let wanted = wanted(draft, id, service);
+    let installed = &draft.state.services[&id];
+    if installed.shares.as_deref() == Some(&wanted.members[..]) {
+        return;
+    }
+    let current = wanted.slots(installed.current.len(), tables);
+    if installed.shares.is_some() || installed.current != current {
+        draft.push(Op::SetSlots { service: id, shares: wanted.members, current });
     }
 }
 
 /// The members that the service's slots are for: those that it should have as far as there is room for them, or else those that hold them.
 fn wanted(draft: &mut Draft<'_>, id: ServiceId, service: &DesiredService) -> Wanted {
-    let wanted = Wanted::new(service, |endpoint| draft.members.get(&(id, *endpoint)).copied().filter(|id| !draft.waiting.contains(id)));
+    let wanted = Wanted::new(service, |identity| draft.members.get(&(id, identity)).copied().filter(|id| !draft.waiting.contains(id)));
     let is_anyone_up = service.members.values().any(|member| member.weight > 0);
     if !wanted.members.is_empty() || !is_anyone_up {
         return wanted;
@@ -50,7 +47,7 @@ fn wanted(draft: &mut Draft<'_>, id: ServiceId, service: &DesiredService) -> Wan
 fn holders(draft: &Draft<'_>, id: ServiceId, service: &DesiredService) -> Vec<(Endpoint, MemberId, u16)> {
     let named: BTreeSet<MemberId> = draft.state.services[&id].current.iter().copied().flatten().collect();
     let members = draft.state.members.iter().filter(|(_, member)| member.info.service == id.0);
-    let dropped: Vec<_> = members.filter(|(_, member)| !service.members.contains_key(&member.endpoint())).collect();
+    let dropped: Vec<_> = members.filter(|(_, member)| !service.has(&member.identity())).collect();
     let takes = |number: &MemberId, member: &InstalledMember| {
         named.contains(number) && member.info.weight > 0 && member.info.state & MemberWord::NO_NEW == 0
     };
@@ -66,14 +63,14 @@ fn holders(draft: &Draft<'_>, id: ServiceId, service: &DesiredService) -> Vec<(E
 /// Notes for services read back from the maps that their slots are what `desired` gives, where they are. Without it every plan would
 /// compute their tables again to find no difference.
 pub fn recognise(installed: &mut Installed, desired: &Desired) {
-    let members: BTreeMap<(ServiceId, Endpoint), MemberId> =
-        installed.members.iter().map(|(id, member)| ((ServiceId(member.info.service), member.endpoint()), *id)).collect();
+    let members: BTreeMap<(ServiceId, Identity), MemberId> =
+        installed.members.iter().map(|(id, member)| ((ServiceId(member.info.service), member.identity()), *id)).collect();
     let mut tables = Tables::default();
     for (id, service) in installed.services.iter_mut().filter(|(_, service)| service.shares.is_none()) {
         let Some(key) = ServiceKey::of(&service.record).filter(|key| desired.services.contains_key(key)) else {
             continue;
         };
-        let wanted = Wanted::new(&desired.services[&key], |endpoint| members.get(&(*id, *endpoint)).copied());
+        let wanted = Wanted::new(&desired.services[&key], |identity| members.get(&(*id, identity)).copied());
         if wanted.slots(service.current.len(), &mut tables) == service.current {
             service.shares = Some(wanted.members);
         }
@@ -97,11 +94,10 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn new(service: &DesiredService, id: impl Fn(&Endpoint) -> Option<MemberId>) -> Self {
-        let members = service.members.iter().filter(|(_, member)| member.weight > 0);
-        members
-            .filter_map(|(endpoint, member)| Some((Share { server: *endpoint, weight: member.weight }, (id(endpoint)?, member.weight))))
-            .collect()
+    fn new(service: &DesiredService, id: impl Fn(Identity) -> Option<MemberId>) -> Self {
+        let members = service.identities().filter(|(_, member)| member.weight > 0);
+        let share = |server, weight| Share { server, weight };
+        members.filter_map(|(identity, member)| Some((share(identity.endpoint, member.weight), (id(identity)?, member.weight)))).collect()
     }
 
     fn slots(&self, slots: usize, tables: &mut Tables) -> Arc<[Option<MemberId>]> {
@@ -122,7 +118,7 @@ impl FromIterator<(Share, (MemberId, u16))> for Wanted {
 
 /// Tables of one plan: services of one pool have the same.
 #[derive(Default)]
-struct Tables(BTreeMap<(usize, Vec<Share>), Vec<u16>>);
+pub(super) struct Tables(BTreeMap<(usize, Vec<Share>), Vec<u16>>);
 
 impl Tables {
     fn table(&mut self, slots: usize, shares: &[Share]) -> &[u16] {

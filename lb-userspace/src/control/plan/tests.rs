@@ -10,7 +10,10 @@ use lb_common::{
 use world::*;
 
 use super::*;
-use crate::config::model::{Forward, Listener, Pool, Protocol, Server, ServerState};
+use crate::{
+    config::model::{Forward, Listener, Pool, Protocol, Server, ServerState},
+    control::Endpoint,
+};
 
 /// The names of the operations, those of one kind in a row once.
 fn kinds(ops: &[Op]) -> Vec<&'static str> {
@@ -236,6 +239,41 @@ fn a_longer_list_of_snat_addresses_is_used_whole_in_the_end() {
     assert_eq!(world.converge(&longer), []);
     world.come_to_rest(&longer);
     assert_eq!([world.snat_of(1).len(), world.snat_of(2).len()], [3, 3]);
+}
+
+#[test]
+fn the_flows_of_a_service_that_turns_from_nat_are_closed() {
+    let translated = desired(&[web()], &[nat(&["10.0.1.1"], &[server(1)])]);
+    let mut world = World::fresh(&translated);
+    let before = world.member(1).unwrap().0;
+    let plain = web_on(&[server(1)]);
+    assert_eq!(kinds(&world.converge(&plain)), ["member", "header", "slots", "service", "member"]);
+    let closing = MemberWord::NO_NEW | MemberWord::DOWN | MemberWord::CLOSING;
+    assert_eq!((world.maps.members[&before].state, world.slots_of(before)), (closing, 0));
+    assert_eq!(world.earlier(ServiceId(1)), [Some(before)].into());
+    assert!(world.leads_where_it_can());
+    world.converge(&translated);
+    assert_eq!((world.maps.members[&before].state, world.slots_of(before)), (0, 256), "what comes back in time is as it was");
+    world.come_to_rest(&plain);
+    assert!(!world.maps.members.contains_key(&before));
+}
+
+#[test]
+fn a_change_between_other_modes_keeps_members_and_slots() {
+    let by = |forward| desired(&[web()], &[Pool { forward, ..pool(&[server(1)]) }]);
+    let mut world = World::fresh(&by(Forward::Dsr));
+    for forward in [Forward::Ipip, Forward::Gue { port: 6080 }, Forward::Dsr] {
+        assert_eq!(kinds(&world.converge(&by(forward))), ["member", "header"]);
+    }
+}
+
+#[test]
+fn a_service_stays_with_nat_while_those_who_take_over_have_no_room() {
+    let mut world = World::new();
+    world.maps.capacity.members = 1;
+    world.converge(&desired(&[web()], &[nat(&["10.0.1.1"], &[server(1)])]));
+    let plan = world.plan(&web_on(&[server(1)]), &Freeable::default());
+    assert_eq!((plan.ops, plan.unplaced.len()), (vec![], 1));
 }
 
 #[test]

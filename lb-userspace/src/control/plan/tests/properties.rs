@@ -129,6 +129,7 @@ proptest! {
             perform(&mut world, step);
         }
         world.converge(&last);
+        prop_assert!(world.leads_where_it_can());
         prop_assert_eq!(world.ops(&last, &Freeable::default()), vec![]);
         let fresh = World::fresh(&last);
         prop_assert_eq!(world.view(), fresh.view());
@@ -161,6 +162,7 @@ proptest! {
         prop_assert_eq!(settle(&mut other, &last), unplaced.clone());
         prop_assert_eq!(world.view(), other.view());
         prop_assert!(world.follows(&last, &unplaced));
+        prop_assert!(world.leads_where_it_can());
         world.come_to_rest(&last);
         other.come_to_rest(&last);
         let unplaced = world.plan(&last, &Freeable::default()).unplaced;

@@ -9,7 +9,7 @@ use std::{
 use lb_common::{
     address::Address,
     maps::{Service, SourceRule},
-    words::{ServiceId, SlotWord, Tick},
+    words::{MemberWord, ServiceId, SlotWord, Tick},
 };
 
 use super::super::*;
@@ -19,9 +19,10 @@ use crate::{
         XdpMode,
     },
     control::{
+        Endpoint,
         desired::{DesiredMember, DesiredService, Host},
         header::NextHop,
-        installed::{Capacity, InstalledMember},
+        installed::{Capacity, Identity, InstalledMember},
         slot,
     },
 };
@@ -261,6 +262,18 @@ impl World {
         }
     }
 
+    /// Whether every slot leads, and led, to members whose flows its service can have, or to such as are closing.
+    pub(super) fn leads_where_it_can(&self) -> bool {
+        let leads = |id: &ServiceId| {
+            let is_usable = |member: MemberId| {
+                let member = &self.maps.members[&member];
+                member.identity().is_translated == self.maps.services[id].is_translated() || member.state & MemberWord::CLOSING != 0
+            };
+            self.slots[id].iter().flat_map(|(word, _)| [word.current(), word.default()]).flatten().all(is_usable)
+        };
+        self.maps.published_services().iter().all(leads)
+    }
+
     /// Whether the maps are as desired but for what had no room.
     pub(super) fn follows(&self, desired: &Desired, unplaced: &[Unplaced]) -> bool {
         let published: BTreeMap<ServiceKey, ServiceId> =
@@ -279,24 +292,24 @@ impl World {
         lacks: &dyn Fn(&ServiceKey, Option<Endpoint>) -> bool,
     ) -> bool {
         let service = &self.maps.services[&id];
-        let members: BTreeMap<Endpoint, (MemberId, &InstalledMember)> =
-            self.maps.members.iter().filter(|(_, one)| one.info.service == id.0).map(|(id, one)| (one.endpoint(), (*id, one))).collect();
+        let members: BTreeMap<Identity, (MemberId, &InstalledMember)> =
+            self.maps.members.iter().filter(|(_, one)| one.info.service == id.0).map(|(id, one)| (one.identity(), (*id, one))).collect();
         let holds: BTreeSet<MemberId> = service.current.iter().copied().flatten().collect();
-        let serving: Vec<_> = wanted.members.iter().filter(|(server, one)| one.weight > 0 && !lacks(key, Some(**server))).collect();
-        let is_right = |server: &Endpoint, one: &DesiredMember| match members.get(server) {
+        let serving: Vec<_> = wanted.identities().filter(|(server, one)| one.weight > 0 && !lacks(key, Some(server.endpoint))).collect();
+        let is_right = |server: Identity, one: &DesiredMember| match members.get(&server) {
             Some((id, member)) => {
-                let takes =
-                    one.weight > 0 && (!lacks(key, Some(*server)) || member.header.as_ref().is_some_and(|header| header.nat_planes > 0));
+                let takes = one.weight > 0
+                    && (!lacks(key, Some(server.endpoint)) || member.header.as_ref().is_some_and(|header| header.nat_planes > 0));
                 (member.info.weight, member.state) == (one.weight, one.state) && (takes || !holds.contains(id))
             }
-            None => lacks(key, Some(*server)),
+            None => lacks(key, Some(server.endpoint)),
         };
-        let is_gone = |server: &Endpoint| {
+        let is_gone = |server: &Identity| {
             let (id, member) = members[server];
             if holds.contains(&id) { serving.is_empty() } else { member.info.retired_at != 0 }
         };
-        wanted.members.iter().all(|(server, one)| is_right(server, one))
-            && members.keys().filter(|server| !wanted.members.contains_key(server)).all(is_gone)
+        wanted.identities().all(|(server, one)| is_right(server, one))
+            && members.keys().filter(|server| !wanted.has(server)).all(is_gone)
             && (serving.is_empty() || service.current[0].is_some())
     }
 
@@ -316,6 +329,11 @@ impl World {
     pub(super) fn member(&self, number: u8) -> Option<(MemberId, &InstalledMember)> {
         let mut members = self.maps.members.iter();
         members.find(|(_, member)| member.info.address.ip() == IpAddr::from([10, 0, 0, number])).map(|(id, member)| (*id, member))
+    }
+
+    /// The member that each of a service's slots had before, as far as it is remembered.
+    pub(super) fn earlier(&self, service: ServiceId) -> BTreeSet<Option<MemberId>> {
+        self.slots[&service].iter().map(|(word, _)| word.default()).collect()
     }
 
     pub(super) fn slots_of(&self, id: MemberId) -> usize {
