@@ -296,7 +296,8 @@ impl Daemon {
         let assigned = self.netlink.addresses().await?;
         let interfaces = links.iter().filter(|link| self.config.node.interfaces.contains(&link.name)).map(|link| link.ifindex).collect();
         let recorded = self.report.added_addresses.iter().copied().collect();
-        let plan = AddressPlan::new(&self.config, &assigned, &recorded, &interfaces);
+        let translating = self.installed.planes.values().map(|plane| plane.snat.ip()).collect();
+        let plan = AddressPlan::new(&self.config, &assigned, &recorded, &interfaces, &translating);
         self.own_addresses = plan.own;
         self.report.added_addresses = plan.kept.into_iter().collect();
         self.report.address_errors.clear();
