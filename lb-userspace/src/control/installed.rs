@@ -73,6 +73,8 @@ pub struct Installed {
     pub members: BTreeMap<MemberId, InstalledMember>,
     /// Planes that are published.
     pub planes: BTreeMap<u16, PlaneSpec>,
+    /// How many chunks of ports the kernel gave each plane, when somebody last looked.
+    pub chunks_given: BTreeMap<u16, u16>,
     /// Source rules.
     pub rules: BTreeMap<(ServiceId, IpNet), SourceRule>,
 }
@@ -112,6 +114,7 @@ impl Installed {
             services: BTreeMap::new(),
             members: BTreeMap::new(),
             planes: BTreeMap::new(),
+            chunks_given: BTreeMap::new(),
             rules: BTreeMap::new(),
         }
     }
@@ -163,6 +166,7 @@ impl Installed {
             }
             Op::FreePlane { index } => {
                 self.planes.remove(index);
+                self.chunks_given.remove(index);
             }
             Op::FreeService { id, .. } => {
                 self.services.remove(id);

@@ -11,6 +11,7 @@ use super::{
     header::PlaneRun,
     installed::Installed,
     op::{Op, PlaneSpec},
+    ports,
 };
 
 type Key = (Address, Address, u16, u8);
@@ -33,10 +34,11 @@ impl PlaneNumbers {
         Self { capacity: installed.capacity.planes, by_key, by_index, lowest_free: 1, least_without_room: usize::MAX }
     }
 
-    /// The operations that write those of these planes that have a number and are not as they should be.
+    /// The operations that make those of these planes that have a number, and all others in the maps, what they should be.
     pub(super) fn writes(&self, installed: &Installed, wanted: &BTreeSet<&PlaneSpec>) -> Vec<Op> {
-        let numbered = wanted.iter().filter_map(|plane| Some((*self.by_key.get(&plane.key())?, **plane)));
-        let changed = numbered.filter(|(index, plane)| installed.planes.get(index) != Some(plane));
+        let numbered = wanted.iter().filter(|plane| self.by_key.contains_key(&plane.key())).map(|plane| **plane);
+        let assigned = ports::assigned(installed, numbered).into_iter().map(|plane| (self.by_key[&plane.key()], plane));
+        let changed = assigned.filter(|(index, plane)| installed.planes.get(index) != Some(plane));
         changed.map(|(index, plane)| Op::WritePlane { index, plane }).collect()
     }
 

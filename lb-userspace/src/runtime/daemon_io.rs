@@ -408,6 +408,7 @@ impl Daemon {
         let now_unix_s = unix_time().as_secs();
         let looks = self.next_look.is_some_and(|at| at <= now_unix_s);
         let freeable = if looks { readback::freeable(self.dataplane.tables(), &self.installed, now)? } else { Freeable::default() };
+        readback::look_at_planes(self.dataplane.tables(), &mut self.installed)?;
         let mut random = || random_u64().unwrap_or_else(|| unix_time().as_nanos() as u64);
         let Plan { ops, unplaced } = plan::plan(&desired, &self.installed, now_unix_s, &freeable, &mut random);
         for op in &ops {

@@ -241,6 +241,23 @@ fn a_longer_list_of_snat_addresses_is_used_whole_in_the_end() {
     assert_eq!([world.snat_of(1).len(), world.snat_of(2).len()], [3, 3]);
 }
 
+/// [`World::perform`] checks that their planes have no port in common.
+#[test]
+fn a_service_of_all_ports_and_one_of_a_port_share_the_ports_of_a_snat_address() {
+    let all = Listener { binds: vec![bind("192.0.2.2", None, Protocol::Tcp)], ..web() };
+    let pools = [nat(&["10.0.1.1"], &[server(1)])];
+    let chunks = |world: &World| world.maps.planes.values().map(|plane| plane.low.1).collect::<Vec<_>>();
+    let mut world = World::fresh(&desired(&[web()], &pools));
+    assert_eq!(chunks(&world), [252]);
+    assert_eq!(kinds(&world.converge(&desired(&[web(), all.clone()], &pools)))[2..4], ["plane", "member"]);
+    assert_eq!(chunks(&world), [126, 126]);
+    world.come_to_rest(&desired(&[all], &pools));
+    assert_eq!(
+        world.maps.planes.values().map(|plane| (plane.server_port, plane.low, plane.high)).collect::<Vec<_>>(),
+        [(0, (4, 252), (0, 0))]
+    );
+}
+
 #[test]
 fn the_flows_of_a_service_that_turns_from_nat_are_closed() {
     let translated = desired(&[web()], &[nat(&["10.0.1.1"], &[server(1)])]);

@@ -23,6 +23,7 @@ use crate::{
         desired::{DesiredMember, DesiredService, Host},
         header::NextHop,
         installed::{Capacity, Identity, InstalledMember},
+        op::PlaneSpec,
         slot,
     },
 };
@@ -195,6 +196,7 @@ impl World {
                 assert_eq!((member.service, member.info.service), (id, id.0));
             }
         }
+        self.check_ports();
         for (key, id) in &self.maps.ports {
             let record = self.maps.services[id].record;
             assert_eq!((self.maps.vips[&key.vip].address, key.port, key.protocol), (record.vip, record.port, record.protocol));
@@ -204,6 +206,20 @@ impl World {
                 let snat = self.maps.planes[&index].snat;
                 let vip = self.maps.vips.values().find(|vip| vip.address == snat).expect("replies to a plane in use are received");
                 assert_ne!(vip.flags & u32::from(lb_common::words::VipWord::SNAT), 0);
+            }
+        }
+    }
+
+    /// A server can tell the flows of all planes toward it apart.
+    fn check_ports(&self) {
+        let positions =
+            |plane: &PlaneSpec| [plane.low, plane.high].map(|(first, count)| u16::from(first)..u16::from(first) + u16::from(count));
+        let planes: Vec<&PlaneSpec> = self.maps.planes.values().collect();
+        for any in planes.iter().filter(|plane| plane.server_port == 0) {
+            let toward = |plane: &PlaneSpec| (plane.snat, plane.server, plane.protocol);
+            for other in planes.iter().filter(|plane| plane.server_port != 0 && toward(plane) == toward(any)) {
+                let is_shared = |port| positions(other).iter().any(|range| range.contains(&port));
+                assert!(!positions(any).into_iter().flatten().any(is_shared), "{any:?} {other:?}");
             }
         }
     }
