@@ -353,13 +353,17 @@ fn find_plane<T: Tables>(tables: &T, key: &ServerKey, server_port: u16) -> u16 {
     0
 }
 
-/// The flow of a server's packet to a SNAT address.
+/// The flow of a server's packet to a SNAT address: of the plane of its port, or of the plane of all ports, which have no port in common.
 #[inline(always)]
 pub fn find_server<'t, T: Tables>(tables: &'t T, key: &ServerKey) -> Option<(Found, T::Ref<'t, NatFlow>)> {
-    let mut plane = find_plane(tables, key, key.server_port);
-    if plane == 0 {
-        plane = find_plane(tables, key, 0);
+    if let Some(found) = find_in_plane(tables, key, find_plane(tables, key, key.server_port)) {
+        return Some(found);
     }
+    find_in_plane(tables, key, find_plane(tables, key, 0))
+}
+
+#[inline(always)]
+fn find_in_plane<'t, T: Tables>(tables: &'t T, key: &ServerKey, plane: u16) -> Option<(Found, T::Ref<'t, NatFlow>)> {
     if plane == 0 {
         return None;
     }

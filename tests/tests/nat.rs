@@ -390,3 +390,24 @@ fn the_directory_has_room_at_62_percent_after_any_number_of_flows() {
     let (used, all) = world.tables.nat_directory_load();
     assert!(used * 100 <= all * 63, "{used} of {all}");
 }
+
+/// A server is reached with its own port by one service and with the packet's by another, from one SNAT address.
+#[test]
+fn a_flow_of_the_plane_of_all_ports_is_found_beside_another_plane_of_its_port() {
+    let others: IpAddr = Ipv4Addr::new(192, 0, 2, 2).into();
+    let mut world = World::tcp();
+    world.tables.add_vip(others, VipWord::VIP);
+    let any = world.tables.add_service(&ServiceSpec { idle_s: IDLE_S, flags: Service::NAT, ..ServiceSpec::tcp(others, 8080) });
+    let plane = PlaneSpec { snat: SNAT, server: SERVER, server_port: 0, protocol: protocol::TCP, first_chunk: 100, chunks: 1 };
+    let header = world.tables.add_nat_header(&[plane]);
+    let member = world.tables.add_member(any, header);
+    world.tables.fill_slots(any, SlotWord::new(Some(member), None, 0));
+    let exact = world.establish(client(0)).unwrap();
+    for number in 1..20 {
+        let decision = world.decide(client(number), SocketAddr::new(others, 8080), tcp::SYN);
+        let Decision::NatRequest(_, index) = decision else { panic!("{decision:?}") };
+        assert_eq!(u16::from_be(world.tables.nat_record(index).server_port), 8080);
+        assert_eq!(world.answer(index, tcp::SYN | tcp::ACK), Some(index));
+    }
+    assert_eq!(world.answer(exact, tcp::ACK), Some(exact));
+}

@@ -10,6 +10,7 @@ use super::{
     listener::ListenerSection,
     model::{ServerState, UdpFlows},
     pool::{BalanceWord, ForwardWord, PoolSection},
+    relations,
     report::Report,
 };
 
@@ -24,6 +25,7 @@ pub(super) fn advise(document: &Document, report: &mut Report) {
     if document.listeners.is_empty() {
         report.warn(0..0, "there is no listener", Some("[listener.NAME] takes packets to a [pool.NAME]"));
     }
+    advise_room(document, report);
     let used: BTreeSet<&str> = document.listeners.values().filter_map(|l| l.pool.as_ref()).map(|pool| pool.get_ref().as_str()).collect();
     for (name, pool) in &document.pools {
         if !used.contains(name.as_str()) {
@@ -36,6 +38,26 @@ pub(super) fn advise(document: &Document, report: &mut Report) {
         if let Some(pool) = listener.pool.as_ref().and_then(|pool| document.pools.get(pool.get_ref())) {
             advise_pair(name, listener, pool, report);
         }
+    }
+}
+
+/// A replaced server keeps its place for an idle timeout: replacing all takes room for all of them twice.
+fn advise_room(document: &Document, report: &mut Report) {
+    let Ok(limits) = document.limits.model else { return };
+    let tables = [
+        ("members", relations::member_count(document), limits.members, &document.limits.members),
+        ("nat_planes", relations::plane_count(document), limits.nat_planes, &document.limits.nat_planes),
+    ];
+    for (key, count, limit, span) in tables.into_iter().filter(|(_, count, limit, _)| count * 2 > *limit as usize) {
+        let message = format!(
+            "limits.{key} is {limit}, and {count} are in use: only {} more can be while servers are replaced",
+            limit as usize - count
+        );
+        let hint = format!(
+            "raise it in [limits] to {} to replace all servers at once; a replaced one keeps its place for an idle timeout",
+            (count * 2).min(65_000)
+        );
+        report.advise(span.clone().unwrap_or(document.node.header.clone()), message, &hint);
     }
 }
 

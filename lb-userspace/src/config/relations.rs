@@ -108,9 +108,8 @@ fn exceeds_limits(document: &Document, report: &mut Report) -> bool {
     let limits = document.limits.model.unwrap_or_default();
     let limits_are_known = document.limits.model.is_ok();
     let last = document.listeners.values().map(|listener| &listener.header).max_by_key(|header| header.start).cloned().unwrap_or(0..0);
-    let servers = |listener: &ListenerSection| pool_of(document, listener).map_or(0, |pool| pool.servers.len());
     let services: usize = document.listeners.values().map(|listener| listener.binds.len()).sum();
-    let members: usize = document.listeners.values().map(|listener| listener.binds.len() * servers(listener)).sum();
+    let members = member_count(document);
     let mut exceeds = |what, count: usize, limit: u32, span: &Option<Span>| {
         let is_more = count > limit as usize;
         if is_more && limits_are_known {
@@ -180,8 +179,7 @@ fn check_planes(document: &Document, report: &mut Report) {
     let Ok(Limits { nat_planes, .. }) = document.limits.model else { return };
     let mut planes: BTreeSet<Plane> = BTreeSet::new();
     for listener in document.listeners.values() {
-        let Some(pool) = pool_of(document, listener).filter(|pool| pool.forward == Some(ForwardWord::Nat)) else { continue };
-        for plane in listener.binds.iter().flat_map(|bind| planes_of(bind.get_ref(), pool)) {
+        for plane in planes_for(document, listener) {
             planes.insert(plane);
             if planes.len() > nat_planes as usize {
                 let span = document.limits.nat_planes.clone().unwrap_or(listener.header.clone());
@@ -192,6 +190,22 @@ fn check_planes(document: &Document, report: &mut Report) {
             }
         }
     }
+}
+
+/// How many NAT planes the configuration asks for.
+pub(super) fn plane_count(document: &Document) -> usize {
+    document.listeners.values().flat_map(|listener| planes_for(document, listener)).collect::<BTreeSet<Plane>>().len()
+}
+
+/// How many members the configuration asks for: the servers of each bind.
+pub(super) fn member_count(document: &Document) -> usize {
+    let servers = |listener: &ListenerSection| pool_of(document, listener).map_or(0, |pool| pool.servers.len());
+    document.listeners.values().map(|listener| listener.binds.len() * servers(listener)).sum()
+}
+
+fn planes_for<'d>(document: &'d Document, listener: &'d ListenerSection) -> impl Iterator<Item = Plane> + 'd {
+    let pool = pool_of(document, listener).filter(|pool| pool.forward == Some(ForwardWord::Nat));
+    pool.into_iter().flat_map(|pool| listener.binds.iter().flat_map(|bind| planes_of(bind.get_ref(), pool)))
 }
 
 fn planes_of(bind: &Bind, pool: &PoolSection) -> impl Iterator<Item = Plane> {

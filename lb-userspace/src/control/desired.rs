@@ -14,7 +14,7 @@ use lb_common::{
     words::MemberWord,
 };
 
-use super::{Endpoint, ServiceKey, header::NextHop, number, op::PlaneSpec};
+use super::{Endpoint, ServiceKey, header::NextHop, installed::Identity, number, op::PlaneSpec};
 use crate::{
     balance::digest,
     config::model::{Balance, Config, Forward, Listener, Node, OnDown, Pool, Protocol, Rate, Server, ServerState, UdpFlows},
@@ -59,6 +59,18 @@ pub struct DesiredService {
     pub rules: BTreeMap<IpNet, SourceRule>,
     /// Its servers.
     pub members: BTreeMap<Endpoint, DesiredMember>,
+}
+
+impl DesiredService {
+    /// Its members as the maps tell them apart.
+    pub(super) fn identities(&self) -> impl Iterator<Item = (Identity, &DesiredMember)> {
+        self.members.iter().map(|(endpoint, member)| (member.identity(endpoint), member))
+    }
+
+    /// Whether one of its members is this one.
+    pub(super) fn has(&self, identity: &Identity) -> bool {
+        self.members.get(&identity.endpoint).is_some_and(|member| member.identity(&identity.endpoint) == *identity)
+    }
 }
 
 /// What a member should be.
@@ -126,6 +138,10 @@ impl DesiredService {
 }
 
 impl DesiredMember {
+    fn identity(&self, endpoint: &Endpoint) -> Identity {
+        Identity { endpoint: *endpoint, is_translated: self.forward == ForwardKind::Nat }
+    }
+
     fn new(key: ServiceKey, server: &Server, weight: u16, state: u8, forward: &Forward, node: &Node, host: &Host) -> Self {
         let (kind, gue_port) = match (forward, server.address) {
             (Forward::Nat { .. }, _) => (ForwardKind::Nat, 0),

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use lb_common::{
-    maps::{Header, MemberInfo, SLOTS_PER_PAGE, Service, SourceRule, Vip},
+    maps::{ForwardKind, Header, MemberInfo, SLOTS_PER_PAGE, Service, SourceRule, Vip},
     words::{MemberId, ServiceId},
 };
 
@@ -73,6 +73,8 @@ pub struct Installed {
     pub members: BTreeMap<MemberId, InstalledMember>,
     /// Planes that are published.
     pub planes: BTreeMap<u16, PlaneSpec>,
+    /// How many chunks of ports the kernel gave each plane, when somebody last looked.
+    pub chunks_given: BTreeMap<u16, u16>,
     /// Source rules.
     pub rules: BTreeMap<(ServiceId, IpNet), SourceRule>,
 }
@@ -112,6 +114,7 @@ impl Installed {
             services: BTreeMap::new(),
             members: BTreeMap::new(),
             planes: BTreeMap::new(),
+            chunks_given: BTreeMap::new(),
             rules: BTreeMap::new(),
         }
     }
@@ -163,6 +166,7 @@ impl Installed {
             }
             Op::FreePlane { index } => {
                 self.planes.remove(index);
+                self.chunks_given.remove(index);
             }
             Op::FreeService { id, .. } => {
                 self.services.remove(id);
@@ -219,7 +223,22 @@ impl Installed {
     }
 }
 
+/// What tells the members of a service apart. A server that is reached by NAT and the same one reached otherwise are two members, because
+/// neither's flows can go on as the other's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Identity {
+    /// The server.
+    pub endpoint: Endpoint,
+    /// Whether it is reached by NAT.
+    pub is_translated: bool,
+}
+
 impl InstalledService {
+    /// Whether its flows are translated.
+    pub(super) fn is_translated(&self) -> bool {
+        self.record.is(Service::NAT)
+    }
+
     /// How many slot pages it has.
     pub fn pages(&self) -> u32 {
         pages_of(self.record.slot_mask + 1)
@@ -230,6 +249,11 @@ impl InstalledMember {
     /// The server that it is.
     pub fn endpoint(&self) -> Endpoint {
         Endpoint { address: self.info.address.ip(), port: self.info.port }
+    }
+
+    /// Which member of its service it is.
+    pub(super) fn identity(&self) -> Identity {
+        Identity { endpoint: self.endpoint(), is_translated: self.info.forward == ForwardKind::Nat as u8 }
     }
 
     pub(super) fn is_as(&self, info: &MemberInfo) -> bool {

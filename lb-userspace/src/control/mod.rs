@@ -6,6 +6,7 @@ pub mod installed;
 pub mod op;
 pub mod plan;
 mod planes;
+mod ports;
 pub mod slot;
 
 use std::net::IpAddr;

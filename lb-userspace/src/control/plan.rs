@@ -1,25 +1,39 @@
 //! The plan: operations that lead from what the maps hold to what they should hold, make before break.
 //!
-//! Order: free what is due · planes and their SNAT addresses · records of new services · members, headers · slots · source rules · changed
-//! service records · publish · unpublish · members that take less or have to go. After any prefix of it no reachable slot names a member
-//! that is not written, and planning again leads to the same end.
+//! Order: free what is due · records of new services · planes and their SNAT addresses · members, headers · of each service slots, source rules,
+//! changed record, members that take less or have to go · publish · unpublish · members of unpublished services. After any prefix of it no
+//! reachable slot names a member that is not written, and planning again leads to the same end.
+//!
+//! What a full table has no room for is left out and named, and holds up nothing else. Of many servers each service gets some first. A service
+//! none of whose servers has room yet goes on with those that the configuration drops; one of several goes at once, to make room.
 //!
 //! A server that the configuration drops is *retired*: its slots go to others, its record stays. It is freed one idle timeout later, when
 //! nothing names it; named again before that, it is the same member. A dropped service is unpublished, its members retire, and all go
 //! together.
+//!
+//! A service that turns to NAT or from it has other members than before, for the same servers too. Its packets cannot follow the earlier ones'
+//! flows, so those are closing: TCP is reset, UDP goes to another member.
 
 mod free;
 mod make;
+mod place;
 mod publish;
 mod tables;
+mod unplaced;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lb_common::words::{MemberId, ServiceId};
 
-use super::{Endpoint, ServiceKey, desired::Desired, installed::Installed, op::Op};
+use super::{
+    ServiceKey,
+    desired::{Desired, DesiredService},
+    installed::{Identity, Installed},
+    op::Op,
+};
 
 pub use tables::{held_back, recognise};
+pub use unplaced::{Table, Unplaced, in_words};
 
 /// What the data plane has found out of use: a retired member or plane goes only if it is among these.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -30,68 +44,37 @@ pub struct Freeable {
     pub planes: BTreeSet<u16>,
 }
 
-/// Why there is no plan. Numbers of what was dropped come back one idle timeout later; then the same plan may succeed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum PlanError {
-    /// No number is left for a service.
-    #[error("failed to place a service: all {capacity} are in use\nhint: raise limits.services, or wait until dropped ones are free")]
-    Services {
-        /// How many there can be.
-        capacity: u16,
-    },
-    /// No number is left for a member.
-    #[error("failed to place a server: all {capacity} members are in use\nhint: raise limits.members, or wait until dropped ones are free")]
-    Members {
-        /// How many there can be.
-        capacity: u16,
-    },
-    /// No number is left for an address.
-    #[error("failed to place an address: all {capacity} are in use\nhint: raise limits.services")]
-    Vips {
-        /// How many there can be.
-        capacity: u16,
-    },
-    /// There is no room for a server's planes.
-    #[error("failed to place a NAT plane: no room among {capacity}\nhint: raise limits.nat_planes, or wait until dropped ones are free")]
-    Planes {
-        /// How many there can be.
-        capacity: u16,
-    },
-    /// There is no room for a service's slots.
-    #[error("failed to place {slots} slots: no {pages} consecutive pages are free\nhint: give listeners fewer slots")]
-    SlotPages {
-        /// Slots of the service.
-        slots: u32,
-        /// Pages that they take.
-        pages: u32,
-    },
+/// What is to be done, and what has to wait.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Plan {
+    /// The operations, in order; none when nothing differs.
+    pub ops: Vec<Op>,
+    /// What a full table has no room for. It follows once dropped ones are freed, one idle timeout after their last packet.
+    pub unplaced: Vec<Unplaced>,
 }
 
-/// The operations from `installed` to `desired`; none when nothing differs. `now_unix_s` is in seconds of the Unix epoch. `incarnation`
-/// gives a random number that it never gave before, one for each new service.
-///
-/// # Errors
-/// [`PlanError`] if a table is full. Nothing should be done then.
-pub fn plan(
-    desired: &Desired,
-    installed: &Installed,
-    now_unix_s: u64,
-    freeable: &Freeable,
-    incarnation: &mut dyn FnMut() -> u64,
-) -> Result<Vec<Op>, PlanError> {
+/// What leads from `installed` to `desired`. `now_unix_s` is in seconds of the Unix epoch. `incarnation` gives a random number that it never
+/// gave before, one for each new service.
+pub fn plan(desired: &Desired, installed: &Installed, now_unix_s: u64, freeable: &Freeable, incarnation: &mut dyn FnMut() -> u64) -> Plan {
     let mut draft = Draft::new(desired, installed, now_unix_s);
     free::free_due(&mut draft, freeable);
     draft.know_members();
-    make::planes(&mut draft)?;
-    publish::snat_addresses(&mut draft)?;
-    make::services(&mut draft, incarnation)?;
-    make::members(&mut draft)?;
-    tables::slots(&mut draft);
-    make::rules_and_records(&mut draft);
-    publish::publish(&mut draft)?;
+    make::services(&mut draft, incarnation);
+    let planes = place::members(&mut draft);
+    make::planes(&mut draft, &planes);
+    publish::snat_addresses(&mut draft);
+    make::members(&mut draft, &planes);
+    let (wanted, mut numbers) = (make::wanted_members(&draft), draft.numbers_by_service());
+    let mut tables = tables::Tables::default();
+    for (id, key, service) in draft.placed() {
+        tables::slots(&mut draft, id, service, &mut tables);
+        make::rules_and_record(&mut draft, id, key, service);
+        make::lesser_members(&mut draft, numbers.remove(&id).unwrap_or_default(), &wanted);
+    }
+    publish::publish(&mut draft);
     publish::unpublish(&mut draft);
-    make::lesser_members(&mut draft);
-    Ok(draft.ops)
+    make::lesser_members(&mut draft, numbers.into_values().flatten().collect(), &wanted);
+    Plan { ops: draft.ops, unplaced: draft.unplaced }
 }
 
 /// The plan while it is made: what the maps hold after the operations so far, and the numbers of what is desired.
@@ -100,18 +83,47 @@ struct Draft<'a> {
     now_unix_s: u64,
     state: Installed,
     ops: Vec<Op>,
+    unplaced: Vec<Unplaced>,
     services: BTreeMap<ServiceKey, ServiceId>,
-    members: BTreeMap<(ServiceId, Endpoint), MemberId>,
+    members: BTreeMap<(ServiceId, Identity), MemberId>,
+    /// Members that take no flow yet: there is no room for their planes.
+    waiting: BTreeSet<MemberId>,
+    /// Members that the configuration drops and that go on serving, because there is no room for those that would take their place.
+    holders: BTreeSet<MemberId>,
 }
 
 impl<'a> Draft<'a> {
     fn new(desired: &'a Desired, installed: &Installed, now_unix_s: u64) -> Self {
         let services = installed.services.iter().filter_map(|(id, service)| Some((ServiceKey::of(&service.record)?, *id))).collect();
-        Self { desired, now_unix_s, state: installed.clone(), ops: Vec::new(), services, members: BTreeMap::new() }
+        Self {
+            desired,
+            now_unix_s,
+            state: installed.clone(),
+            ops: Vec::new(),
+            unplaced: Vec::new(),
+            services,
+            members: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            holders: BTreeSet::new(),
+        }
     }
 
     fn know_members(&mut self) {
-        self.members = self.state.members.iter().map(|(id, m)| ((ServiceId(m.info.service), m.endpoint()), *id)).collect();
+        self.members = self.state.members.iter().map(|(id, m)| ((ServiceId(m.info.service), m.identity()), *id)).collect();
+    }
+
+    /// The desired services that have a number.
+    fn placed(&self) -> Vec<(ServiceId, &'a ServiceKey, &'a DesiredService)> {
+        self.desired.services.iter().filter_map(|(key, service)| Some((*self.services.get(key)?, key, service))).collect()
+    }
+
+    /// The numbers of all members, by their service.
+    fn numbers_by_service(&self) -> BTreeMap<ServiceId, Vec<MemberId>> {
+        let mut numbers: BTreeMap<ServiceId, Vec<MemberId>> = BTreeMap::new();
+        for (id, member) in &self.state.members {
+            numbers.entry(ServiceId(member.info.service)).or_default().push(*id);
+        }
+        numbers
     }
 
     fn push(&mut self, op: Op) {

@@ -11,6 +11,7 @@ use super::{
     header::PlaneRun,
     installed::Installed,
     op::{Op, PlaneSpec},
+    ports,
 };
 
 type Key = (Address, Address, u16, u8);
@@ -22,55 +23,55 @@ pub(super) struct PlaneNumbers {
     by_index: BTreeMap<u16, Key>,
     /// No lower number is free.
     lowest_free: u16,
+    /// No new list of so many planes has room.
+    least_without_room: usize,
 }
 
 impl PlaneNumbers {
     pub(super) fn of(installed: &Installed) -> Self {
         let by_index: BTreeMap<u16, Key> = installed.planes.iter().map(|(&index, plane)| (index, plane.key())).collect();
         let by_key = by_index.iter().map(|(&index, &key)| (key, index)).collect();
-        Self { capacity: installed.capacity.planes, by_key, by_index, lowest_free: 1 }
+        Self { capacity: installed.capacity.planes, by_key, by_index, lowest_free: 1, least_without_room: usize::MAX }
     }
 
-    /// The operations that give these lists' planes numbers and fields; none where a list has no room at all.
-    pub(super) fn provide(&mut self, installed: &Installed, lists: &BTreeSet<&[PlaneSpec]>) -> Option<Vec<Op>> {
-        let mut written = BTreeSet::new();
-        let mut ops = Vec::new();
-        for list in lists {
-            self.place(list)?;
-            for plane in *list {
-                let Some(&index) = self.by_key.get(&plane.key()) else {
-                    continue;
-                };
-                if installed.planes.get(&index) != Some(plane) && written.insert(index) {
-                    ops.push(Op::WritePlane { index, plane: *plane });
-                }
-            }
-        }
-        Some(ops)
+    /// The operations that make those of these planes that have a number, and all others in the maps, what they should be.
+    pub(super) fn writes(&self, installed: &Installed, wanted: &BTreeSet<&PlaneSpec>) -> Vec<Op> {
+        let numbered = wanted.iter().filter(|plane| self.by_key.contains_key(&plane.key())).map(|plane| **plane);
+        let assigned = ports::assigned(installed, numbered).into_iter().map(|plane| (self.by_key[&plane.key()], plane));
+        let changed = assigned.filter(|(index, plane)| installed.planes.get(index) != Some(plane));
+        changed.map(|(index, plane)| Op::WritePlane { index, plane }).collect()
     }
 
-    /// Numbers those of `list` that have none. Where the whole does not fit but a part of it is there, that part serves alone.
-    fn place(&mut self, list: &[PlaneSpec]) -> Option<()> {
+    /// Numbers those of `list` that have none; whether any has one. Where the whole does not fit but a part of it is there, that part serves
+    /// alone.
+    pub(super) fn place(&mut self, list: &[PlaneSpec]) -> bool {
         let missing: Vec<Key> = list.iter().map(PlaneSpec::key).filter(|key| !self.by_key.contains_key(key)).collect();
         if missing.is_empty() {
-            return Some(());
+            return true;
+        }
+        let is_new = missing.len() == list.len();
+        if is_new && list.len() >= self.least_without_room {
+            return false;
         }
         let Some((first, last)) = self.window(list) else {
-            return (missing.len() < list.len()).then_some(());
+            if is_new {
+                self.least_without_room = list.len();
+            }
+            return !is_new;
         };
         let own: BTreeSet<Key> = list.iter().map(PlaneSpec::key).collect();
         for key in missing {
             let is_own = |index: u16| self.by_index.get(&index).is_some_and(|key| own.contains(key));
             let free = |index: &u16| !self.by_index.contains_key(index);
             let beside = (first..=last).filter(free).find(|&index| is_own(index - 1) || is_own(index.saturating_add(1)));
-            let index = beside.or_else(|| (first..=last).find(free))?;
+            let index = beside.or_else(|| (first..=last).find(free)).expect("what of the window is not its own is free");
             self.by_key.insert(key, index);
             self.by_index.insert(index, key);
         }
         while self.by_index.contains_key(&self.lowest_free) {
             self.lowest_free += 1;
         }
-        Some(())
+        true
     }
 
     /// The first and last number of where all of `list` fits: free, or its own; of several, where most of it is already.

@@ -29,8 +29,15 @@ pub(super) struct AddressPlan {
 
 impl AddressPlan {
     /// Compares what this host has with what `config` wants. `recorded` are the addresses that the record says Weir added, `interfaces` the
-    /// indexes of those that the configuration names: marked addresses of others are another Weir's.
-    pub(super) fn new(config: &Config, assigned: &[AssignedAddress], recorded: &BTreeSet<Added>, interfaces: &BTreeSet<u32>) -> Self {
+    /// indexes of those that the configuration names: marked addresses of others are another Weir's. `translating` are the SNAT addresses of
+    /// all planes in the maps: servers answer to them until their flows have ended.
+    pub(super) fn new(
+        config: &Config,
+        assigned: &[AssignedAddress],
+        recorded: &BTreeSet<Added>,
+        interfaces: &BTreeSet<u32>,
+        translating: &BTreeSet<IpAddr>,
+    ) -> Self {
         let is_ours = |one: &AssignedAddress| {
             let is_host = one.prefix_len == if one.address.is_ipv4() { 32 } else { 128 };
             one.is_ours && interfaces.contains(&one.ifindex) || is_host && recorded.contains(&(one.address, one.ifindex))
@@ -41,7 +48,7 @@ impl AddressPlan {
             return Self { own, kept: ours.collect(), ..Self::default() };
         }
         let (snat, vips) = (snat_addresses(config), vips(config));
-        let (kept, stale) = ours.partition(|(address, _)| snat.contains(address) || vips.contains(address));
+        let (kept, stale) = ours.partition(|(address, _)| [&snat, &vips, translating].iter().any(|all| all.contains(address)));
         let is_missing = |address: &IpAddr| !assigned.iter().any(|one| one.address == *address);
         let snat: BTreeSet<IpAddr> = snat.into_iter().filter(is_missing).collect();
         let vips = vips.into_iter().filter(is_missing).filter(|address| !snat.contains(address)).collect();
@@ -97,7 +104,7 @@ mod tests {
             assigned("192.0.2.7", 32, 2, true),
             assigned("2001:db8::7", 128, 2, true),
         ];
-        let plan = AddressPlan::new(&config(""), &host, &BTreeSet::new(), &BTreeSet::from([2]));
+        let plan = AddressPlan::new(&config(""), &host, &BTreeSet::new(), &BTreeSet::from([2]), &BTreeSet::new());
         assert_eq!(plan.own, [ip("10.0.0.254"), ip("192.0.2.1")].into());
         assert_eq!(plan.stale, [(ip("192.0.2.7"), 2), (ip("2001:db8::7"), 2)].into());
         assert_eq!((plan.snat, plan.vips), ([ip("192.0.2.9")].into(), [ip("192.0.2.2")].into()));
@@ -108,7 +115,7 @@ mod tests {
     fn a_record_stands_in_for_a_mark() {
         let host = [assigned("192.0.2.2", 32, 2, false), assigned("192.0.2.8", 32, 2, false), assigned("192.0.2.6", 24, 2, false)];
         let recorded = [(ip("192.0.2.2"), 2), (ip("192.0.2.8"), 2), (ip("192.0.2.6"), 2)].into();
-        let plan = AddressPlan::new(&config(""), &host, &recorded, &BTreeSet::from([2]));
+        let plan = AddressPlan::new(&config(""), &host, &recorded, &BTreeSet::from([2]), &BTreeSet::new());
         assert_eq!((plan.kept, plan.stale), ([(ip("192.0.2.2"), 2)].into(), [(ip("192.0.2.8"), 2)].into()));
         assert_eq!(plan.own, [ip("192.0.2.6")].into(), "with another prefix it is somebody else's");
     }
@@ -116,14 +123,21 @@ mod tests {
     #[test]
     fn marked_addresses_of_interfaces_that_are_not_ours_are_left_alone() {
         let host = [assigned("192.0.2.7", 32, 9, true)];
-        let plan = AddressPlan::new(&config(""), &host, &BTreeSet::new(), &BTreeSet::from([2]));
+        let plan = AddressPlan::new(&config(""), &host, &BTreeSet::new(), &BTreeSet::from([2]), &BTreeSet::new());
         assert_eq!((plan.stale, plan.own), (BTreeSet::new(), BTreeSet::new()));
+    }
+
+    #[test]
+    fn an_address_stays_while_a_plane_has_it() {
+        let host = [assigned("192.0.2.7", 32, 2, true), assigned("192.0.2.8", 32, 2, true)];
+        let plan = AddressPlan::new(&config(""), &host, &BTreeSet::new(), &BTreeSet::from([2]), &BTreeSet::from([ip("192.0.2.7")]));
+        assert_eq!((plan.kept, plan.stale), ([(ip("192.0.2.7"), 2)].into(), [(ip("192.0.2.8"), 2)].into()));
     }
 
     #[test]
     fn with_leave_nothing_is_touched() {
         let host = [assigned("192.0.2.7", 32, 2, true)];
-        let plan = AddressPlan::new(&config("addresses = \"leave\""), &host, &BTreeSet::new(), &BTreeSet::from([2]));
+        let plan = AddressPlan::new(&config("addresses = \"leave\""), &host, &BTreeSet::new(), &BTreeSet::from([2]), &BTreeSet::new());
         assert_eq!(plan, AddressPlan { kept: [(ip("192.0.2.7"), 2)].into(), ..AddressPlan::default() });
     }
 }

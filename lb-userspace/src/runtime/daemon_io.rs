@@ -18,7 +18,7 @@ use super::{
     addresses::AddressPlan,
     driver::RunError,
     readback,
-    reload::{restart_only, with_fixed},
+    reload::{cut_off, restart_only, with_fixed},
     report::{Report, in_words, load_errors, names_of, warnings},
     report_io, retirement,
 };
@@ -28,7 +28,7 @@ use crate::{
         desired::{Desired, Host, node_slot_key},
         header,
         installed::{Capacity, Installed},
-        plan::{self, Freeable},
+        plan::{self, Freeable, Plan},
         slot,
     },
     dataplane::{self, Dataplane, DroppedPacket, Features, Origin, PinDir, Request, Samples, SlotRules},
@@ -144,9 +144,10 @@ impl Daemon {
     pub(super) async fn reload(&mut self) {
         match config::load(&self.config_path, &config::host_name()) {
             Ok((config, findings, text)) => match self.take_config(config).await {
-                Ok(()) => {
+                Ok(cut_off) => {
                     self.report.config_errors.clear();
                     self.report.config_warnings = warnings(&findings, &text);
+                    self.report.config_warnings.extend(cut_off);
                 }
                 Err(error) => self.refuse_config(vec![in_words(&error)]),
             },
@@ -163,12 +164,14 @@ impl Daemon {
         self.report.config_errors = errors;
     }
 
-    async fn take_config(&mut self, config: Config) -> Result<(), RunError> {
+    /// Says whose connections end.
+    async fn take_config(&mut self, config: Config) -> Result<Vec<String>, RunError> {
         let waits_for_start = restart_only(&self.config, &config);
         for line in waits_for_start.iter().filter(|line| !self.waits_for_start.contains(line)) {
             warn!("{line}");
         }
         let config = with_fixed(&self.config, config);
+        let cut_off = cut_off(&self.config, &config);
         if config != self.config {
             // More than is needed does no harm, and spares a rebuild when the feature comes back.
             let features = Features(Features::of(&config).0 | self.dataplane.features().0);
@@ -181,6 +184,7 @@ impl Daemon {
             self.report.node.clone_from(&self.config.node.name);
             self.report.config_taken_at = unix_time().as_secs();
             info!("the configuration is taken");
+            cut_off.iter().for_each(|line| warn!("{line}"));
         }
         self.waits_for_start = waits_for_start;
         self.next_look = Some(0);
@@ -189,7 +193,7 @@ impl Daemon {
         self.or_again(known);
         let followed = self.follow_network(Convergence::Other).await;
         self.or_again(followed);
-        Ok(())
+        Ok(cut_off)
     }
 
     /// All of the new interfaces or none.
@@ -304,7 +308,8 @@ impl Daemon {
         let assigned = self.netlink.addresses().await?;
         let interfaces = links.iter().filter(|link| self.config.node.interfaces.contains(&link.name)).map(|link| link.ifindex).collect();
         let recorded = self.report.added_addresses.iter().copied().collect();
-        let plan = AddressPlan::new(&self.config, &assigned, &recorded, &interfaces);
+        let translating = self.installed.planes.values().map(|plane| plane.snat.ip()).collect();
+        let plan = AddressPlan::new(&self.config, &assigned, &recorded, &interfaces, &translating);
         self.own_addresses = plan.own;
         self.report.added_addresses = plan.kept.into_iter().collect();
         self.report.address_errors.clear();
@@ -415,8 +420,9 @@ impl Daemon {
         let now_unix_s = unix_time().as_secs();
         let looks = self.next_look.is_some_and(|at| at <= now_unix_s);
         let freeable = if looks { readback::freeable(self.dataplane.tables(), &self.installed, now)? } else { Freeable::default() };
+        readback::look_at_planes(self.dataplane.tables(), &mut self.installed)?;
         let mut random = || random_u64().unwrap_or_else(|| unix_time().as_nanos() as u64);
-        let ops = plan::plan(&desired, &self.installed, now_unix_s, &freeable, &mut random)?;
+        let Plan { ops, unplaced } = plan::plan(&desired, &self.installed, now_unix_s, &freeable, &mut random);
         for op in &ops {
             self.dataplane.applier().apply(op, now)?;
             self.installed.apply(op);
@@ -424,10 +430,18 @@ impl Daemon {
         if looks || !ops.is_empty() {
             self.next_look = retirement::next_look(&self.installed, &desired, now_unix_s);
         }
+        if !unplaced.is_empty() && !ops.is_empty() {
+            // What was done may have made room.
+            self.next_look = Some(0);
+        }
+        let unplaced = plan::in_words(&unplaced, self.installed.capacity);
+        for line in unplaced.iter().filter(|line| !self.report.held_back.contains(line)) {
+            error!("{line}");
+        }
         let kept = plan::held_back(&self.installed, &desired)
             .into_iter()
             .map(|key| format!("{} port {}: its slots stay as they were made", key.vip, key.port));
-        self.report.held_back = self.waits_for_start.iter().cloned().chain(kept).collect();
+        self.report.held_back = self.waits_for_start.iter().cloned().chain(kept).chain(unplaced).collect();
         if !ops.is_empty() {
             info!(operations = ops.len(), "the maps follow");
         }

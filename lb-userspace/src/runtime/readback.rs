@@ -56,8 +56,19 @@ pub fn installed(tables: &Tables, capacity: Capacity) -> Result<Installed, ReadB
         }
     }
     installed.planes = tables.planes()?.into_iter().map(|(index, plane)| (index, spec(&plane))).collect();
+    look_at_planes(tables, &mut installed)?;
     installed.rules = tables.source_rules()?.into_iter().map(|(service, source, rule)| ((service, source), rule)).collect();
     Ok(installed)
+}
+
+/// Looks again how many chunks each plane has been given.
+///
+/// # Errors
+/// [`AccessError`] if there are more planes than their table has room for.
+pub fn look_at_planes(tables: &Tables, installed: &mut Installed) -> Result<(), AccessError> {
+    let given = installed.planes.keys().map(|index| Ok((*index, tables.nat_used.word(u32::from(*index), 0)? as u16)));
+    installed.chunks_given = given.collect::<Result<_, AccessError>>()?;
+    Ok(())
 }
 
 fn spec(plane: &NatPlane) -> PlaneSpec {

@@ -1,6 +1,8 @@
 //! What of a new configuration a running data plane can take, and what has to wait for another start. Pure.
 
-use crate::config::model::Config;
+use std::collections::BTreeMap;
+
+use crate::config::model::{Bind, Config, Forward, Listener};
 
 /// Keys that differ and take effect at the next start only, in words.
 pub(super) fn restart_only(old: &Config, new: &Config) -> Vec<String> {
@@ -27,9 +29,24 @@ pub(super) fn with_fixed(old: &Config, mut new: Config) -> Config {
     new
 }
 
+/// Services whose connections end when `new` follows `old`, in words: those that turn to NAT or from it.
+pub(super) fn cut_off(old: &Config, new: &Config) -> Vec<String> {
+    let before: BTreeMap<Bind, bool> = old.binds().map(|(bind, listener, _)| (bind, is_translated(old, listener))).collect();
+    let turned = new.binds().filter(|(bind, listener, _)| before.get(bind).is_some_and(|before| *before != is_translated(new, listener)));
+    turned
+        .map(|(bind, _, name)| {
+            format!("the connections of {bind} (listener `{name}`) end: no other mode can go on with those of nat, nor nat with theirs")
+        })
+        .collect()
+}
+
+fn is_translated(config: &Config, listener: &Listener) -> bool {
+    config.pools.get(&listener.pool).is_some_and(|pool| matches!(pool.forward, Forward::Nat { .. }))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{restart_only, with_fixed};
+    use super::{cut_off, restart_only, with_fixed};
     use crate::config::{ConfigText, model::Config};
 
     fn config(rest: &str) -> Config {
@@ -48,5 +65,13 @@ mod tests {
         assert_eq!((taken.limits, &taken.node.slot_seed, taken.node.xdp), (old.limits, &old.node.slot_seed, old.node.xdp));
         assert_eq!(taken.node.interfaces, new.node.interfaces);
         assert_eq!(restart_only(&old, &taken), Vec::<String>::new());
+    }
+    #[test]
+    fn a_turn_to_nat_or_from_it_is_told() {
+        let [nat, dsr, ipip] =
+            ["nat", "dsr", "ipip"].map(|mode| config(&format!("[node]\ninterfaces = \"eth0\"\n[defaults]\nforward = \"{mode}\"\n")));
+        let told = "the connections of 192.0.2.1:80/tcp (listener `a`) end: no other mode can go on with those of nat, nor nat with theirs";
+        assert_eq!((cut_off(&nat, &dsr), cut_off(&ipip, &nat)), (vec![told.to_owned()], vec![told.to_owned()]));
+        assert_eq!((cut_off(&dsr, &ipip), cut_off(&nat, &nat)), (vec![], vec![]));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::control::{
     desired::Desired,
     installed::{Installed, InstalledMember},
+    op::PlaneSpec,
 };
 use lb_common::words::ServiceId;
 
@@ -32,9 +33,14 @@ fn idle_s(installed: &Installed, member: &InstalledMember) -> u64 {
 }
 
 fn has_unused_plane(installed: &Installed, desired: &Desired) -> bool {
-    let wanted: BTreeSet<_> =
-        desired.services.values().flat_map(|service| service.members.values()).flat_map(|member| &member.planes).collect();
-    installed.planes.values().any(|plane| !wanted.contains(plane))
+    let wanted: BTreeSet<_> = desired
+        .services
+        .values()
+        .flat_map(|service| service.members.values())
+        .flat_map(|member| &member.planes)
+        .map(PlaneSpec::key)
+        .collect();
+    installed.planes.values().any(|plane| !wanted.contains(&plane.key()))
 }
 
 #[cfg(test)]

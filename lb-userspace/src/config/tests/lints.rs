@@ -92,3 +92,14 @@ fn stateless_udp_means_nothing_to_nat() {
     let text = web("udp = 'stateless'", "servers.a = '10.0.0.1'");
     assert_eq!(findings(&text), ["4:1: warning: udp = \"stateless\" has no effect: nat remembers every flow"]);
 }
+
+#[test]
+fn tables_without_room_for_a_change_of_all_servers_are_advised_against() {
+    let text = web("", "servers.a = '10.0.0.1'\nservers.b = '10.0.0.2'") + "[limits]\nmembers = 4\nnat_planes = 3\n";
+    assert_eq!(
+        findings(&text),
+        [
+            "14:14: advice: limits.nat_planes is 3, and 2 are in use: only 1 more can be while servers are replaced | raise it in [limits] to 4 to replace all servers at once; a replaced one keeps its place for an idle timeout"
+        ]
+    );
+}

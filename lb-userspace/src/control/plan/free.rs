@@ -12,9 +12,7 @@ use crate::control::{ServiceKey, installed::InstalledMember, op::Op};
 
 pub(super) fn free_due(draft: &mut Draft<'_>, freeable: &Freeable) {
     let mut members_of: BTreeMap<ServiceId, Vec<MemberId>> = draft.state.services.keys().map(|id| (*id, Vec::new())).collect();
-    for (id, member) in &draft.state.members {
-        members_of.entry(ServiceId(member.info.service)).or_default().push(*id);
-    }
+    members_of.extend(draft.numbers_by_service());
     let published = draft.state.published_services();
     for (service, members) in members_of {
         if !draft.state.services.contains_key(&service) {
@@ -72,7 +70,7 @@ fn is_due(draft: &Draft<'_>, service: ServiceId, id: MemberId, freeable: &Freeab
 
 fn is_named(draft: &Draft<'_>, member: &InstalledMember, record: &Service) -> bool {
     let service = ServiceKey::of(record).and_then(|key| draft.desired.services.get(&key));
-    service.is_some_and(|service| service.members.contains_key(&member.endpoint()))
+    service.is_some_and(|service| service.has(&member.identity()))
 }
 
 fn free_planes(draft: &mut Draft<'_>, freeable: &Freeable) {

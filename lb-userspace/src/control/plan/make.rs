@@ -7,41 +7,49 @@ use lb_common::{
     words::{MemberId, MemberWord, ServiceId},
 };
 
-use super::{Draft, PlanError};
+use super::{Draft, Table, Unplaced};
 use crate::control::{
     Endpoint, ServiceKey,
     desired::{DesiredMember, DesiredService},
-    header::{self, Target},
+    header::{self, PlaneRun, Target},
     installed::pages_of,
     number,
     op::{Op, PlaneSpec},
     planes::PlaneNumbers,
 };
 
-pub(super) fn planes(draft: &mut Draft<'_>) -> Result<(), PlanError> {
+/// The planes that have a number and are not as they should be.
+pub(super) fn planes(draft: &mut Draft<'_>, numbers: &PlaneNumbers) {
     let members = draft.desired.services.values().flat_map(|service| service.members.values());
-    let lists: BTreeSet<&[PlaneSpec]> = members.map(|member| &member.planes[..]).filter(|list| !list.is_empty()).collect();
-    let ops = PlaneNumbers::of(&draft.state).provide(&draft.state, &lists);
-    ops.ok_or(PlanError::Planes { capacity: draft.state.capacity.planes })?.into_iter().for_each(|op| draft.push(op));
-    Ok(())
+    let wanted: BTreeSet<&PlaneSpec> = members.flat_map(|member| &member.planes).collect();
+    numbers.writes(&draft.state, &wanted).into_iter().for_each(|op| draft.push(op));
 }
 
 /// Slot pages and records of services that have none: the slots cannot be set before the record says where they are.
-pub(super) fn services(draft: &mut Draft<'_>, incarnation: &mut dyn FnMut() -> u64) -> Result<(), PlanError> {
-    let mut free = draft.state.free_services();
+pub(super) fn services(draft: &mut Draft<'_>, incarnation: &mut dyn FnMut() -> u64) {
+    let mut free = draft.state.free_services().peekable();
     for (key, service) in &draft.desired.services {
         if draft.services.contains_key(key) {
             continue;
         }
-        let id = free.next().ok_or(PlanError::Services { capacity: draft.state.capacity.services })?;
         let pages = pages_of(service.slots);
-        let first_page = draft.state.free_pages(pages).ok_or(PlanError::SlotPages { slots: service.slots, pages })?;
+        let (id, first_page) = match (free.peek(), draft.state.free_pages(pages)) {
+            (Some(&id), Some(first_page)) => (id, first_page),
+            (None, _) => {
+                draft.unplaced.push(Unplaced { service: *key, server: None, table: Table::Services });
+                continue;
+            }
+            (Some(_), None) => {
+                draft.unplaced.push(Unplaced { service: *key, server: None, table: Table::SlotPages });
+                continue;
+            }
+        };
+        free.next();
         let kept = Kept { id, slot_page: first_page, slots: service.slots, slot_key: service.slot_key, incarnation: incarnation() };
         draft.push(Op::CreateSlots { first_page, pages });
         draft.push(Op::WriteService { id, record: record(key, service, kept) });
         draft.services.insert(*key, id);
     }
-    Ok(())
 }
 
 /// What of a service's record stays as long as it lives: its flows depend on it.
@@ -80,45 +88,48 @@ fn record(key: &ServiceKey, service: &DesiredService, kept: Kept) -> Service {
 }
 
 /// Members that are new or may take more than they did, then headers: before any slot names them.
-pub(super) fn members(draft: &mut Draft<'_>) -> Result<(), PlanError> {
-    let desired = draft.desired;
-    let missing = desired.services.iter().flat_map(|(key, service)| service.members.keys().map(move |endpoint| (key, endpoint)));
-    let missing = missing.filter(|(key, endpoint)| !draft.members.contains_key(&(draft.services[key], **endpoint))).count();
-    let mut free = draft.state.free_members().take(missing).collect::<Vec<_>>().into_iter();
-    let planes = PlaneNumbers::of(&draft.state);
-    for (key, service) in &desired.services {
-        let service_id = draft.services[key];
-        for (endpoint, member) in &service.members {
-            let id = match draft.members.get(&(service_id, *endpoint)) {
-                Some(id) => *id,
-                None => free.next().ok_or(PlanError::Members { capacity: draft.state.capacity.members })?,
-            };
-            draft.members.insert((service_id, *endpoint), id);
+pub(super) fn members(draft: &mut Draft<'_>, planes: &PlaneNumbers) {
+    for (service_id, key, service) in draft.placed() {
+        for (identity, member) in service.identities() {
+            let (Some(&id), endpoint) = (draft.members.get(&(service_id, identity)), &identity.endpoint) else { continue };
             let info = info(service_id, endpoint, member);
             if is_no_less(draft, id, &info) {
                 write_member(draft, id, info);
             }
-            set_header(draft, id, header_of(draft, key, endpoint, member, &planes));
+            let kept = || planes_of(draft, id).filter(|_| !member.planes.is_empty());
+            let planes = planes.run(&member.planes).or_else(kept);
+            set_header(draft, id, header_of(draft, key, endpoint, member, planes));
         }
     }
     reroute_retired(draft);
-    Ok(())
 }
 
-/// Members that take less than they did, or retire: after the slots have left them and the services are unpublished.
-pub(super) fn lesser_members(draft: &mut Draft<'_>) {
-    let wanted = wanted_members(draft);
-    let ids: Vec<MemberId> = draft.state.members.keys().copied().collect();
-    for id in ids {
-        let info = wanted.get(&id).copied().unwrap_or_else(|| retired(draft, id));
-        write_member(draft, id, info);
+/// The planes that the member's header names.
+fn planes_of(draft: &Draft<'_>, id: MemberId) -> Option<PlaneRun> {
+    let header = draft.state.members.get(&id)?.header.as_deref().filter(|header| header.nat_planes > 0)?;
+    let snat = draft.state.planes.get(&header.nat_plane)?.snat;
+    Some(PlaneRun { first: header.nat_plane, count: header.nat_planes, snat })
+}
+
+/// Those of `members` that take less than they did, or retire: after the slots have left them, or their service is unpublished.
+pub(super) fn lesser_members(draft: &mut Draft<'_>, members: Vec<MemberId>, wanted: &BTreeMap<MemberId, MemberInfo>) {
+    for id in members {
+        if !draft.holders.contains(&id) {
+            let info = wanted.get(&id).copied().unwrap_or_else(|| retired(draft, id));
+            write_member(draft, id, info);
+        }
     }
 }
 
-fn wanted_members(draft: &Draft<'_>) -> BTreeMap<MemberId, MemberInfo> {
-    let services = draft.desired.services.iter().map(|(key, service)| (draft.services[key], service));
-    let members = services.flat_map(|(id, service)| service.members.iter().map(move |(endpoint, member)| (id, endpoint, member)));
-    members.map(|(service, endpoint, member)| (draft.members[&(service, *endpoint)], info(service, endpoint, member))).collect()
+/// What the desired members that have a number should be.
+pub(super) fn wanted_members(draft: &Draft<'_>) -> BTreeMap<MemberId, MemberInfo> {
+    let members =
+        draft.placed().into_iter().flat_map(|(id, _, service)| service.identities().map(move |(identity, member)| (id, identity, member)));
+    let placed = members.filter_map(|(service, identity, member)| {
+        let id = draft.members.get(&(service, identity))?;
+        Some((*id, info(service, &identity.endpoint, member)))
+    });
+    placed.collect()
 }
 
 fn info(service: ServiceId, endpoint: &Endpoint, member: &DesiredMember) -> MemberInfo {
@@ -135,9 +146,13 @@ fn info(service: ServiceId, endpoint: &Endpoint, member: &DesiredMember) -> Memb
 
 /// The info of a member that nobody wants. A time to come (the clock was set back) is set anew, or it would stay for as long.
 fn retired(draft: &Draft<'_>, id: MemberId) -> MemberInfo {
-    let info = draft.state.members[&id].info;
+    let member = &draft.state.members[&id];
+    let info = member.info;
+    let service = draft.state.services.get(&ServiceId(info.service));
+    let is_unusable = service.is_some_and(|service| service.is_translated() != member.identity().is_translated);
+    let closing = if is_unusable { MemberWord::DOWN | MemberWord::CLOSING } else { 0 };
     let retired_at = if info.retired_at == 0 || info.retired_at > draft.now_unix_s { draft.now_unix_s.max(1) } else { info.retired_at };
-    MemberInfo { weight: 0, state: info.state | MemberWord::NO_NEW, retired_at, ..info }
+    MemberInfo { weight: 0, state: info.state | MemberWord::NO_NEW | closing, retired_at, ..info }
 }
 
 /// Whether a member may take at least what it took: every state flag forbids something.
@@ -152,7 +167,7 @@ fn write_member(draft: &mut Draft<'_>, id: MemberId, info: MemberInfo) {
 }
 
 /// None without a next hop, or with one that does not fit: packets to the member are then dropped and counted.
-fn header_of(draft: &Draft<'_>, key: &ServiceKey, server: &Endpoint, member: &DesiredMember, planes: &PlaneNumbers) -> Option<Header> {
+fn header_of(draft: &Draft<'_>, key: &ServiceKey, server: &Endpoint, member: &DesiredMember, planes: Option<PlaneRun>) -> Option<Header> {
     let hop = draft.desired.next_hops.get(&server.address)?;
     let target = Target {
         forward: member.forward,
@@ -160,7 +175,7 @@ fn header_of(draft: &Draft<'_>, key: &ServiceKey, server: &Endpoint, member: &De
         vip: key.vip,
         tunnel_source: member.tunnel_source,
         gue_port: member.gue_port,
-        planes: planes.run(&member.planes),
+        planes,
     };
     header::build(&target, hop).ok()
 }
@@ -185,23 +200,24 @@ fn reroute_retired(draft: &mut Draft<'_>) {
     headers.into_iter().for_each(|(id, header)| set_header(draft, id, Some(header)));
 }
 
-/// Rules that are new, then records, then rules that are gone: so that no source is refused between a list and its successor.
-pub(super) fn rules_and_records(draft: &mut Draft<'_>) {
-    let desired = draft.desired;
-    for (key, wanted) in &desired.services {
-        let id = draft.services[key];
-        for (&source, &rule) in &wanted.rules {
-            if draft.state.rules.get(&(id, source)) != Some(&rule) {
-                draft.push(Op::AddSourceRule { service: id, source, rule });
-            }
+/// Rules that are new, then the record, then rules that are gone: so that no source is refused between a list and its successor.
+pub(super) fn rules_and_record(draft: &mut Draft<'_>, id: ServiceId, key: &ServiceKey, wanted: &DesiredService) {
+    for (&source, &rule) in &wanted.rules {
+        if draft.state.rules.get(&(id, source)) != Some(&rule) {
+            draft.push(Op::AddSourceRule { service: id, source, rule });
         }
-        let installed = draft.state.services[&id].record;
-        let record = record(key, wanted, Kept::of(id, &installed));
-        if record != installed {
-            draft.push(Op::WriteService { id, record });
-        }
-        let gone = draft.state.rules.keys().filter(|(service, source)| *service == id && !wanted.rules.contains_key(source));
-        let gone: Vec<_> = gone.map(|(_, source)| *source).collect();
-        gone.into_iter().for_each(|source| draft.push(Op::RemoveSourceRule { service: id, source }));
     }
+    let installed = draft.state.services[&id].record;
+    let mut record = record(key, wanted, Kept::of(id, &installed));
+    let mut holders = draft.holders.iter().map(|holder| &draft.state.members[holder]).filter(|member| member.info.service == id.0);
+    if let Some(holder) = holders.next() {
+        let nat = if holder.identity().is_translated { Service::NAT } else { 0 };
+        record.flags = record.flags & !Service::NAT | nat;
+    }
+    if record != installed {
+        draft.push(Op::WriteService { id, record });
+    }
+    let gone = draft.state.rules.keys().filter(|(service, source)| *service == id && !wanted.rules.contains_key(source));
+    let gone: Vec<_> = gone.map(|(_, source)| *source).collect();
+    gone.into_iter().for_each(|source| draft.push(Op::RemoveSourceRule { service: id, source }));
 }

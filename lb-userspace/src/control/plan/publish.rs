@@ -8,30 +8,32 @@ use lb_common::{
     words::{ServiceId, VipWord},
 };
 
-use super::{Draft, PlanError};
+use super::{Draft, Table, Unplaced};
 use crate::{
     config::model::Protocol,
     control::{ServiceKey, installed::PortKey, number, op::Op},
 };
 
 /// Makes the addresses of planes receive replies, before a header names the planes.
-pub(super) fn snat_addresses(draft: &mut Draft<'_>) -> Result<(), PlanError> {
+pub(super) fn snat_addresses(draft: &mut Draft<'_>) {
     let addresses = plane_addresses(draft);
-    let numbers = numbers(draft, addresses.iter())?;
+    let numbers = numbers(draft, addresses.iter());
     for address in addresses {
-        let index = numbers[&address];
+        let Some(&index) = numbers.get(&address) else { continue };
         let installed = draft.state.vips.get(&index).copied().unwrap_or_else(|| no_services(address));
         publish_vip(draft, index, Vip { flags: installed.flags | u32::from(VipWord::SNAT), ..installed });
     }
-    Ok(())
 }
 
 /// Makes packets reach every desired service.
-pub(super) fn publish(draft: &mut Draft<'_>) -> Result<(), PlanError> {
+pub(super) fn publish(draft: &mut Draft<'_>) {
     let wanted = addresses(draft);
-    let numbers = numbers(draft, wanted.keys())?;
+    let numbers = numbers(draft, wanted.keys());
     for (address, vip) in wanted {
-        publish_vip(draft, numbers[&address], vip);
+        match numbers.get(&address) {
+            Some(&index) => publish_vip(draft, index, vip),
+            None => leave_out(draft, address),
+        }
     }
     let ports: Vec<(PortKey, ServiceId)> = ports(draft).into_iter().collect();
     for (key, service) in ports {
@@ -39,7 +41,11 @@ pub(super) fn publish(draft: &mut Draft<'_>) -> Result<(), PlanError> {
             draft.push(Op::PublishPort { vip: key.vip, port: key.port, protocol: key.protocol, service });
         }
     }
-    Ok(())
+}
+
+fn leave_out(draft: &mut Draft<'_>, address: Address) {
+    let keys: Vec<ServiceKey> = draft.placed().into_iter().map(|(_, key, _)| *key).filter(|key| key.vip_address() == address).collect();
+    draft.unplaced.extend(keys.into_iter().map(|service| Unplaced { service, server: None, table: Table::Vips }));
 }
 
 /// Makes packets for everything else pass to the host.
@@ -60,12 +66,12 @@ fn addresses(draft: &Draft<'_>) -> BTreeMap<Address, Vip> {
     for address in plane_addresses(draft) {
         vips.entry(address).or_insert_with(|| no_services(address)).flags |= u32::from(VipWord::SNAT);
     }
-    for key in draft.desired.services.keys() {
+    for (id, key, _) in draft.placed() {
         let vip = vips.entry(key.vip_address()).or_insert_with(|| no_services(key.vip_address()));
         vip.flags |= u32::from(VipWord::VIP);
         if key.port == 0 {
             vip.flags |= u32::from(VipWord::ANY_PORT);
-            *any_port(vip, key) = draft.services[key].0;
+            *any_port(vip, key) = id.0;
         }
     }
     vips
@@ -88,28 +94,31 @@ fn plane_addresses(draft: &Draft<'_>) -> BTreeSet<Address> {
 
 fn ports(draft: &Draft<'_>) -> BTreeMap<PortKey, ServiceId> {
     let numbers = known_numbers(draft);
-    let keys = draft.desired.services.keys().filter(|key| key.port != 0);
-    keys.filter_map(|key| {
-        let vip = *numbers.get(&key.vip_address())?;
-        Some((PortKey { vip, port: key.port, protocol: number(key.protocol) }, draft.services[key]))
-    })
-    .collect()
+    let services = draft.placed().into_iter().filter(|(_, key, _)| key.port != 0);
+    services
+        .filter_map(|(id, key, _)| {
+            let vip = *numbers.get(&key.vip_address())?;
+            Some((PortKey { vip, port: key.port, protocol: number(key.protocol) }, id))
+        })
+        .collect()
 }
 
 fn known_numbers(draft: &Draft<'_>) -> BTreeMap<Address, u16> {
     draft.state.vips.iter().map(|(index, vip)| (vip.address, *index)).collect()
 }
 
-/// The numbers of these addresses and all known ones; free numbers for those that have none.
-fn numbers<'a>(draft: &Draft<'_>, addresses: impl Iterator<Item = &'a Address>) -> Result<BTreeMap<Address, u16>, PlanError> {
+/// The numbers of these addresses and all known ones; free numbers for those that have none, as long as there are any.
+fn numbers<'a>(draft: &Draft<'_>, addresses: impl Iterator<Item = &'a Address>) -> BTreeMap<Address, u16> {
     let mut numbers = known_numbers(draft);
     let mut free = draft.state.free_vips();
     for address in addresses {
-        if !numbers.contains_key(address) {
-            numbers.insert(*address, free.next().ok_or(PlanError::Vips { capacity: draft.state.capacity.vips })?);
+        if !numbers.contains_key(address)
+            && let Some(number) = free.next()
+        {
+            numbers.insert(*address, number);
         }
     }
-    Ok(numbers)
+    numbers
 }
 
 fn publish_vip(draft: &mut Draft<'_>, index: u16, vip: Vip) {

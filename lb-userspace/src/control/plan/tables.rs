@@ -1,42 +1,76 @@
 //! Which member every slot has: tables of the desired shares, computed only where they are not known to be in the maps.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use lb_common::words::{MemberId, ServiceId};
+use lb_common::words::{MemberId, MemberWord, ServiceId};
 
 use super::Draft;
 use crate::{
     balance::maglev::{self, Share},
-    control::{Endpoint, ServiceKey, desired::Desired, installed::Installed, op::Op},
+    control::{
+        Endpoint, ServiceKey,
+        desired::{Desired, DesiredService},
+        installed::{Identity, Installed, InstalledMember},
+        op::Op,
+    },
 };
 
-pub(super) fn slots(draft: &mut Draft<'_>) {
-    let mut tables = Tables::default();
-    for key in draft.desired.services.keys() {
-        let id = draft.services[key];
-        let wanted = Wanted::new(draft.desired, key, |endpoint| draft.members.get(&(id, *endpoint)).copied());
-        let installed = &draft.state.services[&id];
-        if installed.shares.as_deref() == Some(&wanted.members[..]) {
-            continue;
-        }
-        let current = wanted.slots(installed.current.len(), &mut tables);
-        if installed.shares.is_some() || installed.current != current {
-            draft.push(Op::SetSlots { service: id, shares: wanted.members, current });
-        }
+pub(super) fn slots(draft: &mut Draft<'_>, id: ServiceId, service: &DesiredService, tables: &mut Tables) {
+    let wanted = wanted(draft, id, service);
+    let installed = &draft.state.services[&id];
+    if installed.shares.as_deref() == Some(&wanted.members[..]) {
+        return;
     }
+    let current = wanted.slots(installed.current.len(), tables);
+    if installed.shares.is_some() || installed.current != current {
+        draft.push(Op::SetSlots { service: id, shares: wanted.members, current });
+    }
+}
+
+/// The members that the service's slots are for: those that it should have as far as there is room for them, or else those that hold them.
+fn wanted(draft: &mut Draft<'_>, id: ServiceId, service: &DesiredService) -> Wanted {
+    let wanted = Wanted::new(service, |identity| draft.members.get(&(id, identity)).copied().filter(|id| !draft.waiting.contains(id)));
+    let is_anyone_up = service.members.values().any(|member| member.weight > 0);
+    if !wanted.members.is_empty() || !is_anyone_up {
+        return wanted;
+    }
+    let holders = holders(draft, id, service);
+    draft.holders.extend(holders.iter().map(|(_, id, _)| *id));
+    holders.into_iter().map(|(server, id, weight)| (Share { server, weight }, (id, weight))).collect()
+}
+
+/// The members that the configuration drops and that serve as long as nobody else has room. If all that it drops do and they are several, the
+/// last one goes: room comes from nowhere else where every service waits for it.
+fn holders(draft: &Draft<'_>, id: ServiceId, service: &DesiredService) -> Vec<(Endpoint, MemberId, u16)> {
+    let named: BTreeSet<MemberId> = draft.state.services[&id].current.iter().copied().flatten().collect();
+    let members = draft.state.members.iter().filter(|(_, member)| member.info.service == id.0);
+    let dropped: Vec<_> = members.filter(|(_, member)| !service.has(&member.identity())).collect();
+    let takes = |number: &MemberId, member: &InstalledMember| {
+        named.contains(number) && member.info.weight > 0 && member.info.state & MemberWord::NO_NEW == 0
+    };
+    let serving = dropped.iter().filter(|(number, member)| takes(number, member));
+    let mut holders: Vec<_> = serving.map(|(number, member)| (member.endpoint(), **number, member.info.weight)).collect();
+    holders.sort_unstable();
+    if holders.len() == dropped.len() && holders.len() > 1 {
+        holders.pop();
+    }
+    holders
 }
 
 /// Notes for services read back from the maps that their slots are what `desired` gives, where they are. Without it every plan would
 /// compute their tables again to find no difference.
 pub fn recognise(installed: &mut Installed, desired: &Desired) {
-    let members: BTreeMap<(ServiceId, Endpoint), MemberId> =
-        installed.members.iter().map(|(id, member)| ((ServiceId(member.info.service), member.endpoint()), *id)).collect();
+    let members: BTreeMap<(ServiceId, Identity), MemberId> =
+        installed.members.iter().map(|(id, member)| ((ServiceId(member.info.service), member.identity()), *id)).collect();
     let mut tables = Tables::default();
     for (id, service) in installed.services.iter_mut().filter(|(_, service)| service.shares.is_none()) {
         let Some(key) = ServiceKey::of(&service.record).filter(|key| desired.services.contains_key(key)) else {
             continue;
         };
-        let wanted = Wanted::new(desired, &key, |endpoint| members.get(&(*id, *endpoint)).copied());
+        let wanted = Wanted::new(&desired.services[&key], |identity| members.get(&(*id, identity)).copied());
         if wanted.slots(service.current.len(), &mut tables) == service.current {
             service.shares = Some(wanted.members);
         }
@@ -60,12 +94,10 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn new(desired: &Desired, key: &ServiceKey, id: impl Fn(&Endpoint) -> Option<MemberId>) -> Self {
-        let members = desired.services[key].members.iter().filter(|(_, member)| member.weight > 0);
-        let known = members
-            .filter_map(|(endpoint, member)| Some((Share { server: *endpoint, weight: member.weight }, (id(endpoint)?, member.weight))));
-        let (shares, members) = known.unzip();
-        Self { shares, members }
+    fn new(service: &DesiredService, id: impl Fn(Identity) -> Option<MemberId>) -> Self {
+        let members = service.identities().filter(|(_, member)| member.weight > 0);
+        let share = |server, weight| Share { server, weight };
+        members.filter_map(|(identity, member)| Some((share(identity.endpoint, member.weight), (id(identity)?, member.weight)))).collect()
     }
 
     fn slots(&self, slots: usize, tables: &mut Tables) -> Arc<[Option<MemberId>]> {
@@ -77,9 +109,16 @@ impl Wanted {
     }
 }
 
+impl FromIterator<(Share, (MemberId, u16))> for Wanted {
+    fn from_iter<I: IntoIterator<Item = (Share, (MemberId, u16))>>(members: I) -> Self {
+        let (shares, members) = members.into_iter().unzip();
+        Self { shares, members }
+    }
+}
+
 /// Tables of one plan: services of one pool have the same.
 #[derive(Default)]
-struct Tables(BTreeMap<(usize, Vec<Share>), Vec<u16>>);
+pub(super) struct Tables(BTreeMap<(usize, Vec<Share>), Vec<u16>>);
 
 impl Tables {
     fn table(&mut self, slots: usize, shares: &[Share]) -> &[u16] {

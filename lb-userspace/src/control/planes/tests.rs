@@ -18,9 +18,15 @@ fn installed(planes: &[(u16, PlaneSpec)]) -> Installed {
     installed
 }
 
+fn provide(installed: &Installed, lists: &[&[PlaneSpec]]) -> Vec<Op> {
+    let mut numbers = PlaneNumbers::of(installed);
+    assert!(lists.iter().all(|list| numbers.place(list)));
+    numbers.writes(installed, &lists.iter().copied().flatten().collect())
+}
+
 /// The planes written, and the run that results.
 fn provided(installed: &mut Installed, list: &[PlaneSpec]) -> (Vec<u16>, (u16, u16)) {
-    let ops = PlaneNumbers::of(installed).provide(installed, &[list].into()).unwrap();
+    let ops = provide(installed, &[list]);
     ops.iter().for_each(|op| installed.apply(op));
     let indexes = ops.iter().map(|op| if let Op::WritePlane { index, .. } = op { *index } else { panic!("{op:?}") }).collect();
     let run = PlaneNumbers::of(installed).run(list).unwrap();
@@ -62,7 +68,7 @@ fn a_list_that_shrinks_stays_where_it_is() {
 fn lists_that_overlap_share_planes() {
     let mut maps = installed(&[]);
     let lists: [&[PlaneSpec]; 2] = [&[plane(20), plane(21)], &[plane(21), plane(22)]];
-    let ops = PlaneNumbers::of(&maps).provide(&maps, &lists.into()).unwrap();
+    let ops = provide(&maps, &lists);
     ops.iter().for_each(|op| maps.apply(op));
     let runs = lists.map(|list| PlaneNumbers::of(&maps).run(list).map(|run| (run.first, run.count)));
     assert_eq!((ops.len(), runs), (3, [Some((1, 2)), Some((2, 2))]));
@@ -78,7 +84,10 @@ fn a_plane_whose_ranges_change_is_rewritten_where_it_is() {
 fn more_planes_than_the_map_holds_have_no_room() {
     let maps = installed(&[]);
     let list: Vec<PlaneSpec> = (20..29).map(plane).collect();
-    assert_eq!(PlaneNumbers::of(&maps).provide(&maps, &[&list[..]].into()), None);
+    let mut numbers = PlaneNumbers::of(&maps);
+    assert!(!numbers.place(&list));
+    assert!(numbers.place(&list[1..]));
+    assert!(!numbers.place(&[plane(40)]));
 }
 
 #[test]

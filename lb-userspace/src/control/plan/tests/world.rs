@@ -9,7 +9,7 @@ use std::{
 use lb_common::{
     address::Address,
     maps::{Service, SourceRule},
-    words::{ServiceId, SlotWord, Tick},
+    words::{MemberWord, ServiceId, SlotWord, Tick},
 };
 
 use super::super::*;
@@ -19,9 +19,11 @@ use crate::{
         XdpMode,
     },
     control::{
-        desired::Host,
+        Endpoint,
+        desired::{DesiredMember, DesiredService, Host},
         header::NextHop,
-        installed::{Capacity, InstalledMember},
+        installed::{Capacity, Identity, InstalledMember},
+        op::PlaneSpec,
         slot,
     },
 };
@@ -102,6 +104,7 @@ pub(super) fn web_on(servers: &[Server]) -> Desired {
     desired(&[web()], &[pool(servers)])
 }
 
+#[derive(Clone)]
 pub(super) struct World {
     pub(super) maps: Installed,
     slots: BTreeMap<ServiceId, Vec<(SlotWord, Tick)>>,
@@ -120,7 +123,7 @@ impl World {
         world
     }
 
-    pub(super) fn plan(&mut self, desired: &Desired, freeable: &Freeable) -> Result<Vec<Op>, PlanError> {
+    pub(super) fn plan(&mut self, desired: &Desired, freeable: &Freeable) -> Plan {
         let incarnations = &mut self.incarnations;
         let mut incarnation = || {
             *incarnations += 1;
@@ -131,8 +134,15 @@ impl World {
 
     /// Performs a plan that frees nothing.
     pub(super) fn converge(&mut self, desired: &Desired) -> Vec<Op> {
-        let ops = self.plan(desired, &Freeable::default()).unwrap();
+        let ops = self.ops(desired, &Freeable::default());
         ops.iter().for_each(|op| self.perform(op));
+        ops
+    }
+
+    /// The operations of a plan that has room for everything.
+    pub(super) fn ops(&mut self, desired: &Desired, freeable: &Freeable) -> Vec<Op> {
+        let Plan { ops, unplaced } = self.plan(desired, freeable);
+        assert_eq!(unplaced, []);
         ops
     }
 
@@ -186,6 +196,7 @@ impl World {
                 assert_eq!((member.service, member.info.service), (id, id.0));
             }
         }
+        self.check_ports();
         for (key, id) in &self.maps.ports {
             let record = self.maps.services[id].record;
             assert_eq!((self.maps.vips[&key.vip].address, key.port, key.protocol), (record.vip, record.port, record.protocol));
@@ -195,6 +206,20 @@ impl World {
                 let snat = self.maps.planes[&index].snat;
                 let vip = self.maps.vips.values().find(|vip| vip.address == snat).expect("replies to a plane in use are received");
                 assert_ne!(vip.flags & u32::from(lb_common::words::VipWord::SNAT), 0);
+            }
+        }
+    }
+
+    /// A server can tell the flows of all planes toward it apart.
+    fn check_ports(&self) {
+        let positions =
+            |plane: &PlaneSpec| [plane.low, plane.high].map(|(first, count)| u16::from(first)..u16::from(first) + u16::from(count));
+        let planes: Vec<&PlaneSpec> = self.maps.planes.values().collect();
+        for any in planes.iter().filter(|plane| plane.server_port == 0) {
+            let toward = |plane: &PlaneSpec| (plane.snat, plane.server, plane.protocol);
+            for other in planes.iter().filter(|plane| plane.server_port != 0 && toward(plane) == toward(any)) {
+                let is_shared = |port| positions(other).iter().any(|range| range.contains(&port));
+                assert!(!positions(any).into_iter().flatten().any(is_shared), "{any:?} {other:?}");
             }
         }
     }
@@ -226,7 +251,7 @@ impl World {
         for _ in 0..20 {
             self.wait(1000);
             let freeable = self.freeable();
-            let ops = self.plan(desired, &freeable).unwrap();
+            let ops = self.plan(desired, &freeable).ops;
             if ops.is_empty() {
                 return;
             }
@@ -253,6 +278,57 @@ impl World {
         }
     }
 
+    /// Whether every slot leads, and led, to members whose flows its service can have, or to such as are closing.
+    pub(super) fn leads_where_it_can(&self) -> bool {
+        let leads = |id: &ServiceId| {
+            let is_usable = |member: MemberId| {
+                let member = &self.maps.members[&member];
+                member.identity().is_translated == self.maps.services[id].is_translated() || member.state & MemberWord::CLOSING != 0
+            };
+            self.slots[id].iter().flat_map(|(word, _)| [word.current(), word.default()]).flatten().all(is_usable)
+        };
+        self.maps.published_services().iter().all(leads)
+    }
+
+    /// Whether the maps are as desired but for what had no room.
+    pub(super) fn follows(&self, desired: &Desired, unplaced: &[Unplaced]) -> bool {
+        let published: BTreeMap<ServiceKey, ServiceId> =
+            self.maps.published_services().into_iter().map(|id| (ServiceKey::of(&self.maps.services[&id].record).unwrap(), id)).collect();
+        let lacks = |key: &ServiceKey, server| unplaced.iter().any(|one| one.service == *key && one.server == server);
+        let is_there = |key| published.contains_key(key) || lacks(key, None);
+        desired.services.keys().all(is_there)
+            && published.iter().all(|(key, id)| desired.services.get(key).is_some_and(|wanted| self.serves(key, *id, wanted, &lacks)))
+    }
+
+    fn serves(
+        &self,
+        key: &ServiceKey,
+        id: ServiceId,
+        wanted: &DesiredService,
+        lacks: &dyn Fn(&ServiceKey, Option<Endpoint>) -> bool,
+    ) -> bool {
+        let service = &self.maps.services[&id];
+        let members: BTreeMap<Identity, (MemberId, &InstalledMember)> =
+            self.maps.members.iter().filter(|(_, one)| one.info.service == id.0).map(|(id, one)| (one.identity(), (*id, one))).collect();
+        let holds: BTreeSet<MemberId> = service.current.iter().copied().flatten().collect();
+        let serving: Vec<_> = wanted.identities().filter(|(server, one)| one.weight > 0 && !lacks(key, Some(server.endpoint))).collect();
+        let is_right = |server: Identity, one: &DesiredMember| match members.get(&server) {
+            Some((id, member)) => {
+                let takes = one.weight > 0
+                    && (!lacks(key, Some(server.endpoint)) || member.header.as_ref().is_some_and(|header| header.nat_planes > 0));
+                (member.info.weight, member.state) == (one.weight, one.state) && (takes || !holds.contains(id))
+            }
+            None => lacks(key, Some(server.endpoint)),
+        };
+        let is_gone = |server: &Identity| {
+            let (id, member) = members[server];
+            if holds.contains(&id) { serving.is_empty() } else { member.info.retired_at != 0 }
+        };
+        wanted.identities().all(|(server, one)| is_right(server, one))
+            && members.keys().filter(|server| !wanted.has(server)).all(is_gone)
+            && (serving.is_empty() || service.current[0].is_some())
+    }
+
     /// Addresses with their flags and the services of their whole port range.
     pub(super) fn vips(&self) -> BTreeMap<Address, (u32, [Option<Key>; 2])> {
         let key = |id: u16| self.maps.services.get(&ServiceId(id)).map(|service| service_key(&service.record));
@@ -269,6 +345,11 @@ impl World {
     pub(super) fn member(&self, number: u8) -> Option<(MemberId, &InstalledMember)> {
         let mut members = self.maps.members.iter();
         members.find(|(_, member)| member.info.address.ip() == IpAddr::from([10, 0, 0, number])).map(|(id, member)| (*id, member))
+    }
+
+    /// The member that each of a service's slots had before, as far as it is remembered.
+    pub(super) fn earlier(&self, service: ServiceId) -> BTreeSet<Option<MemberId>> {
+        self.slots[&service].iter().map(|(word, _)| word.default()).collect()
     }
 
     pub(super) fn slots_of(&self, id: MemberId) -> usize {
