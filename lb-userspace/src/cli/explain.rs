@@ -109,7 +109,7 @@ pub fn explain(config: &Path, packet: &Packet, format: Format, out: &mut impl Wr
     };
     let pins = PinDir::at(&node.pin_dir);
     let report = report_io::read(&node.state_dir).ok().flatten().unwrap_or_default();
-    let opened = Tables::open(&pins, Access::ReadOnly).and_then(|tables| Ok((tables, dataplane::tick(&pins)?)));
+    let opened = Tables::open(&pins, Access::ReadOnly).and_then(|tables| Ok((tables, dataplane::moment(&pins)?)));
     let (tables, now) = match opened {
         Ok(opened) => opened,
         Err(error) => return tell(err, &error, Exit::Refused),

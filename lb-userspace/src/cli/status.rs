@@ -239,7 +239,7 @@ fn not_loaded(error: &TablesError, report: &Report, format: Format, out: &mut im
 
 fn gather(tables: &Tables, pins: &PinDir, report: &Report, now_ms: u64) -> anyhow::Result<Status> {
     let running = report_io::is_running(report);
-    let now = dataplane::tick(pins)?;
+    let now = dataplane::moment(pins)?.tick;
     let flows = tables.flows_by_member(now)?;
     let nat_flows = readback::nat_flows(tables, now)?;
     let mut members: BTreeMap<ServiceId, Vec<Member>> = BTreeMap::new();

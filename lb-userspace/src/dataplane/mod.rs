@@ -41,7 +41,7 @@ mod tables;
 pub use abi::AbiError;
 pub use apply::{Applier, ApplyError};
 pub use attach::AttachError;
-pub use clock_io::{ClockError, KernelClock, tick};
+pub use clock_io::{ClockError, KernelClock, Moment, moment};
 pub use decap::{DecapCount, DecapError, Decapsulator, decap_counts, start_decap, stop_decap};
 pub use kernel_io::{Finding, examine};
 pub use layout::{Features, MAX_INTERFACES, MAX_SOURCE_RULES, Machine, MapKind, MapSize, map_sizes, memory_bytes};
