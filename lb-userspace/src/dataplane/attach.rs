@@ -20,6 +20,7 @@ use super::{
     load::causes,
     naming,
     pins_io::{PinDir, PinDirError, link_ifindex},
+    privileges_io,
 };
 use crate::config::model::XdpMode;
 
@@ -51,7 +52,7 @@ pub enum AttachError {
         source: Box<ProgramError>,
     },
     /// The kernel denies it.
-    #[error("not permitted to attach to {name}\nhint: run as root, or with CAP_BPF and CAP_NET_ADMIN")]
+    #[error("not permitted to attach to {name}\nhint: {}", privileges_io::HINT)]
     Permission {
         /// The interface.
         name: String,

@@ -31,7 +31,7 @@ use super::{
     naming,
     object::object,
     pins_io::{PinDir, PinDirError, PinLock},
-    refusal,
+    privileges_io, refusal,
     slots::SlotRules,
     stop,
     syscall::open_pin,
@@ -63,13 +63,19 @@ pub enum LoadError {
         what: String,
     },
     /// The kernel denies what loading needs.
-    #[error("not permitted to load the data plane\nhint: run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN")]
+    #[error("not permitted to load the data plane\nhint: {}", privileges_io::HINT)]
     Permission {
         /// The refusal.
         source: Box<EbpfError>,
     },
+    /// This process may not do what forwarding needs.
+    #[error("not permitted to forward: {} missing\nhint: {}", .names.join(", "), privileges_io::HINT)]
+    Privileges {
+        /// The missing capabilities.
+        names: Vec<&'static str>,
+    },
     /// The kernel refuses a program: most often its verifier does.
-    #[error("the kernel refused the program {program}: {}\nhint: {}", refusal::in_words(.refusal, .log), refusal::hint(.refusal))]
+    #[error("the kernel refused the program {program}: {}\nhint: {}", refusal::in_words(.refusal, .log), refusal::hint(.refusal, .log))]
     Verifier {
         /// The program.
         program: &'static str,
@@ -191,6 +197,10 @@ impl Dataplane {
     /// the old program forwarding on the old interfaces.
     pub fn start(request: &Request<'_>) -> Result<(Self, Origin), LoadError> {
         object()?;
+        let names = privileges_io::missing().needed;
+        if !names.is_empty() {
+            return Err(LoadError::Privileges { names });
+        }
         attach::check_interfaces(request.interfaces)?;
         let pins = PinDir::at(request.pin_dir);
         pins.create()?;

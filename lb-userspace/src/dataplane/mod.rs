@@ -9,7 +9,7 @@
 //! | `apply`, `slots`, `lines`, `planes`, `headers` | the operations of a plan |
 //! | `read`, `sweep`, `samples` | what is in the maps |
 //! | `observe` | the tables for the decision, read only |
-//! | `kernel_io` | whether this machine can do it |
+//! | `kernel_io`, `privileges_io` | whether this machine can do it, and whether this process may |
 //! | `decap` | the program that opens tunnels on a server |
 
 mod abi;
@@ -29,6 +29,7 @@ mod object;
 mod observe;
 mod pins_io;
 mod planes;
+mod privileges_io;
 mod read;
 mod refusal;
 mod samples;

@@ -23,7 +23,7 @@ use rustix::{
 
 use super::{
     mapped::Access,
-    naming,
+    naming, privileges_io,
     syscall::{self, open_pin},
 };
 
@@ -63,12 +63,8 @@ pub enum PinDirError {
     },
 }
 
-fn hint_for(refusal: &io::Error) -> &'static str {
-    if refusal.kind() == ErrorKind::PermissionDenied {
-        "\nhint: run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN"
-    } else {
-        ""
-    }
+fn hint_for(refusal: &io::Error) -> String {
+    if refusal.kind() == ErrorKind::PermissionDenied { format!("\nhint: {}", privileges_io::HINT) } else { String::new() }
 }
 
 /// A pin directory.
