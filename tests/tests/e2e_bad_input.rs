@@ -237,6 +237,51 @@ fn without_privileges_the_cure_is_named() {
     fixture.assert_untouched(&weir);
 }
 
+/// `weir COMMAND` as root with these capabilities alone.
+fn with_capabilities(fixture: &Fixture, weir: &Weir<'_>, names: &[&str], command: &str) -> std::process::Command {
+    let set = names.iter().fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
+    let mut setpriv = fixture.lab.node().namespace.command("setpriv");
+    setpriv.args(["--bounding-set", &set]).arg(std::env::var_os("WEIR_BIN").unwrap()).arg(command).arg("--config").arg(weir.config());
+    setpriv
+}
+
+const CAPABILITIES: [&str; 5] = ["bpf", "net_admin", "perfmon", "sys_admin", "net_raw"];
+
+#[test]
+fn each_missing_capability_is_named_and_nothing_is_loaded() {
+    let fixture = Fixture::new();
+    let weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
+    let without = |missing: &[&str]| CAPABILITIES.into_iter().filter(|name| !missing.contains(name)).collect::<Vec<_>>();
+    for (missing, named) in [
+        (vec!["net_admin"], "CAP_NET_ADMIN missing"),
+        (vec!["sys_admin"], "CAP_SYS_ADMIN missing"),
+        // What CAP_SYS_ADMIN includes is missing with it only.
+        (vec!["sys_admin", "perfmon"], "CAP_PERFMON, CAP_SYS_ADMIN missing"),
+        (vec!["sys_admin", "bpf"], "CAP_BPF, CAP_SYS_ADMIN missing"),
+    ] {
+        let (code, text) = said(&with_capabilities(&fixture, &weir, &without(&missing), "run").output().unwrap());
+        assert!(code == Some(1) && text.contains(named) && text.contains("hint: run as root"), "{missing:?} {code:?} {text}");
+        fixture.assert_untouched(&weir);
+        let (code, text) = said(&with_capabilities(&fixture, &weir, &without(&missing), "doctor").output().unwrap());
+        assert!(code == Some(1) && text.contains(named) && text.contains("CAP_NET_RAW"), "{missing:?} {code:?} {text}");
+    }
+    let (code, text) = said(&with_capabilities(&fixture, &weir, &CAPABILITIES, "doctor").output().unwrap());
+    assert!(code == Some(0) && text.contains("sufficient"), "{text}");
+}
+
+#[test]
+fn without_raw_sockets_the_daemon_runs_and_says_what_it_forgoes() {
+    let fixture = Fixture::new();
+    let weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
+    let command = with_capabilities(&fixture, &weir, &CAPABILITIES[..4], "run");
+    let mut daemon = fixture.lab.node().namespace.spawn("weir-without-raw", command).unwrap();
+    wait_until("the data plane to be ready", SOON, || !daemon.is_running() || weir.is_ready()).unwrap();
+    assert!(daemon.is_running(), "{}", daemon.stderr());
+    assert_eq!(fixture.tally().len(), 2);
+    let problems = weir.status().unwrap()["problems"].to_string();
+    assert!(problems.contains("path MTUs of tunnels are not learned") && problems.contains("CAP_NET_RAW"), "{problems}");
+}
+
 #[test]
 fn a_state_directory_that_cannot_be_written_is_refused_before_anything_is_loaded() {
     let fixture = Fixture::new();

@@ -66,7 +66,7 @@ pub(super) struct Daemon {
 
 impl Daemon {
     /// Loads or adopts the data plane, takes the addresses, and converges once. If it fails, what was loaded afresh is removed.
-    pub(super) async fn start(config_path: &Path, config: Config, warnings: Vec<String>) -> Result<Self, RunError> {
+    pub(super) async fn start(config_path: &Path, config: Config, warnings: Vec<String>, forgone: Vec<String>) -> Result<Self, RunError> {
         report_io::prepare(&config.node.state_dir)?;
         let request = Request {
             pin_dir: &config.node.pin_dir,
@@ -84,7 +84,16 @@ impl Daemon {
             // The first failure is the one to report.
             let _ = dataplane::stop(&pins);
         }
-        started
+        let mut daemon = started?;
+        forgone.into_iter().for_each(|what| daemon.forgo(what));
+        daemon.write_report();
+        Ok(daemon)
+    }
+
+    /// Goes on without something that other things do not need, and says so.
+    pub(super) fn forgo(&mut self, what: String) {
+        warn!("{what}");
+        self.report.forgone.push(what);
     }
 
     async fn take_over(

@@ -38,6 +38,8 @@ pub struct Report {
     pub config_errors: Vec<String>,
     /// Warnings about the configuration in force.
     pub config_warnings: Vec<String>,
+    /// What the daemon has to do without, and why.
+    pub forgone: Vec<String>,
     /// What keeps the maps from being as they should be.
     pub apply_error: Option<String>,
     /// Changes that wait for a restart or never come, in words.
