@@ -158,13 +158,13 @@ fn what_no_service_takes_is_explained_as_the_hosts() {
 const SERVICES: u8 = 16;
 const SERVERS: u8 = 20;
 
-/// 16 services of 20 servers, none of which exists.
+/// 16 services of 20 servers, of which hardly one exists.
 fn many_services() -> String {
     let mut text = "slot_seed = \"modes\"\n[defaults]\nmode = \"l4\"\nforward = \"ipip\"\n".to_owned();
     for service in 0..SERVICES {
         text += &format!("[listener.l{service}]\nbind = \"10.1.0.{}:80\"\npool = \"p{service}\"\n[pool.p{service}]\n", 100 + service);
         for server in 0..SERVERS {
-            text += &format!("servers.s{server} = \"10.2.{service}.{}\"\n", 20 + server);
+            text += &format!("servers.s{server} = \"10.2.{service}.{}\"\n", 11 + server);
         }
     }
     text

@@ -15,7 +15,7 @@ use crate::{
     dataplane::{self, Access, LinkState, PinDir, Tables, TablesError},
     runtime::{
         readback,
-        report::{Report, ServiceName},
+        report::{Report, ServiceName, Trouble},
         report_io,
     },
 };
@@ -134,7 +134,7 @@ pub struct Member {
     pub weight: u16,
     /// `ready`, `drain`, `down`, `closing` or `retired`.
     pub state: &'static str,
-    /// Whether its next hop is resolved; else why not.
+    /// Whether its next hop is resolved, and its answers are translated; else why not.
     pub next_hop: String,
     /// Slots that name it.
     pub slots: u32,
@@ -322,7 +322,11 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, now_ms: u64) -> anyho
     let all_attached = !interfaces.is_empty() && interfaces.iter().all(|interface| interface.attached);
     Ok(Status {
         node: report.node.clone(),
-        ready: all_attached && report.started_at != 0 && report.apply_error.is_none() && report.services.iter().all(is_there),
+        ready: all_attached
+            && can_forward(report, &services, running)
+            && report.started_at != 0
+            && report.apply_error.is_none()
+            && report.services.iter().all(is_there),
         daemon: Daemon {
             running,
             pid: if running { report.pid } else { 0 },
@@ -354,12 +358,21 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
     problems.extend(report.forgone.iter().cloned());
     problems.extend(report.address_errors.iter().cloned());
     problems.extend(report.held_back.iter().cloned());
-    problems.extend(interfaces.iter().filter(|one| !one.attached).map(|one| format!("interface {} is gone", one.name)));
+    let troubles = troubles(report, running);
+    let gone = interfaces.iter().filter(|one| !one.attached && !troubles.contains_key(&one.name));
+    problems.extend(gone.map(|one| format!("interface {} is gone", one.name)));
+    problems.extend(troubles.iter().map(|(name, trouble)| format!("interface {name} {trouble}")));
+    problems.extend(report.unanswered.iter().map(|(server, why)| format!("server {server}: {why}")));
     problems.extend(report.unresolved.iter().map(|(server, why)| format!("server {server}: {why}")));
     for service in services {
-        if service.slots.total > 0 && service.members.iter().all(|member| member.slots == 0) {
-            problems.push(format!("service {} port {} {}: no server takes new flows", service.vip, service.port, service.protocol));
-        }
+        let what = if service.slots.total > 0 && service.members.iter().all(|member| member.slots == 0) {
+            Some("no server takes new flows")
+        } else if service.is_unreachable() {
+            Some("no server can be reached")
+        } else {
+            None
+        };
+        problems.extend(what.map(|what| format!("service {} port {} {}: {what}", service.vip, service.port, service.protocol)));
         for (reason, count) in &service.drops {
             if ["nat-ports-full", "nat-table-full", "flow-table-full"].contains(reason) {
                 problems.push(format!("service {} port {}: {count} packets dropped, {reason}", service.vip, service.port));
@@ -367,6 +380,27 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
         }
     }
     problems
+}
+
+/// Of a daemon that runs: links change, and nobody else tells.
+fn troubles(report: &Report, running: bool) -> BTreeMap<String, Trouble> {
+    if running { report.troubled_interfaces.clone() } else { BTreeMap::new() }
+}
+
+impl Service {
+    /// Whether none of the servers that take new flows can be sent to, or answer.
+    fn is_unreachable(&self) -> bool {
+        let mut taking = self.members.iter().filter(|member| member.slots > 0).peekable();
+        taking.peek().is_some() && taking.all(|member| member.next_hop != RESOLVED)
+    }
+}
+
+/// Whether packets can come, and go to a server of at least one service.
+fn can_forward(report: &Report, services: &[Service], running: bool) -> bool {
+    let troubles = troubles(report, running);
+    let has_carrier = troubles.is_empty() || report.interfaces.keys().any(|name| !troubles.contains_key(name));
+    let all_there = troubles.values().all(|trouble| *trouble == Trouble::NoCarrier);
+    has_carrier && all_there && (services.is_empty() || services.iter().any(|service| !service.is_unreachable()))
 }
 
 fn in_another_namespace(report: &Report, running: bool) -> String {
@@ -422,9 +456,11 @@ pub(super) fn state_word(word: MemberWord, retired_at: u64) -> &'static str {
     }
 }
 
+const RESOLVED: &str = "resolved";
+
 fn next_hop_word(report: &Report, word: MemberWord, address: IpAddr) -> String {
     if word.header() != 0 {
-        return "resolved".into();
+        return report.unanswered.get(&address).cloned().unwrap_or_else(|| RESOLVED.into());
     }
     report.unresolved.get(&address).cloned().unwrap_or_else(|| "unresolved".into())
 }

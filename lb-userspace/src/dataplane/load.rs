@@ -190,7 +190,7 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Loads the data plane, or adopts the one that is pinned.
+    /// Loads the data plane, or adopts the one that is pinned, even though some of the interfaces have gone: [`Self::interfaces`] tells.
     ///
     /// # Errors
     /// [`LoadError`]. A fresh load that fails leaves nothing behind (but a BPF file system mounted on /sys/fs/bpf); an adoption that fails leaves
@@ -201,8 +201,10 @@ impl Dataplane {
         if !names.is_empty() {
             return Err(LoadError::Privileges { names });
         }
-        attach::check_interfaces(request.interfaces)?;
         let pins = PinDir::at(request.pin_dir);
+        if !pins.has(naming::ABI) {
+            attach::check_interfaces(request.interfaces)?;
+        }
         pins.create()?;
         let lock = pins.lock()?;
         match abi::read(&pins) {
@@ -260,8 +262,8 @@ impl Dataplane {
         let program = load_program(&mut object, naming::PACKET_PROGRAM)?;
         prove(program)?;
         let pin = PendingPin::new(&self.pins, program, naming::PROGRAM)?;
-        let names: Vec<String> = self.interfaces.keys().cloned().collect();
-        attach::update_links(&self.pins, program, &names)?;
+        let linked = self.pins.linked_interfaces().map_err(AttachError::PinDir)?;
+        attach::update_links(&self.pins, program, &linked)?;
         pin.commit()?;
         self.applier.replace_tables(tables);
         self.object = object;

@@ -16,11 +16,14 @@ use super::{
     driver::RunError,
     readback,
     reload::{restart_only, with_fixed},
-    report::{Report, in_words, load_errors, names_of, warnings},
+    report::{Report, Trouble, in_words, load_errors, names_of, warnings},
     report_io, retirement,
 };
 use crate::{
-    config::{self, model::Config},
+    config::{
+        self,
+        model::{Config, Forward},
+    },
     control::{
         desired::{Desired, Host, node_slot_key},
         header,
@@ -29,7 +32,7 @@ use crate::{
         slot,
     },
     dataplane::{self, Dataplane, DroppedPacket, Features, Origin, PinDir, Request, Samples, SlotRules},
-    netlink::{AddressError, Change, Link, Netlink, NextHops, links::Xdp, sysctl_io},
+    netlink::{AddressError, Change, Link, Netlink, NextHops, Unresolved, links::Xdp, sysctl_io},
     path_mtu::{PathMtus, TooBig},
 };
 
@@ -48,6 +51,10 @@ pub(super) struct Daemon {
     netlink: Netlink,
     next_hops: NextHops,
     path_mtus: PathMtus,
+    /// The names of this host's links, by index.
+    links: BTreeMap<u32, String>,
+    /// The indexes of those that the configuration names.
+    taken: BTreeSet<u32>,
     /// Addresses of this host that are not there for us alone.
     own_addresses: BTreeSet<IpAddr>,
     samples: Samples,
@@ -129,6 +136,8 @@ impl Daemon {
             netlink: Netlink::open()?,
             next_hops,
             path_mtus: PathMtus::default(),
+            links: BTreeMap::new(),
+            taken: BTreeSet::new(),
             own_addresses: BTreeSet::new(),
             samples,
             dropped: BTreeMap::new(),
@@ -195,9 +204,10 @@ impl Daemon {
         Ok(())
     }
 
-    /// All of the new interfaces or none.
+    /// All of the new interfaces or none. One that was named before is taken when it appears, if it has gone.
     fn take_interfaces(&mut self, config: &Config) -> Result<(), RunError> {
-        let current: BTreeSet<String> = self.dataplane.interfaces().keys().cloned().collect();
+        let named = self.config.node.interfaces.iter().chain(self.dataplane.interfaces().keys());
+        let current: BTreeSet<String> = named.cloned().collect();
         let wanted: BTreeSet<String> = config.node.interfaces.iter().cloned().collect();
         for name in wanted.difference(&current) {
             if let Err(error) = self.dataplane.add_interface(name) {
@@ -340,13 +350,28 @@ impl Daemon {
         }
     }
 
-    /// Lets packets leave by every link of this host, attaches again where one of ours was replaced, and learns how they are attached.
+    /// Lets packets leave by every link of this host, attaches where one of ours is there and not taken, and learns how they are attached.
     fn take_links(&mut self, links: &[Link]) {
         let (ours, others): (Vec<&Link>, Vec<&Link>) = links.iter().partition(|link| self.config.node.interfaces.contains(&link.name));
+        let mut troubles: BTreeMap<String, Trouble> = ours.iter().filter_map(|link| Some((link.name.clone(), trouble_of(link)?))).collect();
+        for name in self.config.node.interfaces.iter().filter(|name| !ours.iter().any(|link| link.name == **name)) {
+            troubles.insert(name.clone(), Trouble::Absent);
+            if self.report.troubled_interfaces.get(name) != Some(&Trouble::Absent) {
+                warn!(interface = name, "the interface does not exist; it is taken when it appears");
+            }
+        }
         for link in &ours {
-            let is_another = self.dataplane.interfaces().get(&link.name).is_some_and(|&known| known != link.ifindex);
-            if is_another && let Err(error) = self.dataplane.add_interface(&link.name) {
-                warn!(interface = link.name, error = in_words(&error), "the interface is another one and is not taken");
+            let is_taken = self.dataplane.interfaces().get(&link.name).is_some_and(|&known| known == link.ifindex);
+            if is_taken {
+                continue;
+            }
+            match self.dataplane.add_interface(&link.name) {
+                Ok(()) => info!(interface = link.name, "the interface is taken"),
+                Err(error) => {
+                    let why = in_words(&error);
+                    warn!(interface = link.name, error = why, "the interface is there and is not taken");
+                    troubles.insert(link.name.clone(), Trouble::Refused(why));
+                }
             }
         }
         if let Err(error) = self.dataplane.applier().forget_interfaces(&links.iter().map(|link| link.ifindex).collect()) {
@@ -365,6 +390,9 @@ impl Daemon {
             Some(Xdp::Generic) => "generic",
             None => "detached",
         };
+        self.report.troubled_interfaces = troubles;
+        self.links = links.iter().map(|link| (link.ifindex, link.name.clone())).collect();
+        self.taken = ours.iter().map(|link| link.ifindex).collect();
         self.report.interfaces = ours.iter().map(|link| (link.name.clone(), mode(link).into())).collect();
     }
 
@@ -377,12 +405,28 @@ impl Daemon {
     fn desired(&mut self) -> Desired {
         let resolved = self.next_hops.next_hops();
         self.report.unresolved = resolved.iter().filter_map(|(server, hop)| Some((*server, hop.as_ref().err()?.to_string()))).collect();
+        self.report.unanswered = self.unanswered(&resolved);
         let next_hops = resolved
             .into_iter()
             .filter_map(|(server, hop)| Some((server, next_hop(hop.ok()?, self.path_mtus.mtu(server).unwrap_or(u16::MAX)))))
             .collect();
         let ephemeral_ports = sysctl_io::local_port_range().unwrap_or(32_768..=60_999);
         Desired::from_config(&self.config, &Host { next_hops, own_addresses: self.own_addresses.clone(), ephemeral_ports })
+    }
+
+    /// The servers of NAT whose answers, if they come the way that packets go, come by an interface without the program.
+    fn unanswered(&self, resolved: &BTreeMap<IpAddr, Result<crate::netlink::NextHop, Unresolved>>) -> BTreeMap<IpAddr, String> {
+        let used = self.config.binds().filter_map(|(_, listener, _)| self.config.pools.get(&listener.pool));
+        let nat = used.filter(|pool| matches!(pool.forward, Forward::Nat { .. }));
+        let servers: BTreeSet<IpAddr> = nat.flat_map(|pool| pool.servers.values()).map(|server| server.address).collect();
+        let hops =
+            resolved.iter().filter(|(server, _)| servers.contains(server)).filter_map(|(server, hop)| Some((server, hop.as_ref().ok()?)));
+        hops.filter(|(_, hop)| !self.taken.contains(&hop.ifindex))
+            .map(|(server, hop)| {
+                let name = self.links.get(&hop.ifindex).map_or_else(|| format!("number {}", hop.ifindex), Clone::clone);
+                (*server, format!("its answers come by interface {name}, which node.interfaces does not name, and are not translated"))
+            })
+            .collect()
     }
 
     /// Plans from what the maps hold to what they should, and performs the plan. After a failure the maps are read back, and the next second
@@ -453,6 +497,14 @@ impl Daemon {
     pub(super) fn leave(&mut self) {
         self.report.pid = 0;
         self.write_report();
+    }
+}
+
+fn trouble_of(link: &Link) -> Option<Trouble> {
+    match (link.is_up, link.has_carrier) {
+        (false, _) => Some(Trouble::Down),
+        (true, false) => Some(Trouble::NoCarrier),
+        (true, true) => None,
     }
 }
 

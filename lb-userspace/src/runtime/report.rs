@@ -1,6 +1,6 @@
 //! What the daemon leaves in its state directory for whoever asks: names, next hops, errors, and a reading of the counters to compute rates from.
 
-use std::{collections::BTreeMap, error::Error, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, error::Error, fmt, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +46,10 @@ pub struct Report {
     pub held_back: Vec<String>,
     /// By interface: `native` or `generic`.
     pub interfaces: BTreeMap<String, String>,
+    /// Interfaces of the configuration that take or send nothing, and why.
+    pub troubled_interfaces: BTreeMap<String, Trouble>,
+    /// Servers whose answers to translated packets meet no program, and why.
+    pub unanswered: BTreeMap<IpAddr, String>,
     /// Addresses that Weir added, with their interface's index.
     pub added_addresses: Vec<(IpAddr, u32)>,
     /// Addresses that could not be added or removed, and why.
@@ -58,6 +62,31 @@ pub struct Report {
     pub packets: BTreeMap<u16, (u64, u64)>,
     /// Milliseconds of the Unix epoch.
     pub read_at_ms: u64,
+}
+
+/// Why an interface takes or sends nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trouble {
+    /// It does not exist, or no longer.
+    Absent,
+    /// It is there, and was refused.
+    Refused(String),
+    /// The administrator has it down.
+    Down,
+    /// The layer below is not there.
+    NoCarrier,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("does not exist: it is taken when it appears"),
+            Self::Refused(why) => write!(f, "is not taken: {why}"),
+            Self::Down => f.write_str("is down: no packet comes or goes by it (ip link set up)"),
+            Self::NoCarrier => f.write_str("has no carrier: no packet comes or goes by it"),
+        }
+    }
 }
 
 /// A service's names.

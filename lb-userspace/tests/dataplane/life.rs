@@ -92,7 +92,7 @@ fn without_privileges_the_cure_is_named_and_nothing_stays_behind() {
     let without_privileges = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--"];
     let output = child(&without_privileges, &lab.pin_dir()).stdout(std::process::Stdio::piped()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("Permission {"), "{said}");
+    assert!(!output.status.success() && said.contains("Privileges {"), "{said}");
     assert!(!lab.pin_dir().exists());
 }
 
