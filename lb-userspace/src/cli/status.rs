@@ -362,6 +362,7 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
     let gone = interfaces.iter().filter(|one| !one.attached && !troubles.contains_key(&one.name));
     problems.extend(gone.map(|one| format!("interface {} is gone", one.name)));
     problems.extend(troubles.iter().map(|(name, trouble)| format!("interface {name} {trouble}")));
+    problems.extend(report.narrow_ways.iter().cloned());
     problems.extend(report.unanswered.iter().map(|(server, why)| format!("server {server}: {why}")));
     problems.extend(report.unresolved.iter().map(|(server, why)| format!("server {server}: {why}")));
     for service in services {

@@ -33,7 +33,7 @@ use crate::{
     },
     dataplane::{self, Dataplane, DroppedPacket, Features, Origin, PinDir, Request, Samples, SlotRules},
     netlink::{AddressError, Change, Link, Netlink, NextHops, Unresolved, links::Xdp, sysctl_io},
-    path_mtu::{PathMtus, TooBig},
+    path_mtu::{Heard, PathMtus, TooBig, tunnel::Tunnel},
 };
 
 /// How slots live, for the data plane.
@@ -237,9 +237,8 @@ impl Daemon {
 
     /// A router cannot pass a tunnelled packet on: the server's header follows, and clients are told the next time.
     pub(super) fn handle_too_big(&mut self, said: TooBig) {
-        let servers = self.servers();
-        if self.path_mtus.handle_too_big(said, servers, Instant::now()) {
-            info!(server = %said.server, mtu = said.mtu, "a router on the way to a server passes smaller packets only");
+        if self.path_mtus.handle_too_big(said, Instant::now()) == Heard::Learned {
+            info!(server = %said.outer.server, mtu = said.mtu, "a router on the way to a server passes smaller packets only");
             self.converge();
         }
     }
@@ -462,6 +461,8 @@ impl Daemon {
             self.dataplane.applier().apply(op, now)?;
             self.installed.apply(op);
         }
+        let headers = self.installed.members.values().filter_map(|member| member.header.as_deref());
+        self.path_mtus.set_tunnels(headers.filter_map(Tunnel::of_header));
         if looks || !ops.is_empty() {
             self.next_look = retirement::next_look(&self.installed, &desired, now_unix_s);
         }
@@ -477,6 +478,7 @@ impl Daemon {
 
     fn write_report(&mut self) {
         self.report.services = names_of(&self.config);
+        self.report.narrow_ways = self.path_mtus.troubles();
         self.report.read_at_ms = unix_time().as_millis() as u64;
         self.report.packets = self.installed.members.keys().filter_map(|id| Some((id.number(), self.traffic(*id)?))).collect();
         let written = report_io::write(&self.config.node.state_dir, &self.report);

@@ -56,6 +56,8 @@ pub struct Report {
     pub address_errors: Vec<String>,
     /// Next hops that are missing, by server, and why.
     pub unresolved: BTreeMap<IpAddr, String>,
+    /// What is wrong with the path MTU of ways to servers.
+    pub narrow_ways: Vec<String>,
     /// Names of what the maps know by number.
     pub services: Vec<ServiceName>,
     /// The counters at [`Self::read_at_ms`].
