@@ -10,7 +10,7 @@ use std::{
 use lb_common::words::{MemberId, MemberWord, ServiceId, SlotState, SlotWord};
 use serde::Serialize;
 
-use super::{Exit, Format, node_of, render, tell};
+use super::{Exit, Format, place_io::Place, render, tell};
 use crate::{
     dataplane::{self, Access, LinkState, PinDir, Tables, TablesError},
     runtime::{
@@ -54,6 +54,8 @@ pub struct Daemon {
     pub running: bool,
     /// Its process; 0 if it does not run.
     pub pid: u32,
+    /// Whether the rest is its own record, not that of an earlier one.
+    pub recorded: bool,
     /// Its version.
     pub version: String,
     /// Seconds of the Unix epoch.
@@ -189,21 +191,23 @@ const NAT_FLOW_BYTES: u64 = 64 + 8 + 16;
 ///
 /// Those of writing to `out` and `err`.
 pub fn status(config: &Path, format: Format, now_ms: u64, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
-    let node = match node_of(config) {
-        Ok(node) => node,
+    let place = match Place::of(config) {
+        Ok(place) => place,
         Err(error) => return tell(err, &error, Exit::Usage),
     };
-    let pins = PinDir::at(&node.pin_dir);
-    let report = match report_io::read(&node.state_dir) {
-        Ok(report) => report.unwrap_or_default(),
+    let (daemon, differences) = (place.daemon(), place.differences());
+    let Place { pins, report, .. } = place;
+    let report = match report {
+        Ok(report) => report,
         Err(error) => return tell(err, &error, Exit::Refused),
     };
     let tables = match Tables::open(&pins, Access::ReadOnly) {
         Ok(tables) => tables,
-        Err(error) => return not_loaded(&error, &report, format, out, err),
+        Err(error) => return not_loaded(&error, daemon, format, out, err),
     };
-    match gather(&tables, &pins, &report, now_ms) {
-        Ok(status) => {
+    match gather(&tables, &pins, &report, daemon, now_ms) {
+        Ok(mut status) => {
+            status.problems.extend(differences);
             match format {
                 Format::Json => {
                     serde_json::to_writer_pretty(&mut *out, &status)?;
@@ -226,19 +230,22 @@ impl Status {
     }
 }
 
-fn not_loaded(error: &TablesError, report: &Report, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+fn not_loaded(error: &TablesError, daemon: Option<u32>, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
     if format == Format::Json {
         serde_json::to_writer_pretty(
             &mut *out,
-            &serde_json::json!({ "ready": false, "error": error.to_string(), "daemon": { "pid": report.pid } }),
+            &serde_json::json!({ "ready": false, "error": error.to_string(), "daemon": { "running": daemon.is_some(), "pid": daemon.unwrap_or(0) } }),
         )?;
         writeln!(out)?;
+    }
+    if let Some(pid) = daemon {
+        writeln!(err, "a daemon starts: process {pid}")?;
     }
     tell(err, error, Exit::Refused)
 }
 
-fn gather(tables: &Tables, pins: &PinDir, report: &Report, now_ms: u64) -> anyhow::Result<Status> {
-    let running = report_io::is_running(report);
+fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, now_ms: u64) -> anyhow::Result<Status> {
+    let running = daemon.is_some();
     let now = dataplane::moment(pins)?.tick;
     let flows = tables.flows_by_member(now)?;
     let nat_flows = readback::nat_flows(tables, now)?;
@@ -329,7 +336,8 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, now_ms: u64) -> anyho
             && report.services.iter().all(is_there),
         daemon: Daemon {
             running,
-            pid: if running { report.pid } else { 0 },
+            pid: daemon.unwrap_or(0),
+            recorded: report_io::is_running(report),
             version: report.version.clone(),
             started_at: report.started_at,
             origin: report.origin.clone(),
@@ -352,6 +360,8 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
     let mut problems = Vec::new();
     if !running {
         problems.push("no daemon runs: packets are forwarded, but nothing follows changes of configuration or network".into());
+    } else if !report_io::is_running(report) {
+        problems.push("the daemon that runs has left no record: it starts, or node.state_dir cannot be written".into());
     }
     problems.extend(report.config_errors.iter().map(|error| format!("configuration not taken: {error}")));
     problems.extend(report.apply_error.iter().map(|error| format!("maps not as they should be: {error}")));

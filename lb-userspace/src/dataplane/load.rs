@@ -297,6 +297,14 @@ impl Dataplane {
         &self.interfaces
     }
 
+    /// Leaves word beside the pins of where this process leaves its record.
+    ///
+    /// # Errors
+    /// [`PinDirError`] if that cannot be.
+    pub fn follow_record(&self, state_dir: &Path) -> Result<(), PinDirError> {
+        self.pins.set_state_dir(state_dir)
+    }
+
     /// What the program is built for.
     pub fn features(&self) -> Features {
         self.features

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::{
         self,
-        model::{Config, Forward},
+        model::{Config, Forward, Node},
     },
     control::{
         desired::{Desired, Host, node_slot_key},
@@ -74,7 +74,20 @@ pub(super) struct Daemon {
 impl Daemon {
     /// Loads or adopts the data plane, takes the addresses, and converges once. If it fails, what was loaded afresh is removed.
     pub(super) async fn start(config_path: &Path, config: Config, warnings: Vec<String>, forgone: Vec<String>) -> Result<Self, RunError> {
-        report_io::prepare(&config.node.state_dir)?;
+        let state_dir = config.node.state_dir.clone();
+        let prepared = report_io::prepare(&state_dir)?;
+        let started = Self::start_prepared(config_path, config, warnings).await;
+        if started.is_err() {
+            report_io::unprepare(&state_dir, prepared);
+        }
+        let mut daemon = started?;
+        forgone.into_iter().for_each(|what| daemon.forgo(what));
+        daemon.write_report();
+        Ok(daemon)
+    }
+
+    async fn start_prepared(config_path: &Path, config: Config, warnings: Vec<String>) -> Result<Self, RunError> {
+        let earlier = earlier_record(&config.node)?;
         let request = Request {
             pin_dir: &config.node.pin_dir,
             limits: &config.limits,
@@ -86,15 +99,12 @@ impl Daemon {
         };
         let (dataplane, origin) = Dataplane::start(&request)?;
         let pins = PinDir::at(&config.node.pin_dir);
-        let started = Self::take_over(config_path, config, warnings, dataplane, origin).await;
+        let started = Self::take_over(config_path, config, warnings, dataplane, origin, earlier).await;
         if started.is_err() && origin == Origin::Fresh {
             // The first failure is the one to report.
             let _ = dataplane::stop(&pins);
         }
-        let mut daemon = started?;
-        forgone.into_iter().for_each(|what| daemon.forgo(what));
-        daemon.write_report();
-        Ok(daemon)
+        started
     }
 
     /// Goes on without something that other things do not need, and says so.
@@ -109,8 +119,9 @@ impl Daemon {
         warnings: Vec<String>,
         dataplane: Dataplane,
         origin: Origin,
+        earlier: Report,
     ) -> Result<Self, RunError> {
-        let earlier = report_io::read(&config.node.state_dir).ok().flatten();
+        dataplane.follow_record(&config.node.state_dir)?;
         let installed = readback::installed(dataplane.tables(), Capacity::of(&config.limits))?;
         let samples = Samples::open(&PinDir::at(&config.node.pin_dir))?;
         let next_hops = NextHops::new(Netlink::open()?).await?;
@@ -122,10 +133,11 @@ impl Daemon {
             node: config.node.name.clone(),
             started_at: unix_time().as_secs(),
             origin: if origin == Origin::Adopted { "adopted".into() } else { "fresh".into() },
+            pin_dir: config.node.pin_dir.clone(),
             config: config_path.to_owned(),
             config_taken_at: unix_time().as_secs(),
             config_warnings: warnings,
-            added_addresses: earlier.map_or_else(Vec::new, |report| report.added_addresses),
+            added_addresses: earlier.added_addresses,
             ..Report::default()
         };
         let mut daemon = Self {
@@ -500,6 +512,23 @@ impl Daemon {
         self.report.pid = 0;
         self.write_report();
     }
+}
+
+/// What an earlier daemon of this node left: in the state directory, or in the one that its pins name.
+fn earlier_record(node: &Node) -> Result<Report, RunError> {
+    let pins = PinDir::at(&node.pin_dir);
+    if let Some(report) = report_io::read(&node.state_dir).ok().flatten() {
+        let is_elsewhere = report.pin_dir != node.pin_dir && PinDir::at(&report.pin_dir).is_loaded();
+        let pin_dir = report.pin_dir.clone();
+        return if is_elsewhere && !pin_dir.as_os_str().is_empty() { Err(RunError::LoadedElsewhere { pin_dir }) } else { Ok(report) };
+    }
+    let Some(other) = pins.state_dir().filter(|other| *other != node.state_dir) else { return Ok(Report::default()) };
+    let report = report_io::read(&other).ok().flatten().unwrap_or_default();
+    if !report_io::is_running(&report) {
+        // What cannot be removed misleads nobody: the pins name the new directory.
+        let _ = report_io::remove(&other);
+    }
+    Ok(report)
 }
 
 fn trouble_of(link: &Link) -> Option<Trouble> {

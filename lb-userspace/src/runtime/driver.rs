@@ -59,6 +59,12 @@ pub enum RunError {
     /// The state directory.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// The node has a data plane already.
+    #[error("the data plane of this node is loaded in {}, not in node.pin_dir\nhint: weir stop removes it; or let node.pin_dir name it", .pin_dir.display())]
+    LoadedElsewhere {
+        /// Where.
+        pin_dir: PathBuf,
+    },
     /// Netlink.
     #[error(transparent)]
     Netlink(#[from] OpenError),

@@ -30,6 +30,8 @@ pub struct Report {
     pub started_at: u64,
     /// Whether it found the data plane in place or made it: `fresh` or `adopted`.
     pub origin: String,
+    /// Where its data plane is pinned.
+    pub pin_dir: PathBuf,
     /// Where its configuration is.
     pub config: PathBuf,
     /// Seconds of the Unix epoch at which the configuration in force was taken.

@@ -110,7 +110,9 @@ impl<'a> Weir<'a> {
     /// Whether the `weir run` that was started last has taken the data plane over.
     fn is_in_charge(&self) -> bool {
         let pid = self.process.as_ref().map(Process::id);
-        self.status().is_ok_and(|status| status["daemon"]["pid"].as_u64() == pid.map(u64::from))
+        let is_its =
+            |status: serde_json::Value| status["daemon"]["pid"].as_u64() == pid.map(u64::from) && status["daemon"]["recorded"] == true;
+        self.status().is_ok_and(is_its)
     }
 
     /// What `weir status -o json` prints, healthy or not.
