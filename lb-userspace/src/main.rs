@@ -10,7 +10,8 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use lb_userspace::{
     cli::{self, Exit, Format, check::check, doctor::doctor, explain, server_setup, status::status, stop::stop},
-    runtime,
+    config::LoadError,
+    runtime::{self, RunError},
 };
 use tracing_subscriber::EnvFilter;
 
@@ -104,7 +105,7 @@ fn perform(action: Action) -> io::Result<Exit> {
     match action {
         Action::Run { config, log_json } => {
             drop(out);
-            run(config.config, log_json)
+            Ok(run(config.config, log_json))
         }
         Action::Check { file, output } => check(&file, output.format, &mut out, &mut err),
         Action::Status { config, output } => status(&config.config, output.format, now_ms(), &mut out, &mut err),
@@ -115,26 +116,28 @@ fn perform(action: Action) -> io::Result<Exit> {
     }
 }
 
-fn run(config: PathBuf, log_json: bool) -> io::Result<Exit> {
+fn run(config: PathBuf, log_json: bool) -> Exit {
     let filter = EnvFilter::try_from_env("WEIR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    // A line that cannot be written is lost. It would be told by eprintln!, which panics on the same stderr.
+    let logs = logs.log_internal_errors(false);
     if log_json {
         logs.json().init()
     } else {
         logs.with_ansi(false).init()
     }
-    match runtime::run(config) {
-        Ok(()) => Ok(Exit::Fine),
-        Err(error) => {
-            let exit = if matches!(error, runtime::RunError::Config(_)) { Exit::Usage } else { Exit::Refused };
-            if let runtime::RunError::Config(lb_userspace::config::LoadError::Invalid { text, findings }) = &error {
-                findings.iter().try_for_each(|finding| writeln!(io::stderr(), "{}\n", finding.render(text)))?;
-                return Ok(Exit::Refused);
-            }
-            cli::write_error(&mut io::stderr(), &error)?;
-            Ok(exit)
-        }
+    let Err(error) = runtime::run(config) else { return Exit::Fine };
+    // What of the refusal cannot be told is in the exit status.
+    let _ = tell_refusal(&error, &mut io::stderr());
+    let is_unread = matches!(error, RunError::Config(LoadError::Read { .. } | LoadError::TooLarge { .. }));
+    if is_unread { Exit::Usage } else { Exit::Refused }
+}
+
+fn tell_refusal(error: &RunError, err: &mut impl io::Write) -> io::Result<()> {
+    if let RunError::Config(LoadError::Invalid { text, findings }) = error {
+        return findings.iter().try_for_each(|finding| writeln!(err, "{}\n", finding.render(text)));
     }
+    cli::write_error(err, error)
 }
 
 fn now_ms() -> u64 {

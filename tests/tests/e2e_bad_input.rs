@@ -237,6 +237,51 @@ fn without_privileges_the_cure_is_named() {
     fixture.assert_untouched(&weir);
 }
 
+/// `weir COMMAND` as root with these capabilities alone.
+fn with_capabilities(fixture: &Fixture, weir: &Weir<'_>, names: &[&str], command: &str) -> std::process::Command {
+    let set = names.iter().fold("-all".to_owned(), |set, name| format!("{set},+{name}"));
+    let mut setpriv = fixture.lab.node().namespace.command("setpriv");
+    setpriv.args(["--bounding-set", &set]).arg(std::env::var_os("WEIR_BIN").unwrap()).arg(command).arg("--config").arg(weir.config());
+    setpriv
+}
+
+const CAPABILITIES: [&str; 5] = ["bpf", "net_admin", "perfmon", "sys_admin", "net_raw"];
+
+#[test]
+fn each_missing_capability_is_named_and_nothing_is_loaded() {
+    let fixture = Fixture::new();
+    let weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
+    let without = |missing: &[&str]| CAPABILITIES.into_iter().filter(|name| !missing.contains(name)).collect::<Vec<_>>();
+    for (missing, named) in [
+        (vec!["net_admin"], "CAP_NET_ADMIN missing"),
+        (vec!["sys_admin"], "CAP_SYS_ADMIN missing"),
+        // What CAP_SYS_ADMIN includes is missing with it only.
+        (vec!["sys_admin", "perfmon"], "CAP_PERFMON, CAP_SYS_ADMIN missing"),
+        (vec!["sys_admin", "bpf"], "CAP_BPF, CAP_SYS_ADMIN missing"),
+    ] {
+        let (code, text) = said(&with_capabilities(&fixture, &weir, &without(&missing), "run").output().unwrap());
+        assert!(code == Some(1) && text.contains(named) && text.contains("hint: run as root"), "{missing:?} {code:?} {text}");
+        fixture.assert_untouched(&weir);
+        let (code, text) = said(&with_capabilities(&fixture, &weir, &without(&missing), "doctor").output().unwrap());
+        assert!(code == Some(1) && text.contains(named) && text.contains("CAP_NET_RAW"), "{missing:?} {code:?} {text}");
+    }
+    let (code, text) = said(&with_capabilities(&fixture, &weir, &CAPABILITIES, "doctor").output().unwrap());
+    assert!(code == Some(0) && text.contains("sufficient"), "{text}");
+}
+
+#[test]
+fn without_raw_sockets_the_daemon_runs_and_says_what_it_forgoes() {
+    let fixture = Fixture::new();
+    let weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
+    let command = with_capabilities(&fixture, &weir, &CAPABILITIES[..4], "run");
+    let mut daemon = fixture.lab.node().namespace.spawn("weir-without-raw", command).unwrap();
+    wait_until("the data plane to be ready", SOON, || !daemon.is_running() || weir.is_ready()).unwrap();
+    assert!(daemon.is_running(), "{}", daemon.stderr());
+    assert_eq!(fixture.tally().len(), 2);
+    let problems = weir.status().unwrap()["problems"].to_string();
+    assert!(problems.contains("path MTUs of tunnels are not learned") && problems.contains("CAP_NET_RAW"), "{problems}");
+}
+
 #[test]
 fn a_state_directory_that_cannot_be_written_is_refused_before_anything_is_loaded() {
     let fixture = Fixture::new();
@@ -381,4 +426,70 @@ fn status_from_another_network_namespace_says_so_and_calls_no_interface_gone() {
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("another network namespace") && text.contains("nsenter --net=/proc/"), "{text}");
     assert!(!text.contains("gone"), "{text}");
+}
+
+#[test]
+fn directories_that_the_file_names_otherwise_orphan_nothing() {
+    for key in ["pin_dir", "state_dir"] {
+        let fixture = Fixture::new();
+        let mut weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
+        let own = if key == "pin_dir" { weir.pin_dir().to_path_buf() } else { weir.config().with_file_name("state") };
+        let other = own.with_file_name(format!("weir-{}-0-other", std::process::id()));
+        edit(&weir, |text| text.replace(&format!("{key} = {own:?}"), &format!("{key} = {other:?}")));
+        let told = || weir.status().is_ok_and(|status| status["problems"].to_string().contains(&format!("node.{key} differs")));
+        wait_until("the edit to be told", SOON, told).unwrap_or_else(|timeout| panic!("{key}: {timeout}: {}", weir.stderr()));
+        assert!(weir.status().unwrap()["problems"].to_string().contains(&own.display().to_string()), "{key}");
+        if key == "pin_dir" {
+            weir.terminate().unwrap();
+            let (code, text) = weir.run_refused().unwrap();
+            assert!(code == 1 && text.contains(&own.display().to_string()) && text.contains("hint: weir stop"), "{code} {text}");
+        }
+        let (code, text) = said(&weir.operate(&["stop"]).unwrap());
+        assert!(code == Some(0) && text.contains("detached from eth0, eth1") && text.contains(&format!("node.{key} names")), "{text}");
+        assert!(!weir.is_running());
+        fixture.assert_untouched(&weir);
+        assert!(!own.join("state.json").exists() && !other.exists(), "{key}");
+    }
+}
+
+#[test]
+fn a_daemon_that_starts_with_another_state_directory_takes_the_addresses_over() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
+    let own = weir.config().with_file_name("state");
+    let other = own.with_file_name("other");
+    weir.terminate().unwrap();
+    edit(&weir, |text| text.replace(&format!("state_dir = {own:?}"), &format!("state_dir = {other:?}")));
+    weir.run().unwrap();
+    assert!(other.join("state.json").exists() && !own.join("state.json").exists());
+    assert_eq!(said(&weir.operate(&["stop"]).unwrap()).0, Some(0));
+    fixture.assert_untouched(&weir);
+}
+
+#[test]
+fn a_daemon_without_a_record_is_known_by_its_lock() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
+    let pid = weir.status().unwrap()["daemon"]["pid"].clone();
+    let record = weir.config().with_file_name("state").join("state.json");
+    weir.signal(rustix::process::Signal::STOP).unwrap();
+    fs::remove_file(&record).unwrap();
+    let status = weir.status().unwrap();
+    assert_eq!((&status["daemon"]["running"], &status["daemon"]["pid"]), (&true.into(), &pid));
+    assert!(status["problems"].to_string().contains("left no record"), "{status:#}");
+    weir.signal(rustix::process::Signal::CONT).unwrap();
+    drop(fs::remove_file(&record));
+    let (code, text) = said(&weir.operate(&["stop"]).unwrap());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(!weir.is_running());
+    fixture.assert_untouched(&weir);
+}
+
+#[test]
+fn a_start_that_is_refused_leaves_no_state_directory() {
+    let fixture = Fixture::new();
+    let weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
+    edit(&weir, |text| text.replace("\"eth1\"", "\"eth7\""));
+    assert_eq!(weir.run_refused().unwrap().0, 1);
+    assert!(!weir.config().with_file_name("state").exists());
 }

@@ -21,6 +21,12 @@ fn server_of(explanation: &Value) -> String {
     member.split(' ').next().unwrap_or_default().to_owned()
 }
 
+/// The same of a packet that is sent on.
+fn server_sent_to(explanation: &Value) -> String {
+    assert_eq!(explanation["decision"], "send", "{explanation:#}");
+    server_of(explanation)
+}
+
 fn explain(weir: &Weir<'_>, from: SocketAddr, to: SocketAddr, rest: &[&str]) -> Value {
     let (from, to) = (from.to_string(), to.to_string());
     let output = weir.operate(&[&["explain", &from, &to, "-o", "json"], rest].concat()).unwrap();
@@ -79,15 +85,43 @@ fn what_is_explained_is_what_happens() {
         let vip = modes::vip(&lab, Mode::PLAIN, index, ECHO);
         for number in 0..FLOWS / 2 {
             let from = SocketAddr::new(client.address(mode.vip), port(number));
-            let foretold = server_of(&explain(&weir, from, vip, &[]));
+            let foretold = server_sent_to(&explain(&weir, from, vip, &[]));
             let (_stream, server) = connect(client, from, vip);
             assert_eq!(foretold, server, "{mode}: before tcp {from} was opened");
-            assert_eq!(server_of(&explain(&weir, from, vip, &["--kind", "ack"])), server, "{mode}: while tcp {from} was open");
+            assert_eq!(server_sent_to(&explain(&weir, from, vip, &["--kind", "ack"])), server, "{mode}: while tcp {from} was open");
 
-            let foretold = server_of(&explain(&weir, from, vip, &["--protocol", "udp"]));
+            let foretold = server_sent_to(&explain(&weir, from, vip, &["--protocol", "udp"]));
             assert_eq!(foretold, ask_udp(client, from, vip), "{mode}: udp {from}");
         }
     }
+}
+
+/// In a minute two connections, from any port; more are dropped.
+const RATE: &str = "conn_rate = \"2/1m\"\n";
+
+#[test]
+fn a_connection_above_the_rate_is_explained_as_dropped() {
+    let lab = Topology::builder(Shape::TwoArmed).build().unwrap();
+    let _servers = modes::serve(&lab, Mode::PLAIN).unwrap();
+    let text = modes::configuration(&lab, Mode::PLAIN).replacen("[defaults]\n", &format!("[defaults]\n{RATE}"), 1);
+    assert!(text.contains(RATE), "{text}");
+    let weir = Weir::start(lab.node(), &text).unwrap();
+    let client = lab.client();
+    let vip = modes::vip(&lab, Mode::PLAIN, 0, ECHO);
+    let from = |number| SocketAddr::new(client.v4.into(), port(number));
+    for number in 0..2 {
+        server_sent_to(&explain(&weir, from(number), vip, &[]));
+        connect(client, from(number), vip);
+    }
+    let told = explain(&weir, from(2), vip, &[]);
+    assert_eq!((&told["decision"], &told["drop_reason"]), (&"drop".into(), &"conn-rate".into()), "{told:#}");
+    let dropped = || weir.status().unwrap()["services"].to_string().contains("\"conn-rate\":1");
+    assert!(!dropped());
+    client.namespace.enter(|| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        assert!(socket.connect_timeout(&vip.into(), Duration::from_millis(100)).is_err(), "the rate was not kept");
+    });
+    assert!(dropped(), "what was foretold did not happen");
 }
 
 #[test]
@@ -124,13 +158,13 @@ fn what_no_service_takes_is_explained_as_the_hosts() {
 const SERVICES: u8 = 16;
 const SERVERS: u8 = 20;
 
-/// 16 services of 20 servers, none of which exists.
+/// 16 services of 20 servers, of which hardly one exists.
 fn many_services() -> String {
     let mut text = "slot_seed = \"modes\"\n[defaults]\nmode = \"l4\"\nforward = \"ipip\"\n".to_owned();
     for service in 0..SERVICES {
         text += &format!("[listener.l{service}]\nbind = \"10.1.0.{}:80\"\npool = \"p{service}\"\n[pool.p{service}]\n", 100 + service);
         for server in 0..SERVERS {
-            text += &format!("servers.s{server} = \"10.2.{service}.{}\"\n", 20 + server);
+            text += &format!("servers.s{server} = \"10.2.{service}.{}\"\n", 11 + server);
         }
     }
     text

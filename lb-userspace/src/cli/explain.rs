@@ -18,13 +18,14 @@ use lb_common::{
 use serde::Serialize;
 
 use super::{
-    Exit, Format, node_of,
+    Exit, Format,
+    place_io::Place,
     status::{forward_word, protocol_word, state_word},
     tell,
 };
 use crate::{
-    dataplane::{self, Access, Observer, PinDir, Tables},
-    runtime::{report::Report, report_io},
+    dataplane::{self, Access, Observer, Tables},
+    runtime::report::Report,
 };
 
 /// The packet to explain.
@@ -103,13 +104,12 @@ pub fn explain(config: &Path, packet: &Packet, format: Format, out: &mut impl Wr
         writeln!(err, "error: source and destination are of different families")?;
         return Ok(Exit::Usage);
     }
-    let node = match node_of(config) {
-        Ok(node) => node,
+    let Place { pins, report, .. } = match Place::of(config) {
+        Ok(place) => place,
         Err(error) => return tell(err, &error, Exit::Usage),
     };
-    let pins = PinDir::at(&node.pin_dir);
-    let report = report_io::read(&node.state_dir).ok().flatten().unwrap_or_default();
-    let opened = Tables::open(&pins, Access::ReadOnly).and_then(|tables| Ok((tables, dataplane::tick(&pins)?)));
+    let report = report.unwrap_or_default();
+    let opened = Tables::open(&pins, Access::ReadOnly).and_then(|tables| Ok((tables, dataplane::moment(&pins)?)));
     let (tables, now) = match opened {
         Ok(opened) => opened,
         Err(error) => return tell(err, &error, Exit::Refused),

@@ -3,6 +3,7 @@
 pub mod check;
 pub mod doctor;
 pub mod explain;
+mod place_io;
 mod render;
 pub mod server_setup;
 pub mod status;

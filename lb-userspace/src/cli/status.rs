@@ -10,12 +10,12 @@ use std::{
 use lb_common::words::{MemberId, MemberWord, ServiceId, SlotState, SlotWord};
 use serde::Serialize;
 
-use super::{Exit, Format, node_of, render, tell};
+use super::{Exit, Format, place_io::Place, render, tell};
 use crate::{
     dataplane::{self, Access, LinkState, PinDir, Tables, TablesError},
     runtime::{
         readback,
-        report::{Report, ServiceName},
+        report::{Report, ServiceName, Trouble},
         report_io,
     },
 };
@@ -54,6 +54,8 @@ pub struct Daemon {
     pub running: bool,
     /// Its process; 0 if it does not run.
     pub pid: u32,
+    /// Whether the rest is its own record, not that of an earlier one.
+    pub recorded: bool,
     /// Its version.
     pub version: String,
     /// Seconds of the Unix epoch.
@@ -134,7 +136,7 @@ pub struct Member {
     pub weight: u16,
     /// `ready`, `drain`, `down`, `closing` or `retired`.
     pub state: &'static str,
-    /// Whether its next hop is resolved; else why not.
+    /// Whether its next hop is resolved, and its answers are translated; else why not.
     pub next_hop: String,
     /// Slots that name it.
     pub slots: u32,
@@ -189,21 +191,23 @@ const NAT_FLOW_BYTES: u64 = 64 + 8 + 16;
 ///
 /// Those of writing to `out` and `err`.
 pub fn status(config: &Path, format: Format, now_ms: u64, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
-    let node = match node_of(config) {
-        Ok(node) => node,
+    let place = match Place::of(config) {
+        Ok(place) => place,
         Err(error) => return tell(err, &error, Exit::Usage),
     };
-    let pins = PinDir::at(&node.pin_dir);
-    let report = match report_io::read(&node.state_dir) {
-        Ok(report) => report.unwrap_or_default(),
+    let (daemon, differences) = (place.daemon(), place.differences());
+    let Place { pins, report, .. } = place;
+    let report = match report {
+        Ok(report) => report,
         Err(error) => return tell(err, &error, Exit::Refused),
     };
     let tables = match Tables::open(&pins, Access::ReadOnly) {
         Ok(tables) => tables,
-        Err(error) => return not_loaded(&error, &report, format, out, err),
+        Err(error) => return not_loaded(&error, daemon, format, out, err),
     };
-    match gather(&tables, &pins, &report, now_ms) {
-        Ok(status) => {
+    match gather(&tables, &pins, &report, daemon, now_ms) {
+        Ok(mut status) => {
+            status.problems.extend(differences);
             match format {
                 Format::Json => {
                     serde_json::to_writer_pretty(&mut *out, &status)?;
@@ -226,20 +230,23 @@ impl Status {
     }
 }
 
-fn not_loaded(error: &TablesError, report: &Report, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+fn not_loaded(error: &TablesError, daemon: Option<u32>, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
     if format == Format::Json {
         serde_json::to_writer_pretty(
             &mut *out,
-            &serde_json::json!({ "ready": false, "error": error.to_string(), "daemon": { "pid": report.pid } }),
+            &serde_json::json!({ "ready": false, "error": error.to_string(), "daemon": { "running": daemon.is_some(), "pid": daemon.unwrap_or(0) } }),
         )?;
         writeln!(out)?;
+    }
+    if let Some(pid) = daemon {
+        writeln!(err, "a daemon starts: process {pid}")?;
     }
     tell(err, error, Exit::Refused)
 }
 
-fn gather(tables: &Tables, pins: &PinDir, report: &Report, now_ms: u64) -> anyhow::Result<Status> {
-    let running = report_io::is_running(report);
-    let now = dataplane::tick(pins)?;
+fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, now_ms: u64) -> anyhow::Result<Status> {
+    let running = daemon.is_some();
+    let now = dataplane::moment(pins)?.tick;
     let flows = tables.flows_by_member(now)?;
     let nat_flows = readback::nat_flows(tables, now)?;
     let mut members: BTreeMap<ServiceId, Vec<Member>> = BTreeMap::new();
@@ -322,10 +329,15 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, now_ms: u64) -> anyho
     let all_attached = !interfaces.is_empty() && interfaces.iter().all(|interface| interface.attached);
     Ok(Status {
         node: report.node.clone(),
-        ready: all_attached && report.started_at != 0 && report.apply_error.is_none() && report.services.iter().all(is_there),
+        ready: all_attached
+            && can_forward(report, &services, running)
+            && report.started_at != 0
+            && report.apply_error.is_none()
+            && report.services.iter().all(is_there),
         daemon: Daemon {
             running,
-            pid: if running { report.pid } else { 0 },
+            pid: daemon.unwrap_or(0),
+            recorded: report_io::is_running(report),
             version: report.version.clone(),
             started_at: report.started_at,
             origin: report.origin.clone(),
@@ -348,17 +360,30 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
     let mut problems = Vec::new();
     if !running {
         problems.push("no daemon runs: packets are forwarded, but nothing follows changes of configuration or network".into());
+    } else if !report_io::is_running(report) {
+        problems.push("the daemon that runs has left no record: it starts, or node.state_dir cannot be written".into());
     }
     problems.extend(report.config_errors.iter().map(|error| format!("configuration not taken: {error}")));
     problems.extend(report.apply_error.iter().map(|error| format!("maps not as they should be: {error}")));
+    problems.extend(report.forgone.iter().cloned());
     problems.extend(report.address_errors.iter().cloned());
     problems.extend(report.held_back.iter().cloned());
-    problems.extend(interfaces.iter().filter(|one| !one.attached).map(|one| format!("interface {} is gone", one.name)));
+    let troubles = troubles(report, running);
+    let gone = interfaces.iter().filter(|one| !one.attached && !troubles.contains_key(&one.name));
+    problems.extend(gone.map(|one| format!("interface {} is gone", one.name)));
+    problems.extend(troubles.iter().map(|(name, trouble)| format!("interface {name} {trouble}")));
+    problems.extend(report.narrow_ways.iter().cloned());
+    problems.extend(report.unanswered.iter().map(|(server, why)| format!("server {server}: {why}")));
     problems.extend(report.unresolved.iter().map(|(server, why)| format!("server {server}: {why}")));
     for service in services {
-        if service.slots.total > 0 && service.members.iter().all(|member| member.slots == 0) {
-            problems.push(format!("service {} port {} {}: no server takes new flows", service.vip, service.port, service.protocol));
-        }
+        let what = if service.slots.total > 0 && service.members.iter().all(|member| member.slots == 0) {
+            Some("no server takes new flows")
+        } else if service.is_unreachable() {
+            Some("no server can be reached")
+        } else {
+            None
+        };
+        problems.extend(what.map(|what| format!("service {} port {} {}: {what}", service.vip, service.port, service.protocol)));
         for (reason, count) in &service.drops {
             if ["nat-ports-full", "nat-table-full", "flow-table-full"].contains(reason) {
                 problems.push(format!("service {} port {}: {count} packets dropped, {reason}", service.vip, service.port));
@@ -366,6 +391,27 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
         }
     }
     problems
+}
+
+/// Of a daemon that runs: links change, and nobody else tells.
+fn troubles(report: &Report, running: bool) -> BTreeMap<String, Trouble> {
+    if running { report.troubled_interfaces.clone() } else { BTreeMap::new() }
+}
+
+impl Service {
+    /// Whether none of the servers that take new flows can be sent to, or answer.
+    fn is_unreachable(&self) -> bool {
+        let mut taking = self.members.iter().filter(|member| member.slots > 0).peekable();
+        taking.peek().is_some() && taking.all(|member| member.next_hop != RESOLVED)
+    }
+}
+
+/// Whether packets can come, and go to a server of at least one service.
+fn can_forward(report: &Report, services: &[Service], running: bool) -> bool {
+    let troubles = troubles(report, running);
+    let has_carrier = troubles.is_empty() || report.interfaces.keys().any(|name| !troubles.contains_key(name));
+    let all_there = troubles.values().all(|trouble| *trouble == Trouble::NoCarrier);
+    has_carrier && all_there && (services.is_empty() || services.iter().any(|service| !service.is_unreachable()))
 }
 
 fn in_another_namespace(report: &Report, running: bool) -> String {
@@ -421,9 +467,11 @@ pub(super) fn state_word(word: MemberWord, retired_at: u64) -> &'static str {
     }
 }
 
+const RESOLVED: &str = "resolved";
+
 fn next_hop_word(report: &Report, word: MemberWord, address: IpAddr) -> String {
     if word.header() != 0 {
-        return "resolved".into();
+        return report.unanswered.get(&address).cloned().unwrap_or_else(|| RESOLVED.into());
     }
     report.unresolved.get(&address).cloned().unwrap_or_else(|| "unresolved".into())
 }

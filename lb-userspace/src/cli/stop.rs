@@ -8,13 +8,14 @@ use std::{
 };
 
 use super::{
-    Exit, node_of,
-    stop_io::{DAEMON_ENDS, end_daemon, stop_data_plane, take_back},
+    Exit,
+    place_io::Place,
+    stop_io::{DAEMON_ENDS, end_daemon, take_back},
     tell,
 };
 use crate::{
     config::model::Node,
-    dataplane::PinDir,
+    dataplane,
     netlink::{AssignedAddress, Link},
     runtime::report_io,
 };
@@ -25,22 +26,26 @@ use crate::{
 ///
 /// Those of writing to `out` and `err`.
 pub fn stop(config: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
-    let node = match node_of(config) {
-        Ok(node) => node,
+    let place = match Place::of(config) {
+        Ok(place) => place,
         Err(error) => return tell(err, &error, Exit::Usage),
     };
-    let report = report_io::read(&node.state_dir).ok().flatten().unwrap_or_default();
-    if let Err(error) = end_daemon(&report) {
+    for difference in place.differences() {
+        writeln!(err, "warning: {difference}: that one is stopped")?;
+    }
+    if let Err(error) = end_daemon(&place) {
         return tell(err, &error, Exit::Refused);
     }
-    let stopped = match stop_data_plane(&PinDir::at(&node.pin_dir)) {
+    let Place { node, pins, state_dir, report } = place;
+    let report = report.unwrap_or_default();
+    let stopped = match dataplane::stop(&pins) {
         Ok(stopped) => stopped,
         Err(error) => return tell(err, &error, Exit::Refused),
     };
     for problem in take_back(&node, &report) {
         writeln!(err, "warning: {problem}")?;
     }
-    if let Err(error) = report_io::remove(&node.state_dir) {
+    if let Err(error) = report_io::remove(&state_dir) {
         return tell(err, &error, Exit::Refused);
     }
     match stopped.interfaces.as_slice() {

@@ -10,29 +10,25 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::stop::{EndError, ours};
+use super::{
+    place_io::Place,
+    stop::{EndError, ours},
+};
 use crate::{
     config::model::Node,
-    dataplane::{self, PinDir, PinDirError},
     netlink::{AddressError, Netlink, NextHops},
-    runtime::{
-        report::{Report, in_words},
-        report_io::is_running,
-    },
+    runtime::report::{Report, in_words},
 };
 
 /// How long a daemon may take to end.
 pub(super) const DAEMON_ENDS: Duration = Duration::from_secs(10);
 
-/// Asks the daemon that wrote `report` to end, and waits until it has.
+/// Asks the daemon to end, and waits until it has.
 ///
 /// # Errors
 /// [`EndError`].
-pub(super) fn end_daemon(report: &Report) -> Result<(), EndError> {
-    let pid = report.pid;
-    if !is_running(report) {
-        return Ok(());
-    }
+pub(super) fn end_daemon(place: &Place) -> Result<(), EndError> {
+    let Some(pid) = place.daemon() else { return Ok(()) };
     if let Some(process) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         match kill_process(process, Signal::TERM) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
@@ -40,24 +36,13 @@ pub(super) fn end_daemon(report: &Report) -> Result<(), EndError> {
         }
     }
     let began = Instant::now();
-    while is_running(report) {
+    while place.daemon() == Some(pid) {
         if began.elapsed() > DAEMON_ENDS {
             return Err(EndError::Timeout { pid });
         }
         sleep(Duration::from_millis(5));
     }
     Ok(())
-}
-
-/// A daemon that was killed may hold the lock for the moment that the kernel needs to close its files.
-pub(super) fn stop_data_plane(pins: &PinDir) -> Result<dataplane::Stopped, PinDirError> {
-    let began = Instant::now();
-    loop {
-        match dataplane::stop(pins) {
-            Err(PinDirError::InUse { .. }) if began.elapsed() < Duration::from_secs(1) => sleep(Duration::from_millis(10)),
-            stopped => return stopped,
-        }
-    }
 }
 
 /// Removes our addresses and neighbour entries, and says what could not be.

@@ -1,6 +1,6 @@
 //! What a file may say and its author hardly meant. Called for a file without errors.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 use toml::Spanned;
@@ -34,6 +34,14 @@ pub(super) fn advise(document: &Document, report: &mut Report) {
         advise_servers(name, pool, report);
     }
     for (name, listener) in &document.listeners {
+        for bind in listener.binds.iter().filter(|bind| is_link_local(bind.get_ref().address)) {
+            let message = format!("{} is link-local: no router passes its packets on", bind.get_ref().address);
+            report.warn(
+                bind.span(),
+                message,
+                Some("only clients on the interface's own network reach it, and IPv6 ones name the interface"),
+            );
+        }
         advise_sources(listener, report);
         if let Some(pool) = listener.pool.as_ref().and_then(|pool| document.pools.get(pool.get_ref())) {
             advise_pair(name, listener, pool, report);
@@ -58,6 +66,14 @@ fn advise_room(document: &Document, report: &mut Report) {
             (count * 2).min(65_000)
         );
         report.advise(span.clone().unwrap_or(document.node.header.clone()), message, &hint);
+    }
+}
+
+/// RFC 3927, RFC 4291 s2.5.6.
+const fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

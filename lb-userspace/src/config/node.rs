@@ -1,6 +1,11 @@
 //! Reads `[node]` and `[limits]`.
 
-use std::{collections::BTreeSet, net::IpAddr, ops::RangeInclusive, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+};
 
 use toml::Spanned;
 
@@ -14,6 +19,9 @@ use super::{
 
 /// The seed of a node that is given none.
 const DEFAULT_SLOT_SEED: &str = "weir";
+
+/// Where a BPF file system is mounted, or that is within: nobody's own.
+const BPF_MOUNTS: [&str; 2] = ["/", "/sys/fs/bpf"];
 
 const XDP_MODES: &[(&str, XdpMode)] = &[("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
 const ADDRESS_POLICIES: &[(&str, AddressPolicy)] = &[("add", AddressPolicy::Add), ("leave", AddressPolicy::Leave)];
@@ -48,7 +56,7 @@ fn read_node_model(mut table: Table<'_>, slot_seed: Key<String>, host_name: &str
     let interfaces =
         table.required("interfaces", "name the network interfaces that packets come in by: [\"eth0\"]", report, read_interfaces);
     let xdp = table.optional("xdp", report, |item, report| item.word(XDP_MODES, report));
-    let pin_dir = table.optional("pin_dir", report, read_path);
+    let pin_dir = table.optional("pin_dir", report, read_pin_dir);
     let state_dir = table.optional("state_dir", report, read_path);
     let addresses = table.optional("addresses", report, |item, report| item.word(ADDRESS_POLICIES, report));
     let tunnel_source4 = table.optional("tunnel_source4", report, |item, report| read_source(item, IpAddr::is_ipv4, report));
@@ -82,6 +90,16 @@ fn read_interfaces(item: &Item<'_>, report: &mut Report) -> Result<Vec<String>, 
 fn read_path(item: &Item<'_>, report: &mut Report) -> Result<PathBuf, Reported> {
     let absolute = |text: &str| if text.starts_with('/') { Ok(PathBuf::from(text)) } else { Err(ValueError::Path(text.to_owned())) };
     item.parsed(absolute, report)
+}
+
+/// A start may make and a stop remove it.
+fn read_pin_dir(item: &Item<'_>, report: &mut Report) -> Result<PathBuf, Reported> {
+    let path = read_path(item, report)?;
+    if BPF_MOUNTS.iter().any(|mount| path.components().eq(Path::new(mount).components())) {
+        let message = format!("`{}` must be a folder of its own, not {}", item.path, path.display());
+        return Err(report.error_hint(item.span.clone(), message, format!("for example {}", path.join("weir").display())));
+    }
+    Ok(path)
 }
 
 fn read_source(item: &Item<'_>, is_family: fn(&IpAddr) -> bool, report: &mut Report) -> Result<IpAddr, Reported> {

@@ -16,6 +16,9 @@ use super::{
     server::ServerSection,
 };
 
+/// Of so many unknown pools it is said which one may be meant.
+const MOST_SUGGESTIONS: usize = 20;
+
 pub(super) fn check(document: &Document, report: &mut Report) {
     check_duplicate_binds(document, report);
     check_sources(document, report);
@@ -56,9 +59,16 @@ fn check_sources(document: &Document, report: &mut Report) {
 fn check_pools(document: &Document, report: &mut Report) {
     let vips: BTreeSet<IpAddr> = document.listeners.values().flat_map(|l| &l.binds).map(|bind| bind.get_ref().address).collect();
     let names: Vec<&str> = document.pools.keys().map(String::as_str).collect();
+    let mut suggestions = MOST_SUGGESTIONS;
     for pool in document.listeners.values().filter_map(|listener| listener.pool.as_ref()) {
         if !document.pools.contains_key(pool.get_ref()) {
             let message = format!("there is no pool `{}`", pool.get_ref().escape_debug());
+            // Each looks at all names.
+            if suggestions == 0 {
+                report.error(pool.span(), message);
+                continue;
+            }
+            suggestions -= 1;
             report.error_hint(pool.span(), message, suggestion(pool.get_ref(), &names));
         }
     }

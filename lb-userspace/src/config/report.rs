@@ -1,5 +1,7 @@
 //! The list to which every reader of this folder adds what it finds, so that all errors of a file are told at once.
 
+use std::collections::BTreeSet;
+
 use super::diagnostic::{Diagnostic, Severity, Span};
 
 /// Errors, and findings of other kinds, kept of one file; a file with more is told so once.
@@ -25,13 +27,17 @@ impl Report {
         let mut errors: Vec<_> = syntax_errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
         errors.sort_by_key(|(span, _)| span.start);
         let (lines, sections) = (line_starts(text), section_starts(text));
-        let mut last_line = 0;
-        for (span, message) in errors {
+        let (mut last_line, mut commas) = (0, BTreeSet::new());
+        for (span, message) in &errors {
             let line = lines.partition_point(|start| *start <= span.start);
-            if line != last_line {
-                report.error(span.clone(), message.to_owned());
+            // Behind an array that is not closed each line is taken for an element of it.
+            let is_consequence = message.starts_with("missing comma") && !commas.insert(*message);
+            if line != last_line && !is_consequence {
+                report.error(span.clone(), (*message).to_owned());
             }
             last_line = line;
+        }
+        for (span, _) in errors {
             let next_section = sections.partition_point(|start| *start <= span.start);
             let end = sections.get(next_section).copied().unwrap_or(text.len() + 1);
             let section = sections[next_section - 1]..end;

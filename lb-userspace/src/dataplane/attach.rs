@@ -1,6 +1,9 @@
 //! Attaching the program to interfaces by pinned links, which outlive this process and take a new program in place.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use aya::{
     pin::PinError,
@@ -20,6 +23,7 @@ use super::{
     load::causes,
     naming,
     pins_io::{PinDir, PinDirError, link_ifindex},
+    privileges_io,
 };
 use crate::config::model::XdpMode;
 
@@ -51,7 +55,7 @@ pub enum AttachError {
         source: Box<ProgramError>,
     },
     /// The kernel denies it.
-    #[error("not permitted to attach to {name}\nhint: run as root, or with CAP_BPF and CAP_NET_ADMIN")]
+    #[error("not permitted to attach to {name}\nhint: {}", privileges_io::HINT)]
     Permission {
         /// The interface.
         name: String,
@@ -123,7 +127,7 @@ pub(crate) fn interface_index(name: &str) -> Result<u32, AttachError> {
 }
 
 /// Makes `program` the one on exactly these interfaces: attached where it was not, swapped in where an earlier one is, then detached from all
-/// others. Returns the index of each interface.
+/// others. Returns the index of each interface. One that does not exist is left out: what is attached by its name, since it was renamed, stays so.
 ///
 /// # Errors
 /// [`AttachError`]; what was attached before then has its earlier program, and nothing else is attached.
@@ -133,10 +137,17 @@ pub(crate) fn attach_all(
     interfaces: &[String],
     mode: XdpMode,
 ) -> Result<BTreeMap<String, u32>, AttachError> {
-    let wanted =
-        interfaces.iter().map(|name| Ok((name.clone(), interface_index(name)?))).collect::<Result<BTreeMap<_, _>, AttachError>>()?;
+    let (mut wanted, mut absent) = (BTreeMap::new(), BTreeSet::new());
+    for name in interfaces {
+        match interface_index(name) {
+            Ok(ifindex) => drop(wanted.insert(name.clone(), ifindex)),
+            Err(AttachError::UnknownInterface { .. }) => drop(absent.insert(name.clone())),
+            Err(error) => return Err(error),
+        }
+    }
     let linked = pins.linked_interfaces()?;
-    let (kept, stale): (Vec<_>, Vec<_>) = linked.into_iter().partition(|name| is_live(pins, name, wanted.get(name)));
+    let is_kept = |name: &String| absent.contains(name) || is_live(pins, name, wanted.get(name));
+    let (kept, stale): (Vec<_>, Vec<_>) = linked.into_iter().partition(is_kept);
     for name in stale.iter().filter(|name| wanted.contains_key(*name)) {
         pins.remove_link(name)?;
     }
@@ -175,7 +186,7 @@ fn attach_each(pins: &PinDir, program: &mut Xdp, names: &[&String], mode: XdpMod
     names.iter().try_for_each(|name| attach_pinned(pins, program, name, mode).map(drop))
 }
 
-/// Swaps `program` in on the pinned links of these interfaces, all or none.
+/// Swaps `program` in on the pinned links of these interfaces, all or none. The link of an interface that is deleted is skipped.
 pub(crate) fn update_links(pins: &PinDir, program: &mut Xdp, names: &[String]) -> Result<(), AttachError> {
     for (done, name) in names.iter().enumerate() {
         if let Err(error) = update_link(pins, program, name) {
@@ -200,8 +211,11 @@ fn update_link(pins: &PinDir, program: &mut Xdp, name: &str) -> Result<(), Attac
     let pinned = PinnedLink::from_pin(pins.link(name)).map_err(unusable)?;
     let link = XdpLink::try_from(FdLink::from(pinned)).map_err(unusable)?;
     let updated = program.attach_to_link(link).and_then(|id| program.take_link(id));
-    // The pin keeps the link; this handle may go.
-    updated.map(drop).map_err(|source| AttachError::Update { name: name.to_owned(), source: Box::new(source) })
+    match updated {
+        Err(_) if link_ifindex(&pins.link(name)).is_ok_and(|ifindex| ifindex == 0) => Ok(()),
+        // The pin keeps the link; this handle may go.
+        updated => updated.map(drop).map_err(|source| AttachError::Update { name: name.to_owned(), source: Box::new(source) }),
+    }
 }
 
 /// Attaches by a link, in the first mode that the interface takes.

@@ -65,7 +65,11 @@ impl KernelClock {
     /// # Errors
     /// [`ClockError::Run`] if the kernel does not run the program.
     pub fn tick(&self) -> Result<Tick, ClockError> {
-        Ok(Settings::seconds(jiffies(&self.program)?, Settings::clock(self.hertz).0))
+        Ok(self.moment()?.tick)
+    }
+
+    fn moment(&self) -> Result<Moment, ClockError> {
+        Ok(Moment::new(jiffies(&self.program)?, self.hertz))
     }
 
     /// Jiffies a second.
@@ -74,13 +78,29 @@ impl KernelClock {
     }
 }
 
-/// Seconds on the kernel's clock, for those who look at pinned tables without a daemon's hold on them.
+/// A time on the kernel's clock, as the packet path tells it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Moment {
+    /// In seconds.
+    pub tick: Tick,
+    /// In microseconds, as coarse as a jiffy.
+    pub micros: u64,
+}
+
+impl Moment {
+    fn new(jiffies: u64, hertz: u32) -> Self {
+        let (tick_factor, jiffy_us) = Settings::clock(hertz);
+        Self { tick: Settings::seconds(jiffies, tick_factor), micros: jiffies * u64::from(jiffy_us) }
+    }
+}
+
+/// The kernel's time now, for those who look at pinned tables without a daemon's hold on them.
 ///
 /// # Errors
 /// [`TablesError`] if nothing is loaded, or the kernel does not run the clock.
-pub fn tick(pins: &PinDir) -> Result<Tick, TablesError> {
+pub fn moment(pins: &PinDir) -> Result<Moment, TablesError> {
     let abi = abi::read(pins)?;
-    Ok(KernelClock::open(&pins.pin(naming::CLOCK), abi.hertz)?.tick()?)
+    Ok(KernelClock::open(&pins.pin(naming::CLOCK), abi.hertz)?.moment()?)
 }
 
 fn jiffies(program: &Xdp) -> Result<u64, ClockError> {
@@ -167,6 +187,12 @@ mod tests {
                 assert_eq!(nearest_rate(ticks, CALIBRATION).unwrap(), rate, "{ticks} ticks");
             }
         }
+    }
+
+    #[test]
+    fn a_moment_counts_seconds_and_jiffies() {
+        assert_eq!(Moment::new(10_499, 1000), Moment { tick: 10, micros: 10_499_000 });
+        assert_eq!(Moment::new(1_049, 100), Moment { tick: 10, micros: 10_490_000 });
     }
 
     #[test]

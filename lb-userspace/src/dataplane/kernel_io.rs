@@ -11,7 +11,9 @@ use super::{
     clock_io::load_smallest,
     load::{LoadError, causes, load_program},
     mapped::{Access, Mapped},
-    naming, refusal,
+    naming,
+    privileges_io::{self, Missing},
+    refusal,
 };
 use crate::netlink::driver_name_io::driver_name;
 
@@ -82,10 +84,19 @@ impl Finding {
 
 /// Looks at the kernel and at these interfaces. Loads the object with the smallest maps and lets it go; attaches nothing.
 pub fn examine(interfaces: &[String]) -> Vec<Finding> {
-    let mut findings = vec![kernel_version(), btf(), jit()];
+    let mut findings = vec![kernel_version(), btf(), jit(), privileges(&privileges_io::missing())];
     findings.extend(object());
     findings.extend(interfaces.iter().map(|name| interface(name)));
     findings
+}
+
+fn privileges(missing: &Missing) -> Finding {
+    let detail = match (missing.needed.as_slice(), missing.wanted.as_slice()) {
+        ([], []) => "sufficient".to_owned(),
+        ([], wanted) => format!("{} missing: path MTUs of tunnels are not learned", wanted.join(", ")),
+        (needed, wanted) => format!("{} missing", [needed, wanted].concat().join(", ")),
+    };
+    Finding::new("privileges", *missing == Missing::default(), detail, privileges_io::HINT)
 }
 
 fn kernel_version() -> Finding {
@@ -119,16 +130,11 @@ fn object() -> Vec<Finding> {
     let mut object = match load_smallest() {
         Ok(object) => object,
         Err(error @ LoadError::Permission { .. }) => {
-            return vec![Finding::new("privileges", false, reason(&error), "run as root")];
+            return vec![Finding::new(what, false, reason(&error), "run as root")];
         }
         Err(error) => return vec![Finding::new(what, false, reason(&error), "a kernel with CONFIG_BPF_SYSCALL and CONFIG_BPF_JIT")],
     };
-    vec![
-        Finding::new("privileges", true, "sufficient", ""),
-        Finding::new(what, true, "arrays, arrays of maps, tries, devmap and ring buffer", ""),
-        mapping(&object),
-        verifier(&mut object),
-    ]
+    vec![Finding::new(what, true, "arrays, arrays of maps, tries, devmap and ring buffer", ""), mapping(&object), verifier(&mut object)]
 }
 
 fn mapping(object: &Ebpf) -> Finding {
@@ -149,7 +155,7 @@ fn verifier(object: &mut Ebpf) -> Finding {
     match load_program(object, naming::PACKET_PROGRAM) {
         Ok(_) => Finding::new(what, true, "accepted by the verifier", hint),
         Err(LoadError::Verifier { refusal, log, .. }) => {
-            Finding::new(what, false, refusal::in_words(&refusal, &log), refusal::hint(&refusal))
+            Finding::new(what, false, refusal::in_words(&refusal, &log), refusal::hint(&refusal, &log))
         }
         Err(error) => Finding::new(what, false, reason(&error), hint),
     }

@@ -34,7 +34,7 @@ use super::{
     naming,
     object::object,
     pins_io::{PinDir, PinDirError, PinLock},
-    refusal,
+    privileges_io, refusal,
     slots::SlotRules,
     stop,
     syscall::open_pin,
@@ -66,13 +66,19 @@ pub enum LoadError {
         what: String,
     },
     /// The kernel denies what loading needs.
-    #[error("not permitted to load the data plane\nhint: run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN")]
+    #[error("not permitted to load the data plane\nhint: {}", privileges_io::HINT)]
     Permission {
         /// The refusal.
         source: Box<EbpfError>,
     },
+    /// This process may not do what forwarding needs.
+    #[error("not permitted to forward: {} missing\nhint: {}", .names.join(", "), privileges_io::HINT)]
+    Privileges {
+        /// The missing capabilities.
+        names: Vec<&'static str>,
+    },
     /// The kernel refuses a program: most often its verifier does.
-    #[error("the kernel refused the program {program}: {}\nhint: {}", refusal::in_words(.refusal, .log), refusal::hint(.refusal))]
+    #[error("the kernel refused the program {program}: {}\nhint: {}", refusal::in_words(.refusal, .log), refusal::hint(.refusal, .log))]
     Verifier {
         /// The program.
         program: &'static str,
@@ -190,15 +196,21 @@ pub struct Dataplane {
 }
 
 impl Dataplane {
-    /// Loads the data plane, or adopts the one that is pinned.
+    /// Loads the data plane, or adopts the one that is pinned, even though some of the interfaces have gone: [`Self::interfaces`] tells.
     ///
     /// # Errors
     /// [`LoadError`]. A fresh load that fails leaves nothing behind (but a BPF file system mounted on /sys/fs/bpf); an adoption that fails leaves
     /// the old program forwarding on the old interfaces.
     pub fn start(request: &Request<'_>) -> Result<(Self, Origin), LoadError> {
         object()?;
-        attach::check_interfaces(request.interfaces)?;
+        let names = privileges_io::missing().needed;
+        if !names.is_empty() {
+            return Err(LoadError::Privileges { names });
+        }
         let pins = PinDir::at(request.pin_dir);
+        if !pins.has(naming::ABI) {
+            attach::check_interfaces(request.interfaces)?;
+        }
         pins.create()?;
         let lock = pins.lock()?;
         match abi::read(&pins) {
@@ -256,8 +268,8 @@ impl Dataplane {
         let program = load_program(&mut object, naming::PACKET_PROGRAM)?;
         prove(program)?;
         let pin = PendingPin::new(&self.pins, program, naming::PROGRAM)?;
-        let names: Vec<String> = self.interfaces.keys().cloned().collect();
-        attach::update_links(&self.pins, program, &names)?;
+        let linked = self.pins.linked_interfaces().map_err(AttachError::PinDir)?;
+        attach::update_links(&self.pins, program, &linked)?;
         pin.commit()?;
         self.applier.replace_tables(tables);
         self.object = object;
@@ -290,6 +302,14 @@ impl Dataplane {
     /// The interfaces that packets are taken from, by name, with their indexes when they were attached.
     pub fn interfaces(&self) -> &BTreeMap<String, u32> {
         &self.interfaces
+    }
+
+    /// Leaves word beside the pins of where this process leaves its record.
+    ///
+    /// # Errors
+    /// [`PinDirError`] if that cannot be.
+    pub fn follow_record(&self, state_dir: &Path) -> Result<(), PinDirError> {
+        self.pins.set_state_dir(state_dir)
     }
 
     /// What the program is built for.

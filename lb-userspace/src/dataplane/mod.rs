@@ -9,7 +9,7 @@
 //! | `apply`, `slots`, `lines`, `planes`, `headers` | the operations of a plan |
 //! | `read`, `sweep`, `samples` | what is in the maps |
 //! | `observe` | the tables for the decision, read only |
-//! | `kernel_io` | whether this machine can do it |
+//! | `kernel_io`, `privileges_io` | whether this machine can do it, and whether this process may |
 //! | `decap` | the program that opens tunnels on a server |
 
 mod abi;
@@ -29,6 +29,7 @@ mod object;
 mod observe;
 mod pins_io;
 mod planes;
+mod privileges_io;
 mod read;
 mod refusal;
 mod samples;
@@ -41,7 +42,7 @@ mod tables;
 pub use abi::AbiError;
 pub use apply::{Applier, ApplyError};
 pub use attach::AttachError;
-pub use clock_io::{ClockError, KernelClock, tick};
+pub use clock_io::{ClockError, KernelClock, Moment, moment};
 pub use decap::{DecapCount, DecapError, Decapsulator, decap_counts, start_decap, stop_decap};
 pub use kernel_io::{Finding, examine};
 pub use layout::{Features, MAX_INTERFACES, MAX_SOURCE_RULES, Machine, MapKind, MapSize, map_sizes, memory_bytes};

@@ -6,6 +6,8 @@ pub(crate) const ABI: &str = "abi";
 pub(crate) const PROGRAM: &str = "program";
 /// The program that tells the kernel's time.
 pub(crate) const CLOCK: &str = "clock";
+/// A symlink to the daemon's state directory, so that whoever finds the pins finds its record.
+pub(crate) const STATE: &str = "state";
 /// The packet path's name in the object.
 pub(crate) const PACKET_PROGRAM: &str = "weir";
 /// The clock's name in the object.

@@ -3,7 +3,9 @@
 
 use std::{
     cell::{Cell as Local, RefCell},
+    collections::BTreeMap,
     ops::Deref,
+    rc::Rc,
 };
 
 use bytemuck::Pod;
@@ -11,7 +13,7 @@ use lb_common::{
     address::Address,
     choose::{self, Manner, Remembered},
     hash::Hash,
-    maps::{CHUNKS_PER_PLANE, Header, Line, NatFlow, NatPlane, Service, Settings, SourceRule, Vip},
+    maps::{CHUNKS_PER_PLANE, Header, Line, NatFlow, NatPlane, Service, Settings, SourceRule, Vip, WORDS_PER_LINE},
     nat::open::{self, Claimed, Opening, Span, Terms},
     reason::{Drop, Note},
     tables::{Cell, CellLine, Step, Tables as PacketTables},
@@ -19,17 +21,21 @@ use lb_common::{
 };
 use typed_arena::Arena;
 
-use super::{Features, Mapped, Tables};
+use super::{Features, Mapped, Moment, Tables};
 
 /// What the decision passed on its way, in order.
 pub type Passed = Vec<Step>;
 
-/// The tables, read only. Each look-up copies what it finds, so that the decision may write without disturbing anybody.
+/// A word's place: its table, and the number of the word there.
+type Place = (&'static str, u64);
+
+/// The tables, read only. The first look-up of a word copies it, and all later ones give that copy: so the decision finds again what it wrote, and
+/// disturbs nobody.
 pub struct Observer<'t> {
     tables: &'t Tables,
     settings: Settings,
-    now: Tick,
-    micros: u64,
+    now: Moment,
+    words: RefCell<BTreeMap<Place, Copied>>,
     cells: Arena<Copied>,
     lines: Arena<CellLine<Copied>>,
     passed: RefCell<Passed>,
@@ -41,9 +47,9 @@ impl std::fmt::Debug for Observer<'_> {
     }
 }
 
-/// A word as it was when it was looked up.
-#[derive(Debug)]
-pub struct Copied(Local<u64>);
+/// A word as it was when it was first looked up, and as it was written since.
+#[derive(Clone, Debug)]
+pub struct Copied(Rc<Local<u64>>);
 
 impl Cell for Copied {
     fn load(&self) -> u64 {
@@ -76,10 +82,9 @@ impl<T> Deref for Record<T> {
 
 impl<'t> Observer<'t> {
     /// Looks at `tables` as a program built for every feature would, at the kernel's time `now`.
-    pub fn new(tables: &'t Tables, now: Tick) -> Self {
+    pub fn new(tables: &'t Tables, now: Moment) -> Self {
         let settings = tables.settings(Features(u32::MAX));
-        let micros = u64::from(now) * 1_000_000;
-        Self { tables, settings, now, micros, cells: Arena::new(), lines: Arena::new(), passed: RefCell::default() }
+        Self { tables, settings, now, words: RefCell::default(), cells: Arena::new(), lines: Arena::new(), passed: RefCell::default() }
     }
 
     /// What was passed since it was made.
@@ -87,13 +92,22 @@ impl<'t> Observer<'t> {
         self.passed.borrow().clone()
     }
 
-    fn line(&self, table: &Mapped<Line>, index: u32) -> Option<&CellLine<Copied>> {
-        let line = table.record(index).ok()?;
-        Some(self.lines.alloc(line.map(|word| Copied(Local::new(word)))))
+    fn copy(&self, table: &'static str, number: u64, word: u64) -> Copied {
+        self.words.borrow_mut().entry((table, number)).or_insert_with(|| Copied(Rc::new(Local::new(word)))).clone()
     }
 
-    fn cell(&self, word: u64) -> &Copied {
-        self.cells.alloc(Copied(Local::new(word)))
+    fn line(&self, name: &'static str, table: &Mapped<Line>, index: u32) -> Option<&CellLine<Copied>> {
+        let line = table.record(index).ok()?;
+        let first = u64::from(index) * WORDS_PER_LINE as u64;
+        Some(self.lines.alloc(std::array::from_fn(|place| self.copy(name, first + place as u64, line[place]))))
+    }
+
+    fn cell(&self, table: &'static str, number: u64, word: u64) -> &Copied {
+        self.cells.alloc(self.copy(table, number, word))
+    }
+
+    fn word(&self, name: &'static str, table: &Mapped<u64>, index: u32) -> Option<&Copied> {
+        Some(self.cell(name, u64::from(index), table.word(index, 0).ok()?))
     }
 
     fn record<T: Pod>(&self, table: &Mapped<T>, index: u32) -> Option<Record<T>> {
@@ -125,15 +139,15 @@ impl PacketTables for Observer<'_> {
     }
 
     fn tick(&self) -> Tick {
-        self.now
+        self.now.tick
     }
 
     fn micros(&self) -> u64 {
-        self.micros
+        self.now.micros
     }
 
     fn vip_line(&self, index: u32) -> Option<&CellLine<Copied>> {
-        self.line(&self.tables.vip_lines, index)
+        self.line("vip_lines", &self.tables.vip_lines, index)
     }
 
     fn vip(&self, index: u16) -> Option<Record<Vip>> {
@@ -141,7 +155,7 @@ impl PacketTables for Observer<'_> {
     }
 
     fn port_line(&self, index: u32) -> Option<&CellLine<Copied>> {
-        self.line(&self.tables.port_lines, index)
+        self.line("port_lines", &self.tables.port_lines, index)
     }
 
     fn service(&self, id: ServiceId) -> Option<Record<Service>> {
@@ -149,11 +163,12 @@ impl PacketTables for Observer<'_> {
     }
 
     fn slot(&self, page: u32, offset: u32) -> Option<&Copied> {
-        Some(self.cell(self.tables.slot_word(page, offset).ok()??.0))
+        let word = self.tables.slot_word(page, offset).ok()??;
+        Some(self.cell("slots", u64::from(page) << 32 | u64::from(offset), word.0))
     }
 
     fn member(&self, id: MemberId) -> Option<&Copied> {
-        Some(self.cell(self.tables.members.word(u32::from(id.number()), 0).ok()?))
+        self.word("members", &self.tables.members, u32::from(id.number()))
     }
 
     fn header(&self, index: u32) -> Option<Record<Header>> {
@@ -161,7 +176,7 @@ impl PacketTables for Observer<'_> {
     }
 
     fn flow_line(&self, index: u32) -> Option<&CellLine<Copied>> {
-        self.line(&self.tables.flows, index)
+        self.line("flows", &self.tables.flows, index)
     }
 
     fn remember(&self, service: &Service, slot: SlotWord, hash: Hash, manner: Manner) -> Remembered {
@@ -169,11 +184,11 @@ impl PacketTables for Observer<'_> {
     }
 
     fn fragment_line(&self, index: u32) -> Option<&CellLine<Copied>> {
-        self.line(&self.tables.fragments, index)
+        self.line("fragments", &self.tables.fragments, index)
     }
 
     fn rate_line(&self, index: u32) -> Option<&CellLine<Copied>> {
-        self.line(&self.tables.rates, index)
+        self.line("rates", &self.tables.rates, index)
     }
 
     fn source_rule(&self, service: ServiceId, source: &Address) -> SourceRule {
@@ -181,11 +196,11 @@ impl PacketTables for Observer<'_> {
     }
 
     fn nat_line(&self, index: u32) -> Option<&CellLine<Copied>> {
-        self.line(&self.tables.nat_lines, index)
+        self.line("nat_lines", &self.tables.nat_lines, index)
     }
 
     fn nat_port_line(&self, index: u32) -> Option<&CellLine<Copied>> {
-        self.line(&self.tables.nat_ports, index)
+        self.line("nat_ports", &self.tables.nat_ports, index)
     }
 
     fn nat_flow(&self, index: u32) -> Option<Record<NatFlow>> {
@@ -199,16 +214,16 @@ impl PacketTables for Observer<'_> {
     }
 
     fn nat_chunks_used(&self, plane: u16) -> Option<&Copied> {
-        Some(self.cell(self.tables.nat_used.word(u32::from(plane), 0).ok()?))
+        self.word("nat_used", &self.tables.nat_used, u32::from(plane))
     }
 
     fn nat_chunk(&self, plane: u16, position: u8) -> Option<&Copied> {
         let index = u32::from(plane) * CHUNKS_PER_PLANE + u32::from(position);
-        Some(self.cell(self.tables.nat_chunks.word(index, 0).ok()?))
+        self.word("nat_chunks", &self.tables.nat_chunks, index)
     }
 
     fn nat_free(&self, index: u32) -> Option<&Copied> {
-        Some(self.cell(self.tables.nat_free.word(index, 0).ok()?))
+        self.word("nat_free", &self.tables.nat_free, index)
     }
 
     fn open_nat(&self, service: &Service, opening: &mut Opening, plane: u16) -> Result<u32, Drop> {
@@ -232,11 +247,11 @@ impl PacketTables for Observer<'_> {
     }
 
     fn nat_endpoint_line(&self, index: u32) -> Option<&CellLine<Copied>> {
-        self.line(&self.tables.nat_endpoints, index)
+        self.line("nat_endpoints", &self.tables.nat_endpoints, index)
     }
 
-    fn touch(&self, _service: ServiceId) -> Option<&Copied> {
-        Some(self.cell(0))
+    fn touch(&self, service: ServiceId) -> Option<&Copied> {
+        Some(self.cell("touches", u64::from(service.0), 0))
     }
 
     fn note(&self, _service: ServiceId, _note: Note) {}

@@ -6,13 +6,19 @@
 //! | `abi` | [`super::abi`]: the mark that the maps are complete |
 //! | `program`, `clock` | the programs of the object |
 //! | `link-IFNAME` | the program's attachment to an interface |
+//! | `state` | a symlink to the daemon's state directory |
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "works on the pin directory")]
 
 use std::{
     fs,
     io::{self, ErrorKind},
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
+    os::{
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        unix::fs::{MetadataExt as _, symlink},
+    },
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -23,7 +29,7 @@ use rustix::{
 
 use super::{
     mapped::Access,
-    naming,
+    naming, privileges_io,
     syscall::{self, open_pin},
 };
 
@@ -56,20 +62,25 @@ pub enum PinDirError {
         source: io::Error,
     },
     /// Another process holds it.
-    #[error("another weir process holds {path}\nhint: stop that daemon first", path = .path.display())]
+    #[error("{} holds {path}\nhint: stop that daemon first", process(*.holder), path = .path.display())]
     InUse {
         /// The pin directory.
         path: PathBuf,
+        /// That process, if the kernel tells.
+        holder: Option<u32>,
     },
 }
 
-fn hint_for(refusal: &io::Error) -> &'static str {
-    if refusal.kind() == ErrorKind::PermissionDenied {
-        "\nhint: run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN"
-    } else {
-        ""
-    }
+fn hint_for(refusal: &io::Error) -> String {
+    if refusal.kind() == ErrorKind::PermissionDenied { format!("\nhint: {}", privileges_io::HINT) } else { String::new() }
 }
+
+fn process(holder: Option<u32>) -> String {
+    holder.map_or_else(|| "another weir process".into(), |pid| format!("another weir process, {pid},"))
+}
+
+/// How long a process that was killed may hold the directory: the kernel closes its files a moment later.
+const DEAD_HOLD: Duration = Duration::from_secs(1);
 
 /// A pin directory.
 #[derive(Clone, Debug)]
@@ -151,7 +162,43 @@ impl PinDir {
     /// # Errors
     /// [`PinDirError::InUse`] if another process has it.
     pub(crate) fn lock(&self) -> Result<PinLock, PinDirError> {
-        self.lock_by(FlockOperation::NonBlockingLockExclusive)
+        let began = Instant::now();
+        loop {
+            match self.lock_by(FlockOperation::NonBlockingLockExclusive) {
+                Err(PinDirError::InUse { .. }) if began.elapsed() < DEAD_HOLD => sleep(Duration::from_millis(5)),
+                locked => return locked,
+            }
+        }
+    }
+
+    /// The process that has taken the directory, if one has and the kernel tells.
+    #[must_use]
+    pub fn holder(&self) -> Option<u32> {
+        let metadata = fs::metadata(&self.path).ok()?;
+        let device = metadata.dev();
+        let place = format!("{:02x}:{:02x}:{}", rustix::fs::major(device), rustix::fs::minor(device), metadata.ino());
+        holder_of(&fs::read_to_string("/proc/locks").ok()?, &place)
+    }
+
+    /// Where the daemon of these pins leaves its record.
+    #[must_use]
+    pub fn state_dir(&self) -> Option<PathBuf> {
+        fs::read_link(self.pin(naming::STATE)).ok()
+    }
+
+    /// Leaves word of where the daemon of these pins leaves its record.
+    ///
+    /// # Errors
+    /// What the file system refuses.
+    pub(crate) fn set_state_dir(&self, state_dir: &Path) -> Result<(), PinDirError> {
+        self.remove(naming::STATE)?;
+        symlink(state_dir, self.pin(naming::STATE)).map_err(|source| self.io(&self.pin(naming::STATE), source))
+    }
+
+    /// Whether a whole data plane is pinned here.
+    #[must_use]
+    pub fn is_loaded(&self) -> bool {
+        self.has(naming::ABI)
     }
 
     /// Takes the directory for this process, after commands that have it for a moment.
@@ -167,7 +214,7 @@ impl PinDir {
             open(&self.path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| self.io(&self.path, errno.into()))?;
         match flock(&directory, operation) {
             Ok(()) => Ok(PinLock { _directory: directory }),
-            Err(Errno::WOULDBLOCK) => Err(PinDirError::InUse { path: self.path.clone() }),
+            Err(Errno::WOULDBLOCK) => Err(PinDirError::InUse { path: self.path.clone(), holder: self.holder() }),
             Err(errno) => Err(self.io(&self.path, errno.into())),
         }
     }
@@ -234,6 +281,17 @@ fn is_empty_directory(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
 }
 
+/// Of `/proc/locks` (proc_locks(5)) the process that has an flock(2) on the inode at `place`; 0 or less is one of another namespace.
+fn holder_of(locks: &str, place: &str) -> Option<u32> {
+    let holder = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let is_lock = fields.next() == Some("FLOCK");
+        let pid = fields.nth(2)?.parse().ok().filter(|pid| *pid > 0);
+        (is_lock && fields.next() == Some(place)).then_some(pid)?
+    };
+    locks.lines().find_map(holder)
+}
+
 /// The interface that a pinned link is attached to; 0 if that interface has gone.
 pub(crate) fn link_ifindex(path: &Path) -> io::Result<u32> {
     let link = open_pin(path, Access::ReadWrite)?;
@@ -241,4 +299,18 @@ pub(crate) fn link_ifindex(path: &Path) -> io::Result<u32> {
     let field = info.lines().find_map(|line| line.strip_prefix("ifindex:"));
     let ifindex = field.and_then(|value| value.trim().parse().ok());
     ifindex.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "the pinned object is no xdp link"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::holder_of;
+
+    #[test]
+    fn the_holder_is_the_process_that_has_a_lock_not_one_that_waits() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 00:1b:55 0 EOF\n2: FLOCK  ADVISORY  WRITE 27429 00:1b:55 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 9 00:1b:55 0 EOF\n3: FLOCK  ADVISORY  WRITE 0 00:1b:56 0 EOF\n";
+        assert_eq!(holder_of(locks, "00:1b:55"), Some(27429));
+        assert_eq!(holder_of(locks, "00:1b:56"), None);
+        assert_eq!(holder_of(locks, "00:1b:57"), None);
+    }
 }

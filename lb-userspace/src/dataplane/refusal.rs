@@ -2,6 +2,8 @@
 
 use std::io;
 
+use super::privileges_io;
+
 /// Lines of the verifier's log that are shown: the instructions before the one it refuses, its reason, and its counts.
 const LAST_LINES: usize = 12;
 
@@ -17,13 +19,17 @@ pub(super) fn in_words(refusal: &io::Error, log: &str) -> String {
 }
 
 /// What can be done about a refusal (linux kernel/bpf/syscall.c, `bpf_prog_load`, and kernel/bpf/verifier.c, `bpf_check`).
-pub(super) fn hint(refusal: &io::Error) -> &'static str {
+pub(super) fn hint(refusal: &io::Error, log: &str) -> &'static str {
     match refusal.raw_os_error() {
         Some(libc::E2BIG) => {
             "the program is too large for this kernel's verifier: a newer kernel takes larger ones, and a configuration without NAT, IPv6, \
              source rules or conn_rate makes a smaller one"
         }
-        Some(libc::EPERM) => "run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON and CAP_SYS_ADMIN",
+        Some(libc::EPERM) => privileges_io::HINT,
+        // The verifier checks more strictly what a process without CAP_PERFMON loads (linux kernel/bpf/verifier.c, `allow_ptr_leaks`).
+        Some(libc::EACCES) if log.contains("prohibited for !root") => {
+            "CAP_PERFMON is missing: run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON, CAP_SYS_ADMIN and CAP_NET_RAW"
+        }
         Some(libc::ENOSPC) => {
             "the verifier's log did not fit its buffer, so the reason is not known: please report this, with the kernel's version"
         }
@@ -48,10 +54,13 @@ mod tests {
 
     #[test]
     fn each_refusal_that_an_operator_can_cure_has_its_hint() {
-        let report = hint(&io::Error::from_raw_os_error(libc::EACCES));
-        let mut hints: Vec<&str> = [libc::E2BIG, libc::EPERM, libc::ENOSPC, libc::EAGAIN, libc::ENOMEM]
-            .map(|errno| hint(&io::Error::from_raw_os_error(errno)))
-            .into();
+        let hint = |errno, log| hint(&io::Error::from_raw_os_error(errno), log);
+        let report = hint(libc::EACCES, "R1 invalid mem access");
+        assert!(
+            hint(libc::EACCES, "R7 has pointer with unsupported alu operation, pointer arithmetic with it prohibited for !root")
+                .contains("CAP_PERFMON")
+        );
+        let mut hints: Vec<&str> = [libc::E2BIG, libc::EPERM, libc::ENOSPC, libc::EAGAIN, libc::ENOMEM].map(|errno| hint(errno, "")).into();
         assert!(!hints.contains(&report));
         hints.sort_unstable();
         hints.dedup();

@@ -81,6 +81,7 @@ pub(crate) fn remove_all(pins: &PinDir) -> Result<(), PinDirError> {
 
 /// Removes every pin of ours but links.
 pub(crate) fn remove_pins(pins: &PinDir) -> Result<(), PinDirError> {
+    pins.remove(naming::STATE)?;
     for name in [naming::ABI, naming::PROGRAM, naming::CLOCK] {
         pins.remove(name)?;
         pins.remove(&naming::replacement(name))?;

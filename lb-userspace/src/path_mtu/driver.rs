@@ -21,7 +21,7 @@ const RETURN: u16 = 0x06;
 
 /// Why routers cannot be heard.
 #[derive(Debug, Error)]
-#[error("failed to listen for too-big messages of routers")]
+#[error("path MTUs of tunnels are not learned: failed to listen for too-big messages of routers\nhint: CAP_NET_RAW may be missing")]
 pub struct ListenError(#[from] io::Error);
 
 /// Listens in the network namespace of the thread that made it.

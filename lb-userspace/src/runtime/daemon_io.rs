@@ -19,11 +19,14 @@ use super::{
     driver::RunError,
     readback,
     reload::{cut_off, restart_only, with_fixed},
-    report::{Report, in_words, load_errors, names_of, warnings},
+    report::{Report, Trouble, in_words, load_errors, names_of, warnings},
     report_io, retirement,
 };
 use crate::{
-    config::{self, model::Config},
+    config::{
+        self,
+        model::{Config, Forward, Node},
+    },
     control::{
         desired::{Desired, Host, node_slot_key},
         header,
@@ -32,8 +35,8 @@ use crate::{
         slot,
     },
     dataplane::{self, Dataplane, DroppedPacket, Features, Origin, PinDir, Request, Samples, SlotRules},
-    netlink::{AddressError, Change, Link, Netlink, NextHops, links::Xdp, sysctl_io},
-    path_mtu::{PathMtus, TooBig},
+    netlink::{AddressError, Change, Link, Netlink, NextHops, Unresolved, links::Xdp, sysctl_io},
+    path_mtu::{Heard, PathMtus, TooBig, tunnel::Tunnel},
 };
 
 /// How slots live, for the data plane.
@@ -51,6 +54,10 @@ pub(super) struct Daemon {
     netlink: Netlink,
     next_hops: NextHops,
     path_mtus: PathMtus,
+    /// The names of this host's links, by index.
+    links: BTreeMap<u32, String>,
+    /// The indexes of those that the configuration names.
+    taken: BTreeSet<u32>,
     /// Addresses of this host that are not there for us alone.
     own_addresses: BTreeSet<IpAddr>,
     samples: Samples,
@@ -69,8 +76,21 @@ pub(super) struct Daemon {
 
 impl Daemon {
     /// Loads or adopts the data plane, takes the addresses, and converges once. If it fails, what was loaded afresh is removed.
-    pub(super) async fn start(config_path: &Path, config: Config, warnings: Vec<String>) -> Result<Self, RunError> {
-        report_io::prepare(&config.node.state_dir)?;
+    pub(super) async fn start(config_path: &Path, config: Config, warnings: Vec<String>, forgone: Vec<String>) -> Result<Self, RunError> {
+        let state_dir = config.node.state_dir.clone();
+        let prepared = report_io::prepare(&state_dir)?;
+        let started = Self::start_prepared(config_path, config, warnings).await;
+        if started.is_err() {
+            report_io::unprepare(&state_dir, prepared);
+        }
+        let mut daemon = started?;
+        forgone.into_iter().for_each(|what| daemon.forgo(what));
+        daemon.write_report();
+        Ok(daemon)
+    }
+
+    async fn start_prepared(config_path: &Path, config: Config, warnings: Vec<String>) -> Result<Self, RunError> {
+        let earlier = earlier_record(&config.node)?;
         let links = Netlink::open()?.links().await?;
         let request = Request {
             pin_dir: &config.node.pin_dir,
@@ -84,12 +104,18 @@ impl Daemon {
         };
         let (dataplane, origin) = Dataplane::start(&request)?;
         let pins = PinDir::at(&config.node.pin_dir);
-        let started = Self::take_over(config_path, config, warnings, dataplane, origin).await;
+        let started = Self::take_over(config_path, config, warnings, dataplane, origin, earlier).await;
         if started.is_err() && origin == Origin::Fresh {
             // The first failure is the one to report.
             let _ = dataplane::stop(&pins);
         }
         started
+    }
+
+    /// Goes on without something that other things do not need, and says so.
+    pub(super) fn forgo(&mut self, what: String) {
+        warn!("{what}");
+        self.report.forgone.push(what);
     }
 
     async fn take_over(
@@ -98,8 +124,9 @@ impl Daemon {
         warnings: Vec<String>,
         dataplane: Dataplane,
         origin: Origin,
+        earlier: Report,
     ) -> Result<Self, RunError> {
-        let earlier = report_io::read(&config.node.state_dir).ok().flatten();
+        dataplane.follow_record(&config.node.state_dir)?;
         let installed = readback::installed(dataplane.tables(), Capacity::of(&config.limits))?;
         let samples = Samples::open(&PinDir::at(&config.node.pin_dir))?;
         let next_hops = NextHops::new(Netlink::open()?).await?;
@@ -111,10 +138,11 @@ impl Daemon {
             node: config.node.name.clone(),
             started_at: unix_time().as_secs(),
             origin: if origin == Origin::Adopted { "adopted".into() } else { "fresh".into() },
+            pin_dir: config.node.pin_dir.clone(),
             config: config_path.to_owned(),
             config_taken_at: unix_time().as_secs(),
             config_warnings: warnings,
-            added_addresses: earlier.map_or_else(Vec::new, |report| report.added_addresses),
+            added_addresses: earlier.added_addresses,
             ..Report::default()
         };
         let mut daemon = Self {
@@ -125,6 +153,8 @@ impl Daemon {
             netlink: Netlink::open()?,
             next_hops,
             path_mtus: PathMtus::default(),
+            links: BTreeMap::new(),
+            taken: BTreeSet::new(),
             own_addresses: BTreeSet::new(),
             samples,
             dropped: BTreeMap::new(),
@@ -196,9 +226,10 @@ impl Daemon {
         Ok(cut_off)
     }
 
-    /// All of the new interfaces or none.
+    /// All of the new interfaces or none. One that was named before is taken when it appears, if it has gone.
     fn take_interfaces(&mut self, config: &Config) -> Result<(), RunError> {
-        let current: BTreeSet<String> = self.dataplane.interfaces().keys().cloned().collect();
+        let named = self.config.node.interfaces.iter().chain(self.dataplane.interfaces().keys());
+        let current: BTreeSet<String> = named.cloned().collect();
         let wanted: BTreeSet<String> = config.node.interfaces.iter().cloned().collect();
         for name in wanted.difference(&current) {
             if let Err(error) = self.dataplane.add_interface(name) {
@@ -228,9 +259,8 @@ impl Daemon {
 
     /// A router cannot pass a tunnelled packet on: the server's header follows, and clients are told the next time.
     pub(super) fn handle_too_big(&mut self, said: TooBig) {
-        let servers = self.servers();
-        if self.path_mtus.handle_too_big(said, servers, Instant::now()) {
-            info!(server = %said.server, mtu = said.mtu, "a router on the way to a server passes smaller packets only");
+        if self.path_mtus.handle_too_big(said, Instant::now()) == Heard::Learned {
+            info!(server = %said.outer.server, mtu = said.mtu, "a router on the way to a server passes smaller packets only");
             self.converge();
         }
     }
@@ -348,13 +378,28 @@ impl Daemon {
         }
     }
 
-    /// Lets packets leave by every link of this host, attaches again where one of ours was replaced, and learns how they are attached.
+    /// Lets packets leave by every link of this host, attaches where one of ours is there and not taken, and learns how they are attached.
     fn take_links(&mut self, links: &[Link]) {
         let (ours, others): (Vec<&Link>, Vec<&Link>) = links.iter().partition(|link| self.config.node.interfaces.contains(&link.name));
+        let mut troubles: BTreeMap<String, Trouble> = ours.iter().filter_map(|link| Some((link.name.clone(), trouble_of(link)?))).collect();
+        for name in self.config.node.interfaces.iter().filter(|name| !ours.iter().any(|link| link.name == **name)) {
+            troubles.insert(name.clone(), Trouble::Absent);
+            if self.report.troubled_interfaces.get(name) != Some(&Trouble::Absent) {
+                warn!(interface = name, "the interface does not exist; it is taken when it appears");
+            }
+        }
         for link in &ours {
-            let is_another = self.dataplane.interfaces().get(&link.name).is_some_and(|&known| known != link.ifindex);
-            if is_another && let Err(error) = self.dataplane.add_interface(&link.name) {
-                warn!(interface = link.name, error = in_words(&error), "the interface is another one and is not taken");
+            let is_taken = self.dataplane.interfaces().get(&link.name).is_some_and(|&known| known == link.ifindex);
+            if is_taken {
+                continue;
+            }
+            match self.dataplane.add_interface(&link.name) {
+                Ok(()) => info!(interface = link.name, "the interface is taken"),
+                Err(error) => {
+                    let why = in_words(&error);
+                    warn!(interface = link.name, error = why, "the interface is there and is not taken");
+                    troubles.insert(link.name.clone(), Trouble::Refused(why));
+                }
             }
         }
         if let Err(error) = self.dataplane.applier().forget_interfaces(&links.iter().map(|link| link.ifindex).collect()) {
@@ -373,6 +418,9 @@ impl Daemon {
             Some(Xdp::Generic) => "generic",
             None => "detached",
         };
+        self.report.troubled_interfaces = troubles;
+        self.links = links.iter().map(|link| (link.ifindex, link.name.clone())).collect();
+        self.taken = ours.iter().map(|link| link.ifindex).collect();
         self.report.interfaces = ours.iter().map(|link| (link.name.clone(), mode(link).into())).collect();
     }
 
@@ -385,12 +433,28 @@ impl Daemon {
     fn desired(&mut self) -> Desired {
         let resolved = self.next_hops.next_hops();
         self.report.unresolved = resolved.iter().filter_map(|(server, hop)| Some((*server, hop.as_ref().err()?.to_string()))).collect();
+        self.report.unanswered = self.unanswered(&resolved);
         let next_hops = resolved
             .into_iter()
             .filter_map(|(server, hop)| Some((server, next_hop(hop.ok()?, self.path_mtus.mtu(server).unwrap_or(u16::MAX)))))
             .collect();
         let ephemeral_ports = sysctl_io::local_port_range().unwrap_or(32_768..=60_999);
         Desired::from_config(&self.config, &Host { next_hops, own_addresses: self.own_addresses.clone(), ephemeral_ports })
+    }
+
+    /// The servers of NAT whose answers, if they come the way that packets go, come by an interface without the program.
+    fn unanswered(&self, resolved: &BTreeMap<IpAddr, Result<crate::netlink::NextHop, Unresolved>>) -> BTreeMap<IpAddr, String> {
+        let used = self.config.binds().filter_map(|(_, listener, _)| self.config.pools.get(&listener.pool));
+        let nat = used.filter(|pool| matches!(pool.forward, Forward::Nat { .. }));
+        let servers: BTreeSet<IpAddr> = nat.flat_map(|pool| pool.servers.values()).map(|server| server.address).collect();
+        let hops =
+            resolved.iter().filter(|(server, _)| servers.contains(server)).filter_map(|(server, hop)| Some((server, hop.as_ref().ok()?)));
+        hops.filter(|(_, hop)| !self.taken.contains(&hop.ifindex))
+            .map(|(server, hop)| {
+                let name = self.links.get(&hop.ifindex).map_or_else(|| format!("number {}", hop.ifindex), Clone::clone);
+                (*server, format!("its answers come by interface {name}, which node.interfaces does not name, and are not translated"))
+            })
+            .collect()
     }
 
     /// Plans from what the maps hold to what they should, and performs the plan. After a failure the maps are read back, and the next second
@@ -427,6 +491,8 @@ impl Daemon {
             self.dataplane.applier().apply(op, now)?;
             self.installed.apply(op);
         }
+        let headers = self.installed.members.values().filter_map(|member| member.header.as_deref());
+        self.path_mtus.set_tunnels(headers.filter_map(Tunnel::of_header));
         if looks || !ops.is_empty() {
             self.next_look = retirement::next_look(&self.installed, &desired, now_unix_s);
         }
@@ -450,6 +516,7 @@ impl Daemon {
 
     fn write_report(&mut self) {
         self.report.services = names_of(&self.config);
+        self.report.narrow_ways = self.path_mtus.troubles();
         self.report.read_at_ms = unix_time().as_millis() as u64;
         self.report.packets = self.installed.members.keys().filter_map(|id| Some((id.number(), self.traffic(*id)?))).collect();
         let written = report_io::write(&self.config.node.state_dir, &self.report);
@@ -470,6 +537,31 @@ impl Daemon {
     pub(super) fn leave(&mut self) {
         self.report.pid = 0;
         self.write_report();
+    }
+}
+
+/// What an earlier daemon of this node left: in the state directory, or in the one that its pins name.
+fn earlier_record(node: &Node) -> Result<Report, RunError> {
+    let pins = PinDir::at(&node.pin_dir);
+    if let Some(report) = report_io::read(&node.state_dir).ok().flatten() {
+        let is_elsewhere = report.pin_dir != node.pin_dir && PinDir::at(&report.pin_dir).is_loaded();
+        let pin_dir = report.pin_dir.clone();
+        return if is_elsewhere && !pin_dir.as_os_str().is_empty() { Err(RunError::LoadedElsewhere { pin_dir }) } else { Ok(report) };
+    }
+    let Some(other) = pins.state_dir().filter(|other| *other != node.state_dir) else { return Ok(Report::default()) };
+    let report = report_io::read(&other).ok().flatten().unwrap_or_default();
+    if !report_io::is_running(&report) {
+        // What cannot be removed misleads nobody: the pins name the new directory.
+        let _ = report_io::remove(&other);
+    }
+    Ok(report)
+}
+
+fn trouble_of(link: &Link) -> Option<Trouble> {
+    match (link.is_up, link.has_carrier) {
+        (false, _) => Some(Trouble::Down),
+        (true, false) => Some(Trouble::NoCarrier),
+        (true, true) => None,
     }
 }
 

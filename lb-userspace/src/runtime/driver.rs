@@ -13,20 +13,23 @@ use super::{
     daemon_io::Daemon,
     files_io::{FileWatch, Stamp},
     readback::ReadBackError,
-    report::warnings,
+    report::{in_words, warnings},
     report_io::ReportError,
 };
 use crate::{
     config::{self, LoadError as ConfigLoadError},
     dataplane::{AttachError, LoadError, PinDirError, SWEEP_INTERVAL, TablesError},
     netlink::{OpenError, RefreshError, RequestError, WatchError, Watcher},
-    path_mtu::driver::{ListenError, Listener},
+    path_mtu::{
+        TooBig,
+        driver::{ListenError, Listener},
+    },
 };
 
-/// A file is looked at once its folder has been quiet for so long, so that a write in several steps is read when it is whole.
+/// A file is looked at once it has been quiet for so long, so that a write in several steps is read when it is whole.
 const FILE_SETTLES: Duration = Duration::from_millis(15);
 
-/// Others may write in that folder all the time.
+/// Somebody may write it all the time.
 const FILE_SETTLES_AT_MOST: Duration = Duration::from_millis(300);
 
 /// How often the kernel is asked for what it tells nobody.
@@ -56,6 +59,12 @@ pub enum RunError {
     /// The state directory.
     #[error(transparent)]
     Report(#[from] ReportError),
+    /// The node has a data plane already.
+    #[error("the data plane of this node is loaded in {}, not in node.pin_dir\nhint: weir stop removes it; or let node.pin_dir name it", .pin_dir.display())]
+    LoadedElsewhere {
+        /// Where.
+        pin_dir: PathBuf,
+    },
     /// Netlink.
     #[error(transparent)]
     Netlink(#[from] OpenError),
@@ -68,9 +77,6 @@ pub enum RunError {
     /// Notifications.
     #[error(transparent)]
     Watch(#[from] WatchError),
-    /// Routers.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
     /// The runtime, or a signal handler.
     #[error("failed to set up the event loop")]
     Loop(#[from] std::io::Error),
@@ -92,8 +98,11 @@ pub fn run(config_path: PathBuf) -> Result<(), RunError> {
         // Subscribed before the first reading, so that nothing changes unnoticed in between.
         let signals = Signals::new()?;
         let watcher = Watcher::subscribe()?;
-        let daemon = Daemon::start(&config_path, config, told).await?;
-        serve(daemon, signals, watcher, config_path, stamp).await
+        let routers = Listener::open();
+        let mut file = ConfigFile::new(config_path, stamp);
+        let forgone = routers.as_ref().err().map(|error| in_words(error)).into_iter().chain(file.arm()).collect();
+        let daemon = Daemon::start(&file.path, config, told, forgone).await?;
+        serve(daemon, signals, watcher, routers.ok(), file).await
     })
 }
 
@@ -117,43 +126,29 @@ async fn serve(
     mut daemon: Daemon,
     mut signals: Signals,
     mut watcher: Watcher,
-    config_path: PathBuf,
-    mut stamp: Stamp,
+    mut routers: Option<Listener>,
+    mut file: ConfigFile,
 ) -> Result<(), RunError> {
-    let mut file = match FileWatch::new(&config_path) {
-        Ok(file) => Some(file),
-        Err(error) => {
-            warn!(%error, "the configuration file is not watched: send SIGHUP after a change");
-            None
-        }
-    };
-    let mut routers = Listener::open()?;
     let mut second = ticker(Duration::from_secs(1));
     let mut reread = ticker(REREAD_INTERVAL);
     let mut sweep = ticker(SWEEP_INTERVAL);
     // It may have changed between the first reading and the watch.
     let mut is_file_due = true;
     loop {
-        if std::mem::take(&mut is_file_due) {
-            let now = Stamp::of(&config_path);
-            if now != stamp {
-                stamp = now;
-                // A symlink may lead elsewhere now.
-                file = FileWatch::new(&config_path).ok().or(file);
-                daemon.reload().await;
-            }
+        if std::mem::take(&mut is_file_due) && file.has_changed() {
+            daemon.reload().await;
         }
         // Every arm is cancel safe: signals and ticks stay pending, the watchers keep what they have until it is returned.
         tokio::select! {
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
             _ = signals.hangup.recv() => {
-                stamp = Stamp::of(&config_path);
+                file.has_changed();
                 info!("told to read the configuration again");
                 daemon.reload().await;
             }
-            () = file_event(file.as_mut()) => {
-                settle(file.as_mut()).await;
+            () = file.event() => {
+                file.settle().await;
                 is_file_due = true;
             }
             change = watcher.changed() => match change {
@@ -164,14 +159,18 @@ async fn serve(
                     daemon.reread_network().await;
                 }
             },
-            said = routers.too_big() => match said {
+            said = too_big(routers.as_ref()) => match said {
                 Ok(said) => daemon.handle_too_big(said),
                 Err(error) => {
                     warn!(%error, "routers are listened to anew");
-                    routers = Listener::open()?;
+                    routers = Listener::open().map_err(|error| daemon.forgo(in_words(&error))).ok();
                 }
             },
-            _ = second.tick() => daemon.handle_second().await,
+            _ = second.tick() => {
+                daemon.handle_second().await;
+                // Whatever the watch missed is found now.
+                is_file_due = true;
+            }
             _ = reread.tick() => daemon.reread_network().await,
             _ = sweep.tick() => daemon.sweep(),
         }
@@ -181,21 +180,66 @@ async fn serve(
     Ok(())
 }
 
-/// Waits until the folder has been quiet, or for long enough where it never is.
-async fn settle(mut file: Option<&mut FileWatch>) {
-    let quiet = async { while timeout(FILE_SETTLES, file_event(file.as_deref_mut())).await.is_ok() {} };
-    let _ = timeout(FILE_SETTLES_AT_MOST, quiet).await;
+/// The configuration file as it was last looked at, and the watch on it.
+struct ConfigFile {
+    path: PathBuf,
+    stamp: Stamp,
+    watch: Option<FileWatch>,
+}
+
+impl ConfigFile {
+    fn new(path: PathBuf, stamp: Stamp) -> Self {
+        Self { path, stamp, watch: None }
+    }
+
+    /// Watches the way that the path takes now. Says what is forgone if that cannot be.
+    fn arm(&mut self) -> Option<String> {
+        let is_armed = self.watch.as_ref().is_some_and(FileWatch::is_on_the_way);
+        if is_armed {
+            return None;
+        }
+        match FileWatch::new(&self.path) {
+            Ok(watch) => {
+                self.watch = Some(watch);
+                None
+            }
+            Err(error) => Some(format!("the configuration file is not watched, but looked at each second: {error}")),
+        }
+    }
+
+    /// Whether it is another one than at the last look.
+    fn has_changed(&mut self) -> bool {
+        // Before the look: what changes later is told.
+        let _ = self.arm();
+        let now = Stamp::of(&self.path);
+        let has_changed = now != self.stamp;
+        self.stamp = now;
+        has_changed
+    }
+
+    async fn event(&mut self) {
+        match &mut self.watch {
+            Some(watch) => watch.changed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until it has been quiet, or for long enough where it never is.
+    async fn settle(&mut self) {
+        let quiet = async { while timeout(FILE_SETTLES, self.event()).await.is_ok() {} };
+        let _ = timeout(FILE_SETTLES_AT_MOST, quiet).await;
+    }
+}
+
+async fn too_big(routers: Option<&Listener>) -> Result<TooBig, ListenError> {
+    match routers {
+        Some(routers) => routers.too_big().await,
+        None => std::future::pending().await,
+    }
 }
 
 fn ticker(period: Duration) -> tokio::time::Interval {
     let mut ticker = interval(period);
     ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticker
-}
-
-async fn file_event(file: Option<&mut FileWatch>) {
-    match file {
-        Some(file) => file.changed().await,
-        None => std::future::pending().await,
-    }
 }

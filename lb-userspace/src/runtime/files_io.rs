@@ -1,15 +1,26 @@
-//! Tells when the configuration file may have changed: by writes in place, by renames, and by a symlink swapped somewhere on its path.
+//! Tells when the configuration file may have changed: by writes in place, by renames, and by folders and symlinks swapped anywhere on its path.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "watches the file system")]
 
 use std::{
-    fs,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ffi::OsString,
+    fs, io,
     os::unix::fs::MetadataExt as _,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     time::SystemTime,
 };
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::{
+    Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
 use tokio::sync::mpsc;
+
+/// Symlinks followed on a path, as many as the kernel does (linux include/linux/namei.h, `MAXSYMLINKS`).
+const MOST_SYMLINKS: usize = 40;
+
+/// How often a watch is begun anew because the path led elsewhere meanwhile.
+const ARMING_TRIES: usize = 4;
 
 /// What tells one state of the file from another.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -33,33 +44,143 @@ impl Stamp {
     }
 }
 
-/// Watches the folder of a file, and that of the file it links to.
+/// Watches every folder on the way to a file.
 pub(super) struct FileWatch {
+    path: PathBuf,
+    way: Way,
     _watcher: RecommendedWatcher,
     events: mpsc::Receiver<()>,
 }
 
 impl FileWatch {
-    /// Begins to watch.
+    /// Begins to watch. What is not there yet is awaited in the last folder that is.
     pub(super) fn new(path: &Path) -> notify::Result<Self> {
-        let (sender, events) = mpsc::channel(1);
-        // One waiting event says all there is to say: the file is looked at again.
-        let mut watcher = notify::recommended_watcher(move |_| {
-            let _ = sender.try_send(());
-        })?;
-        let mut folders = vec![path.to_owned()];
-        folders.extend(fs::canonicalize(path).ok());
-        for folder in folders.iter().filter_map(|file| file.parent()) {
-            let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-            watcher.watch(folder, RecursiveMode::NonRecursive)?;
+        let path = std::path::absolute(path).map_err(notify::Error::io)?;
+        let mut watch = Self::arm(&path)?;
+        for _ in 1..ARMING_TRIES {
+            if watch.is_on_the_way() {
+                break;
+            }
+            watch = Self::arm(&path)?;
         }
-        Ok(Self { _watcher: watcher, events })
+        Ok(watch)
     }
 
-    /// Waits until something happened beside the file. Cancel safe: an event stays in the channel until it is received.
+    fn arm(path: &Path) -> notify::Result<Self> {
+        let way = Way::to(path);
+        let marks = way.marks();
+        let (sender, events) = mpsc::channel(1);
+        // One waiting event says all there is to say: the file is looked at again.
+        let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if event.as_ref().map_or(true, |event| concerns(event, &marks)) {
+                let _ = sender.try_send(());
+            }
+        })?;
+        for folder in way.folders.keys() {
+            match watcher.watch(folder, RecursiveMode::NonRecursive) {
+                // One that is gone meanwhile the next look at the way finds. One that may not be read tells nothing.
+                Err(error) if is_unwatchable(&error) => {}
+                watched => watched?,
+            }
+        }
+        Ok(Self { path: path.to_owned(), way, _watcher: watcher, events })
+    }
+
+    /// Whether the folders that are watched are those that the path leads through.
+    pub(super) fn is_on_the_way(&self) -> bool {
+        self.way == Way::to(&self.path)
+    }
+
+    /// Waits until something happened on the way to the file. Cancel safe: an event stays in the channel until it is received.
     pub(super) async fn changed(&mut self) {
         if self.events.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
     }
 }
+
+fn is_unwatchable(error: &notify::Error) -> bool {
+    match &error.kind {
+        notify::ErrorKind::PathNotFound => true,
+        notify::ErrorKind::Io(error) => matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied),
+        notify::ErrorKind::Generic(_)
+        | notify::ErrorKind::WatchNotFound
+        | notify::ErrorKind::InvalidConfig(_)
+        | notify::ErrorKind::MaxFilesWatch => false,
+    }
+}
+
+/// Whether it is a change, and one of what the path leads through.
+fn concerns(event: &Event, marks: &BTreeSet<PathBuf>) -> bool {
+    let is_change = match event.kind {
+        EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+        EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
+    };
+    is_change && (event.paths.is_empty() || event.paths.iter().any(|path| marks.contains(path)))
+}
+
+/// The folders that a path leads through, symlinks resolved one by one.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Way {
+    folders: BTreeMap<PathBuf, Passage>,
+}
+
+/// What of a folder the path needs.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Passage {
+    /// Its device and inode, if it is there.
+    identity: Option<(u64, u64)>,
+    /// The names in it.
+    names: BTreeSet<OsString>,
+}
+
+impl Way {
+    fn to(path: &Path) -> Self {
+        let (mut way, mut here, mut links) = (Self::default(), PathBuf::from("/"), 0);
+        let mut ahead = parts(path);
+        while let Some(part) = ahead.pop_front() {
+            if part == ".." {
+                here.pop();
+                continue;
+            }
+            way.pass(&here, &part);
+            here.push(&part);
+            let Ok(metadata) = fs::symlink_metadata(&here) else { break };
+            let Some(target) = metadata.is_symlink().then(|| fs::read_link(&here).ok()).flatten() else { continue };
+            links += 1;
+            if links > MOST_SYMLINKS {
+                break;
+            }
+            here.pop();
+            if target.is_absolute() {
+                here = PathBuf::from("/");
+            }
+            parts(&target).into_iter().rev().for_each(|part| ahead.push_front(part));
+        }
+        way
+    }
+
+    fn pass(&mut self, folder: &Path, name: &OsString) {
+        let passage = self.folders.entry(folder.to_owned()).or_default();
+        passage.identity = fs::metadata(folder).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        passage.names.insert(name.clone());
+    }
+
+    /// The folders, and what of them the path needs.
+    fn marks(&self) -> BTreeSet<PathBuf> {
+        let names = self.folders.iter().flat_map(|(folder, passage)| passage.names.iter().map(move |name| folder.join(name)));
+        names.chain(self.folders.keys().cloned()).collect()
+    }
+}
+
+fn parts(path: &Path) -> VecDeque<OsString> {
+    let part = |component: Component<'_>| match component {
+        Component::Normal(name) => Some(name.to_owned()),
+        Component::ParentDir => Some("..".into()),
+        Component::RootDir | Component::CurDir | Component::Prefix(_) => None,
+    };
+    path.components().filter_map(part).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,14 +9,23 @@ pub(super) fn restart_only(old: &Config, new: &Config) -> Vec<String> {
     let differing = [
         ("limits", old.limits != new.limits),
         ("node.pin_dir", old.node.pin_dir != new.node.pin_dir),
-        ("node.state_dir", old.node.state_dir != new.node.state_dir),
         ("node.xdp", old.node.xdp != new.node.xdp),
         ("node.slot_seed", old.node.slot_seed != new.node.slot_seed),
     ];
     let differing = differing.into_iter().filter(|(_, differs)| *differs);
-    differing
+    let mut held: Vec<String> = differing
         .map(|(key, _)| format!("{key} differs from what the data plane was made with: `weir stop`, then start, to change it"))
-        .collect()
+        .collect();
+    let (is_pin_dir, is_state_dir) = (old.node.pin_dir != new.node.pin_dir, old.node.state_dir != new.node.state_dir);
+    if is_pin_dir && is_state_dir {
+        let [pins, state] = [&old.node.pin_dir, &old.node.state_dir].map(|dir| dir.display());
+        held.push(format!(
+            "node.pin_dir and node.state_dir both differ, so that no command finds what runs: let one of them be {pins} or {state} again, then `weir stop`"
+        ));
+    } else if is_state_dir {
+        held.push("node.state_dir differs from the one in use: start the daemon again to change it".into());
+    }
+    held
 }
 
 /// The new configuration, with what only a start can change as it was.

@@ -1,6 +1,6 @@
 //! What the daemon leaves in its state directory for whoever asks: names, next hops, errors, and a reading of the counters to compute rates from.
 
-use std::{collections::BTreeMap, error::Error, net::IpAddr, path::PathBuf};
+use std::{collections::BTreeMap, error::Error, fmt, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,8 @@ pub struct Report {
     pub started_at: u64,
     /// Whether it found the data plane in place or made it: `fresh` or `adopted`.
     pub origin: String,
+    /// Where its data plane is pinned.
+    pub pin_dir: PathBuf,
     /// Where its configuration is.
     pub config: PathBuf,
     /// Seconds of the Unix epoch at which the configuration in force was taken.
@@ -38,24 +40,57 @@ pub struct Report {
     pub config_errors: Vec<String>,
     /// Warnings about the configuration in force.
     pub config_warnings: Vec<String>,
+    /// What the daemon has to do without, and why.
+    pub forgone: Vec<String>,
     /// What keeps the maps from being as they should be.
     pub apply_error: Option<String>,
     /// Changes that wait for a restart or never come, in words.
     pub held_back: Vec<String>,
     /// By interface: `native` or `generic`.
     pub interfaces: BTreeMap<String, String>,
+    /// Interfaces of the configuration that take or send nothing, and why.
+    pub troubled_interfaces: BTreeMap<String, Trouble>,
+    /// Servers whose answers to translated packets meet no program, and why.
+    pub unanswered: BTreeMap<IpAddr, String>,
     /// Addresses that Weir added, with their interface's index.
     pub added_addresses: Vec<(IpAddr, u32)>,
     /// Addresses that could not be added or removed, and why.
     pub address_errors: Vec<String>,
     /// Next hops that are missing, by server, and why.
     pub unresolved: BTreeMap<IpAddr, String>,
+    /// What is wrong with the path MTU of ways to servers.
+    pub narrow_ways: Vec<String>,
     /// Names of what the maps know by number.
     pub services: Vec<ServiceName>,
     /// The counters at [`Self::read_at_ms`].
     pub packets: BTreeMap<u16, (u64, u64)>,
     /// Milliseconds of the Unix epoch.
     pub read_at_ms: u64,
+}
+
+/// Why an interface takes or sends nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trouble {
+    /// It does not exist, or no longer.
+    Absent,
+    /// It is there, and was refused.
+    Refused(String),
+    /// The administrator has it down.
+    Down,
+    /// The layer below is not there.
+    NoCarrier,
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("does not exist: it is taken when it appears"),
+            Self::Refused(why) => write!(f, "is not taken: {why}"),
+            Self::Down => f.write_str("is down: no packet comes or goes by it (ip link set up)"),
+            Self::NoCarrier => f.write_str("has no carrier: no packet comes or goes by it"),
+        }
+    }
 }
 
 /// A service's names.

@@ -34,16 +34,34 @@ fn path_in(state_dir: &Path) -> PathBuf {
     state_dir.join("state.json")
 }
 
-/// Makes the state directory, and finds out whether it can be written.
+/// Makes the state directory, and finds out whether it can be written. Says whether it had to be made.
 ///
 /// # Errors
 /// [`ReportError::File`].
-pub fn prepare(state_dir: &Path) -> Result<(), ReportError> {
+pub fn prepare(state_dir: &Path) -> Result<Prepared, ReportError> {
+    let prepared = if state_dir.exists() { Prepared::Found } else { Prepared::Made };
     let probe = state_dir.join(format!("probe-{}", std::process::id()));
     fs::create_dir_all(state_dir)
         .and_then(|()| fs::write(&probe, []))
         .and_then(|()| fs::remove_file(&probe))
-        .map_err(|source| ReportError::File { path: state_dir.into(), source })
+        .map_err(|source| ReportError::File { path: state_dir.into(), source })?;
+    Ok(prepared)
+}
+
+/// What [`prepare`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Prepared {
+    /// The directory was there.
+    Found,
+    /// It was made.
+    Made,
+}
+
+/// Removes the directory that [`prepare`] made, unless somebody put something into it.
+pub fn unprepare(state_dir: &Path, prepared: Prepared) {
+    if prepared == Prepared::Made {
+        let _ = fs::remove_dir(state_dir);
+    }
 }
 
 /// Replaces the record by a whole new one, so that no reader sees a half.
@@ -56,7 +74,11 @@ pub fn write(state_dir: &Path, report: &Report) -> Result<(), ReportError> {
     let text = serde_json::to_vec(report).map_err(|source| ReportError::Content { path: path.clone(), source })?;
     // Somebody may have cleaned up.
     let written = fs::create_dir_all(state_dir).and_then(|()| fs::write(&fresh, text));
-    written.and_then(|()| fs::rename(&fresh, &path)).map_err(|source| ReportError::File { path, source })
+    written.and_then(|()| fs::rename(&fresh, &path)).map_err(|source| {
+        // Half a record is of no use, and on a full disk its place is.
+        let _ = fs::remove_file(&fresh);
+        ReportError::File { path, source }
+    })
 }
 
 /// The record, or none when no daemon has left one.

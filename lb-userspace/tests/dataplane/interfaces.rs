@@ -82,3 +82,45 @@ fn native_mode_is_refused_by_a_bridge_with_a_way_out() {
     assert!(error.to_string().contains("hint: node.xdp"));
     assert!(!pin_dir.exists());
 }
+
+#[test]
+fn an_interface_that_has_gone_keeps_nobody_from_a_rebuild_or_a_start() {
+    let lab = Lab::new();
+    lab.add_veth("in1", "peer1");
+    let (mut dataplane, _) = lab.start(&["in0", "in1"]).unwrap();
+    ip(&["link", "del", "in1"]);
+    let before = xdp_of("in0").unwrap();
+    dataplane.rebuild(Features(Settings::SOURCE_RULES)).unwrap();
+    assert_ne!(xdp_of("in0").unwrap(), before);
+    drop(dataplane);
+
+    let (mut dataplane, origin) = lab.start(&["in0", "in1", "in2"]).unwrap();
+    assert_eq!((origin, dataplane.interfaces().keys().map(String::as_str).collect::<Vec<_>>()), (Origin::Adopted, vec!["in0"]));
+    dataplane.rebuild(Features(0)).unwrap();
+    lab.add_veth("in1", "peer1");
+    dataplane.add_interface("in1").unwrap();
+    assert!(xdp_of("in1").is_some());
+    assert_eq!(attached(&lab.pins()).unwrap(), ["in0", "in1"].map(|name| (name.to_owned(), LinkState::Attached)));
+}
+
+#[test]
+fn what_an_adopter_finds_renamed_stays_attached_with_the_new_program() {
+    let lab = Lab::new();
+    lab.add_veth("in1", "peer1");
+    drop(lab.start(&["in0", "in1"]).unwrap());
+    let before = xdp_of("in1").unwrap();
+    ip(&["link", "set", "in1", "down"]);
+    ip(&["link", "set", "in1", "name", "renamed"]);
+    let (_dataplane, _) = lab.start(&["in0", "in1"]).unwrap();
+    let now = xdp_of("renamed").unwrap();
+    assert_eq!(now, xdp_of("in0").unwrap());
+    assert_ne!(now, before);
+}
+
+#[test]
+fn a_fresh_start_refuses_an_interface_that_does_not_exist() {
+    let lab = Lab::new();
+    let error = lab.start(&["in0", "in1"]).unwrap_err();
+    assert!(matches!(&error, LoadError::Attach(AttachError::UnknownInterface { name }) if name == "in1"), "{error:?}");
+    assert!(!lab.pin_dir().exists());
+}

@@ -92,7 +92,7 @@ fn without_privileges_the_cure_is_named_and_nothing_stays_behind() {
     let without_privileges = ["setpriv", "--inh-caps=-all", "--bounding-set=-all", "--"];
     let output = child(&without_privileges, &lab.pin_dir()).stdout(std::process::Stdio::piped()).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("Permission {"), "{said}");
+    assert!(!output.status.success() && said.contains("Privileges {"), "{said}");
     assert!(!lab.pin_dir().exists());
 }
 
@@ -224,4 +224,20 @@ fn a_pin_directory_outside_a_bpf_file_system_is_refused() {
     assert!(matches!(refused, Err(LoadError::PinDir(PinDirError::NotBpf { .. }))), "{refused:?}");
     assert!(!Path::new("/tmp/weir-not-bpf").exists());
     drop(lab);
+}
+
+#[test]
+fn a_start_waits_for_the_moment_that_a_dead_daemon_holds_the_directory() {
+    let lab = Lab::new();
+    drop(lab.start(&["in0"]).unwrap());
+    let held = open(lab.pin_dir(), OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
+    rustix::fs::flock(&held, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert_eq!(lab.pins().holder(), Some(std::process::id()));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            drop(held);
+        });
+        assert!(lab.start(&["in0"]).is_ok());
+    });
 }

@@ -70,8 +70,7 @@ impl<'a> Weir<'a> {
 
     /// Starts `weir run` and waits until it is ready.
     pub fn run(&mut self) -> anyhow::Result<()> {
-        let command = self.command(&["run"]);
-        self.process = Some(self.namespace.spawn("weir-run", command)?);
+        self.spawn()?;
         let mut ended = false;
         let ready = wait_until("weir to be ready", READY_WITHIN, || {
             ended = !self.is_running();
@@ -82,6 +81,13 @@ impl<'a> Weir<'a> {
             (Ok(()), true) => bail!("weir run ended; it said: {}", self.stderr()),
             (Err(timeout), _) => Err(timeout).with_context(|| format!("weir run said: {}", self.stderr())),
         }
+    }
+
+    /// Starts `weir run`, ready or not.
+    pub fn spawn(&mut self) -> anyhow::Result<()> {
+        let command = self.command(&["run"]);
+        self.process = Some(self.namespace.spawn("weir-run", command)?);
+        Ok(())
     }
 
     /// Starts a `weir run` that is expected to refuse: its exit code, and what it said. An error if it runs.
@@ -104,7 +110,9 @@ impl<'a> Weir<'a> {
     /// Whether the `weir run` that was started last has taken the data plane over.
     fn is_in_charge(&self) -> bool {
         let pid = self.process.as_ref().map(Process::id);
-        self.status().is_ok_and(|status| status["daemon"]["pid"].as_u64() == pid.map(u64::from))
+        let is_its =
+            |status: serde_json::Value| status["daemon"]["pid"].as_u64() == pid.map(u64::from) && status["daemon"]["recorded"] == true;
+        self.status().is_ok_and(is_its)
     }
 
     /// What `weir status -o json` prints, healthy or not.

@@ -77,10 +77,40 @@ fn every_line_with_a_syntax_error_is_told_and_its_section_not_judged_further() {
         findings(text),
         [
             "2:8: error: string values must be quoted, expected literal string",
-            "5:1: error: missing comma between array elements, expected `,`",
-            "8:1: error: missing comma between array elements, expected `,`",
+            "4:1: error: missing comma between array elements, expected `,`",
         ]
     );
+}
+
+#[test]
+fn several_lines_of_one_section_with_syntax_errors_are_all_told() {
+    let text = "[node]\nname = lb1\ninterfaces = [\"eth0\"]\nslot_seed = 'a\nxdp = \npin_dir = /x\n";
+    let lines: Vec<String> = findings(text).iter().map(|line| line.split(':').next().unwrap().to_owned()).collect();
+    assert_eq!(lines, ["2", "4", "5", "6"]);
+}
+
+#[test]
+fn the_bpf_file_system_itself_is_no_pin_directory() {
+    for path in ["/sys/fs/bpf", "/sys/fs/bpf/", "/sys//fs/./bpf", "/"] {
+        let findings = findings(&format!("[node]\ninterfaces = 'a'\nslot_seed = 'x'\npin_dir = '{path}'\n"));
+        assert!(findings[0].starts_with("4:11: error: `node.pin_dir` must be a folder of its own"), "{findings:?}");
+    }
+}
+
+#[test]
+fn thousands_of_unknown_pools_are_told_in_time() {
+    let mut text = String::from("[node]\ninterfaces = 'a'\nslot_seed = 'x'\n[defaults]\nmode = 'l4'\n");
+    for number in 0..2000 {
+        let name = format!("a-rather-long-name-of-a-pool-that-somebody-thought-of-{number}");
+        text += &format!(
+            "[listener.l{number}]\nbind = '10.{}.{}.1:80'\npool = 'x{name}'\n[pool.{name}]\nservers.s = '10.200.0.1'\n",
+            number / 200,
+            number % 200
+        );
+    }
+    let findings = findings(&text);
+    assert_eq!(findings.iter().filter(|line| line.contains("there is no pool")).count(), 1000);
+    assert_eq!(findings.iter().filter(|line| line.contains("did you mean")).count(), 20);
 }
 
 #[test]

@@ -103,3 +103,13 @@ fn tables_without_room_for_a_change_of_all_servers_are_advised_against() {
         ]
     );
 }
+
+#[test]
+fn a_link_local_vip_is_warned_of() {
+    for (vip, address) in [("[fe80::1]:80", "fe80::1"), ("169.254.1.1:80", "169.254.1.1")] {
+        let server = if vip.starts_with('[') { "fd00::1" } else { "10.0.0.1" };
+        let text = web("", &format!("servers.a = '{server}'")).replace("192.0.2.10:80", vip);
+        let [finding] = &findings(&text)[..] else { panic!("{:?}", findings(&text)) };
+        assert!(finding.contains(&format!("warning: {address} is link-local")), "{finding}");
+    }
+}

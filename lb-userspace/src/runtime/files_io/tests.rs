@@ -1,0 +1,142 @@
+use std::{
+    os::unix::fs::symlink,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use tokio::{runtime::Runtime, time::timeout};
+
+use super::*;
+
+/// A change has to be told within this.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let path = std::env::temp_dir().join(format!("weir-watch-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Makes the symlink, or leads it elsewhere in one step.
+    fn link(&self, name: &str, target: &str) {
+        let fresh = self.0.join("fresh");
+        symlink(target, &fresh).unwrap();
+        fs::rename(fresh, self.0.join(name)).unwrap();
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.0.join(from), self.0.join(to)).unwrap();
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// Makes each change in turn, and expects each to be told at once. In between the watch is begun anew where the path leads elsewhere, as the
+/// daemon does.
+fn expect_each_told(folder: &Folder, file: &str, changes: &[&dyn Fn()]) {
+    let runtime: Runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let path = folder.0.join(file);
+    let mut watch = FileWatch::new(&path).unwrap();
+    for (number, change) in changes.iter().enumerate() {
+        let before = Stamp::of(&path);
+        change();
+        let told = runtime.block_on(async { timeout(AT_ONCE, watch.changed()).await });
+        assert!(told.is_ok(), "change {number} is not told");
+        assert_ne!(Stamp::of(&path), before, "change {number} changes nothing");
+        // What else the change told is of no interest.
+        while runtime.block_on(async { timeout(Duration::from_millis(20), watch.changed()).await }).is_ok() {}
+        if !watch.is_on_the_way() {
+            watch = FileWatch::new(&path).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_file_written_in_place_and_one_that_is_replaced_are_told() {
+    let folder = Folder::new();
+    folder.write("weir.toml", "one");
+    let replace = || {
+        folder.write("other", "replaced");
+        folder.rename("other", "weir.toml");
+    };
+    expect_each_told(&folder, "weir.toml", &[&|| folder.write("weir.toml", "three"), &replace, &|| folder.write("weir.toml", "five5")]);
+}
+
+#[test]
+fn a_symlinked_folder_that_leads_elsewhere_is_told_and_so_are_later_edits() {
+    let folder = Folder::new();
+    folder.write("v1/weir.toml", "1");
+    folder.write("v2/weir.toml", "22");
+    folder.link("cur", "v1");
+    let back = || folder.link("cur", "v1");
+    let there = || folder.link("cur", "v2");
+    expect_each_told(
+        &folder,
+        "cur/weir.toml",
+        &[&there, &|| folder.write("v2/weir.toml", "333"), &back, &|| folder.write("v1/weir.toml", "4444")],
+    );
+}
+
+#[test]
+fn what_kubernetes_swaps_is_told() {
+    let folder = Folder::new();
+    folder.write("..2026_1/weir.toml", "1");
+    folder.write("..2026_2/weir.toml", "22");
+    folder.link("..data", "..2026_1");
+    folder.link("weir.toml", "..data/weir.toml");
+    expect_each_told(&folder, "weir.toml", &[&|| folder.link("..data", "..2026_2"), &|| folder.write("..2026_2/weir.toml", "333")]);
+}
+
+#[test]
+fn a_folder_that_is_removed_and_made_again_is_told_and_so_are_later_edits() {
+    let folder = Folder::new();
+    folder.write("a/b/weir.toml", "1");
+    let remove = || fs::remove_dir_all(folder.0.join("a")).unwrap();
+    let changes: [&dyn Fn(); 3] = [&remove, &|| folder.write("a/b/weir.toml", "22"), &|| folder.write("a/b/weir.toml", "333")];
+    expect_each_told(&folder, "a/b/weir.toml", &changes);
+}
+
+#[test]
+fn a_folder_that_is_exchanged_is_told_and_so_are_later_edits() {
+    let folder = Folder::new();
+    folder.write("a/b/weir.toml", "1");
+    folder.write("next/b/weir.toml", "22");
+    let away = || folder.rename("a", "old");
+    let changes: [&dyn Fn(); 3] = [&away, &|| folder.rename("next", "a"), &|| folder.write("a/b/weir.toml", "333")];
+    expect_each_told(&folder, "a/b/weir.toml", &changes);
+}
+
+#[test]
+fn what_happens_beside_the_path_is_not_told() {
+    let folder = Folder::new();
+    folder.write("a/weir.toml", "1");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let mut watch = FileWatch::new(&folder.0.join("a/weir.toml")).unwrap();
+    for name in ["beside", "a/beside"] {
+        folder.write(name, "2");
+    }
+    fs::read(folder.0.join("a/weir.toml")).unwrap();
+    assert!(runtime.block_on(async { timeout(AT_ONCE, watch.changed()).await }).is_err());
+}
+
+#[test]
+fn a_circle_of_symlinks_ends() {
+    let folder = Folder::new();
+    folder.link("a", "b");
+    folder.link("b", "a");
+    assert!(FileWatch::new(&folder.0.join("a/weir.toml")).is_ok());
+}
