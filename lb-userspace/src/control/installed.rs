@@ -208,18 +208,40 @@ impl Installed {
         (1..=self.capacity.vips).filter(|index| !self.vips.contains_key(index))
     }
 
-    /// The first of `pages` consecutive slot pages that no service has.
-    pub(super) fn free_pages(&self, pages: u32) -> Option<u32> {
+    /// The slot pages that no service has.
+    pub(super) fn free_pages(&self) -> FreePages {
         let mut used: Vec<(u32, u32)> = self.services.values().map(|service| (service.record.slot_page, service.pages())).collect();
         used.sort_unstable();
+        FreePages { used }
+    }
+}
+
+/// Slot pages to be had.
+pub(super) struct FreePages {
+    /// First and number of those that are taken, in order.
+    used: Vec<(u32, u32)>,
+}
+
+impl FreePages {
+    /// Takes the first of `pages` consecutive ones.
+    pub(super) fn take(&mut self, pages: u32) -> Option<u32> {
         let mut first = 0;
-        for (start, count) in used {
-            if first + pages <= start {
+        let mut place = 0_usize;
+        for (start, count) in &self.used {
+            if first + pages <= *start {
                 break;
             }
             first = first.max(start + count);
+            place += 1;
         }
-        (first + pages <= SLOT_PAGES).then_some(first)
+        if first + pages > SLOT_PAGES {
+            return None;
+        }
+        match place.checked_sub(1).and_then(|before| self.used.get_mut(before)) {
+            Some((start, count)) if *start + *count == first => *count += pages,
+            Some(_) | None => self.used.insert(place, (first, pages)),
+        }
+        Some(first)
     }
 }
 

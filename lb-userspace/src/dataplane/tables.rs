@@ -263,6 +263,9 @@ pub enum SlotsError {
     Access(#[from] AccessError),
 }
 
+/// Slot pages that are created at once: each is an open file until then, of which a process may have 1024.
+const PAGES_AT_ONCE: usize = 256;
+
 /// The pages of all services' slot tables. Pages are mapped when they are used: a full set would be more mappings than a process may have.
 pub(crate) struct SlotPages {
     outer: ArrayOfMaps<MapData, MapData>,
@@ -275,9 +278,13 @@ impl SlotPages {
     ///
     /// One by one each page would take 9 ms (measured on 6.18): the kernel waits for the packets in flight.
     pub(crate) fn create(&mut self, first: u32, count: u32) -> Result<(), MapError> {
-        let pages = (0..count).map(|_| Self::new_page()).collect::<Result<Vec<_>, _>>()?;
-        let pages: Vec<_> = pages.iter().map(|page| page.fd().as_fd()).collect();
-        Ok(syscall::set_inner_maps(self.keys.map().fd().as_fd(), first, &pages)?)
+        for start in (0..count).step_by(PAGES_AT_ONCE) {
+            let some = PAGES_AT_ONCE.min((count - start) as usize);
+            let pages = (0..some).map(|_| Self::new_page()).collect::<Result<Vec<_>, _>>()?;
+            let pages: Vec<_> = pages.iter().map(|page| page.fd().as_fd()).collect();
+            syscall::set_inner_maps(self.keys.map().fd().as_fd(), first + start, &pages)?;
+        }
+        Ok(())
     }
 
     fn new_page() -> Result<MapData, MapError> {

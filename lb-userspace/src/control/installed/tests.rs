@@ -15,12 +15,17 @@ fn record(slot_page: u32, slots: u32) -> Service {
 #[test]
 fn pages_go_to_the_first_gap_that_holds_them() {
     let mut maps = maps();
-    assert_eq!(maps.free_pages(16), Some(0));
+    let take = |maps: &Installed, pages: &[u32]| {
+        let mut free = maps.free_pages();
+        pages.iter().map(|pages| free.take(*pages)).collect::<Vec<_>>()
+    };
+    assert_eq!(take(&maps, &[16, 1]), [Some(0), Some(16)]);
     maps.apply(&Op::WriteService { id: ServiceId(1), record: record(0, 256) });
     maps.apply(&Op::WriteService { id: ServiceId(2), record: record(3, 8192) });
-    assert_eq!([maps.free_pages(1), maps.free_pages(2), maps.free_pages(3)], [Some(1), Some(1), Some(5)]);
+    assert_eq!(take(&maps, &[3, 1, 2, 1]), [Some(5), Some(1), Some(8), Some(2)]);
+    assert_eq!(take(&maps, &[2, 1]), [Some(1), Some(5)]);
     maps.apply(&Op::WriteService { id: ServiceId(3), record: record(5, 65_536) });
-    assert_eq!([maps.free_pages(3), maps.free_pages(SLOT_PAGES - 21), maps.free_pages(SLOT_PAGES - 20)], [Some(21), Some(21), None]);
+    assert_eq!((take(&maps, &[SLOT_PAGES - 21]), take(&maps, &[SLOT_PAGES - 20])), (vec![Some(21)], vec![None]));
 }
 
 #[test]

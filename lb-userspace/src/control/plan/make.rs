@@ -25,30 +25,32 @@ pub(super) fn planes(draft: &mut Draft<'_>, numbers: &PlaneNumbers) {
     numbers.writes(&draft.state, &wanted).into_iter().for_each(|op| draft.push(op));
 }
 
-/// Slot pages and records of services that have none: the slots cannot be set before the record says where they are.
+/// Slot pages and records of services that have none: the slots cannot be set before the record says where they are. Pages side by side are
+/// created at once, for each creation waits for the packets in flight.
 pub(super) fn services(draft: &mut Draft<'_>, incarnation: &mut dyn FnMut() -> u64) {
     let mut free = draft.state.free_services().peekable();
-    for (key, service) in &draft.desired.services {
-        if draft.services.contains_key(key) {
-            continue;
-        }
+    let mut free_pages = draft.state.free_pages();
+    let mut created: Vec<(u32, u32)> = Vec::new();
+    let mut records = Vec::new();
+    for (key, service) in draft.desired.services.iter().filter(|(key, _)| !draft.services.contains_key(key)) {
         let pages = pages_of(service.slots);
-        let (id, first_page) = match (free.peek(), draft.state.free_pages(pages)) {
-            (Some(&id), Some(first_page)) => (id, first_page),
-            (None, _) => {
-                draft.unplaced.push(Unplaced { service: *key, server: None, table: Table::Services });
-                continue;
-            }
-            (Some(_), None) => {
-                draft.unplaced.push(Unplaced { service: *key, server: None, table: Table::SlotPages });
-                continue;
-            }
+        let first_page = if free.peek().is_some() { free_pages.take(pages) } else { None };
+        let Some((id, slot_page)) = first_page.and_then(|page| Some((free.next()?, page))) else {
+            let table = if free.peek().is_some() { Table::SlotPages } else { Table::Services };
+            draft.unplaced.push(Unplaced { service: *key, server: None, table });
+            continue;
         };
-        free.next();
-        let kept = Kept { id, slot_page: first_page, slots: service.slots, slot_key: service.slot_key, incarnation: incarnation() };
-        draft.push(Op::CreateSlots { first_page, pages });
-        draft.push(Op::WriteService { id, record: record(key, service, kept) });
-        draft.services.insert(*key, id);
+        match created.last_mut() {
+            Some((first, count)) if *first + *count == slot_page => *count += pages,
+            Some(_) | None => created.push((slot_page, pages)),
+        }
+        let kept = Kept { id, slot_page, slots: service.slots, slot_key: service.slot_key, incarnation: incarnation() };
+        records.push((*key, id, record(key, service, kept)));
+    }
+    created.into_iter().for_each(|(first_page, pages)| draft.push(Op::CreateSlots { first_page, pages }));
+    for (key, id, record) in records {
+        draft.push(Op::WriteService { id, record });
+        draft.services.insert(key, id);
     }
 }
 

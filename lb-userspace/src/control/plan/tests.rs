@@ -356,6 +356,14 @@ fn a_service_without_room_for_its_slots_is_left_out() {
 }
 
 #[test]
+fn slot_pages_side_by_side_are_created_at_once() {
+    let binds = (1..9).map(|port| bind("192.0.2.1", Some(port), Protocol::Tcp)).collect();
+    let created = |ops: Vec<Op>| ops.into_iter().filter(|op| matches!(op, Op::CreateSlots { .. })).collect::<Vec<_>>();
+    let desired = desired(&[Listener { binds, slots: 8192, ..web() }], &[pool(&[server(1)])]);
+    assert_eq!(created(World::new().converge(&desired)), [Op::CreateSlots { first_page: 0, pages: 16 }]);
+}
+
+#[test]
 fn what_has_no_room_is_told_in_a_line_for_each_table() {
     let one = |number: Option<u8>, table| {
         let server = number.map(|number| Endpoint { address: IpAddr::from([10, 0, 0, number]), port: 0 });
