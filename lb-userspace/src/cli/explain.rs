@@ -31,15 +31,13 @@ use crate::{
 /// The packet to explain.
 #[derive(Args, Clone, Debug)]
 pub struct Packet {
-    /// Where it comes from: address and port.
-    #[arg(value_name = "SRC")]
-    source: SocketAddr,
-    /// Where it goes: address and port. A `→` may stand before it.
-    #[arg(value_name = "DST", num_args = 1..=2, required = true)]
-    destination: Vec<String>,
-    /// Its protocol.
-    #[arg(short, long, value_enum, default_value_t = Protocol::Tcp)]
-    protocol: Protocol,
+    /// Where it comes from and goes: `SRC DST`, `SRC -> DST` or `"SRC → DST"`, each an address and a port. Without a port of SRC some port is
+    /// taken; DST may end with `/tcp` or `/udp`.
+    #[arg(value_name = "SRC DST", num_args = 1..=3, required = true)]
+    ends: Vec<String>,
+    /// Its protocol [default: that of DST, or else tcp].
+    #[arg(short, long, value_enum)]
+    protocol: Option<Protocol>,
     /// What TCP packet of a connection it is.
     #[arg(short, long, value_enum, default_value_t = Kind::Syn)]
     kind: Kind,
@@ -63,6 +61,68 @@ enum Kind {
     Fin,
     /// It resets one.
     Rst,
+}
+
+/// What the arguments come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Flow {
+    source: SocketAddr,
+    destination: SocketAddr,
+    protocol: Protocol,
+    kind: Kind,
+    /// Whether the source's port is one that nobody named.
+    is_port_chosen: bool,
+}
+
+/// Why the arguments are no packet.
+#[derive(PartialEq, Eq, Debug, thiserror::Error)]
+enum FlowError {
+    #[error("`{0}` is no source and destination\nhint: weir explain 192.0.2.7:1234 198.51.100.1:80/tcp")]
+    Ends(String),
+    #[error("`{0}` is no address and port\nhint: 192.0.2.1:80, or [2001:db8::1]:80")]
+    Address(String),
+    #[error("source and destination are of different families")]
+    Families,
+    #[error("`{0}` is neither tcp nor udp, or another protocol than --protocol")]
+    Protocol(String),
+}
+
+impl Packet {
+    /// `some_port`: the source's where none is named.
+    fn flow(&self, some_port: u16) -> Result<Flow, FlowError> {
+        let text = self.ends.join(" ");
+        let spaced = text.replace("->", " ").replace('→', " ");
+        let [from, to] = spaced.split_whitespace().collect::<Vec<_>>()[..] else { return Err(FlowError::Ends(text)) };
+        let (to, word) = to.split_once('/').map_or((to, None), |(to, word)| (to, Some(word)));
+        let destination: SocketAddr = to.parse().map_err(|_: std::net::AddrParseError| FlowError::Address(to.into()))?;
+        let bare = from.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let (source, is_port_chosen) = match (from.parse(), bare) {
+            (Ok(source), _) => (source, false),
+            (Err(_), Ok(address)) => (SocketAddr::new(address, some_port), true),
+            (Err(_), Err(_)) => return Err(FlowError::Address(from.into())),
+        };
+        if source.is_ipv4() != destination.is_ipv4() {
+            return Err(FlowError::Families);
+        }
+        let named = match word {
+            None => None,
+            Some("tcp") => Some(Protocol::Tcp),
+            Some("udp") => Some(Protocol::Udp),
+            Some(other) => return Err(FlowError::Protocol(other.into())),
+        };
+        if let (Some(named), Some(asked), Some(word)) = (named, self.protocol, word)
+            && named != asked
+        {
+            return Err(FlowError::Protocol(word.into()));
+        }
+        let protocol = named.or(self.protocol).unwrap_or(Protocol::Tcp);
+        Ok(Flow { source, destination, protocol, kind: self.kind, is_port_chosen })
+    }
+}
+
+/// A port of RFC 6335 s6's dynamic range, which differs from call to call.
+fn some_port() -> u16 {
+    49_152 + (std::process::id() % 16_384) as u16
 }
 
 /// What `-o json` prints.
@@ -96,13 +156,12 @@ struct SlotShown {
 ///
 /// Those of writing to `out` and `err`.
 pub fn explain(config: &Path, packet: &Packet, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
-    let Some(destination) = packet.destination.last().and_then(|text| text.parse::<SocketAddr>().ok()) else {
-        writeln!(err, "error: {} is no address and port", packet.destination.join(" "))?;
-        return Ok(Exit::Usage);
+    let flow = match packet.flow(some_port()) {
+        Ok(flow) => flow,
+        Err(error) => return tell(err, &error, Exit::Usage),
     };
-    if packet.source.is_ipv4() != destination.is_ipv4() {
-        writeln!(err, "error: source and destination are of different families")?;
-        return Ok(Exit::Usage);
+    if flow.is_port_chosen {
+        writeln!(err, "the source has no port: this is about port {}", flow.source.port())?;
     }
     let Place { pins, report, .. } = match Place::of(config) {
         Ok(place) => place,
@@ -115,9 +174,9 @@ pub fn explain(config: &Path, packet: &Packet, format: Format, out: &mut impl Wr
         Err(error) => return tell(err, &error, Exit::Refused),
     };
     let observer = Observer::new(&tables, now);
-    let frame = frame(packet, destination);
+    let frame = frame(&flow);
     let (decision, _) = decide(&observer, frame.as_slice(), &Ingress { ifindex: 0, mac: [0; 3], kind: 0 });
-    let explanation = Teller { tables: &tables, report: &report }.tell(packet, destination, &decision, &observer.passed());
+    let explanation = Teller { tables: &tables, report: &report }.tell(&flow, &decision, &observer.passed());
     match format {
         Format::Json => {
             serde_json::to_writer_pretty(&mut *out, &explanation)?;
@@ -129,10 +188,10 @@ pub fn explain(config: &Path, packet: &Packet, format: Format, out: &mut impl Wr
 }
 
 /// A frame as the packet would arrive, with no more in it than the decision reads.
-fn frame(packet: &Packet, destination: SocketAddr) -> Vec<u8> {
+fn frame(packet: &Flow) -> Vec<u8> {
     let mut transport = Vec::new();
     transport.extend(packet.source.port().to_be_bytes());
-    transport.extend(destination.port().to_be_bytes());
+    transport.extend(packet.destination.port().to_be_bytes());
     let protocol = match packet.protocol {
         Protocol::Tcp => {
             let flags = match packet.kind {
@@ -150,7 +209,7 @@ fn frame(packet: &Packet, destination: SocketAddr) -> Vec<u8> {
         }
     };
     let mut frame = vec![0; 12];
-    match (packet.source.ip(), destination.ip()) {
+    match (packet.source.ip(), packet.destination.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => {
             frame.extend(ETH_IPV4.to_ne_bytes());
             frame.extend([0x45, 0]);
@@ -182,9 +241,9 @@ struct Teller<'a> {
 }
 
 impl Teller<'_> {
-    fn tell(&self, packet: &Packet, destination: SocketAddr, decision: &Decision, passed: &[Step]) -> Explanation {
+    fn tell(&self, packet: &Flow, decision: &Decision, passed: &[Step]) -> Explanation {
         let protocol = if packet.protocol == Protocol::Tcp { "tcp" } else { "udp" };
-        let mut told = Explanation { packet: format!("{protocol} {} → {destination}", packet.source), ..Explanation::default() };
+        let mut told = Explanation { packet: format!("{protocol} {} → {}", packet.source, packet.destination), ..Explanation::default() };
         for step in passed {
             match *step {
                 Step::Service(id) => told.service = Some(self.service(id)),
@@ -322,11 +381,49 @@ mod tests {
 
     use lb_common::maps::ForwardKind;
 
-    use super::way;
+    use super::{Flow, FlowError, Kind, Packet, Protocol, way};
     use crate::control::{
         Endpoint,
         header::{NextHop, Target, build},
     };
+
+    fn flow(ends: &[&str], protocol: Option<Protocol>) -> Result<Flow, FlowError> {
+        let ends = ends.iter().map(|&end| end.to_owned()).collect();
+        Packet { ends, protocol, kind: Kind::Syn }.flow(50_000)
+    }
+
+    #[test]
+    fn a_packet_may_be_written_in_several_ways() {
+        let tcp = Flow {
+            source: "192.0.2.7:1234".parse().unwrap(),
+            destination: "198.51.100.1:80".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            kind: Kind::Syn,
+            is_port_chosen: false,
+        };
+        let (from, to) = ("192.0.2.7:1234", "198.51.100.1:80");
+        for ends in [vec![from, to], vec![from, "->", to], vec![from, "→", to]] {
+            assert_eq!(flow(&ends, None), Ok(tcp));
+            let one = ends.join(" ");
+            assert_eq!(flow(&[&one], None), Ok(tcp));
+            assert_eq!(flow(&[&format!("{one}/udp")], None), Ok(Flow { protocol: Protocol::Udp, ..tcp }));
+        }
+        assert_eq!(flow(&[&format!("{from}→{to}/tcp")], Some(Protocol::Tcp)), Ok(tcp));
+        let chosen = Flow { source: "192.0.2.7:50000".parse().unwrap(), is_port_chosen: true, ..tcp };
+        assert_eq!(flow(&["192.0.2.7", to], None), Ok(chosen));
+        assert_eq!(flow(&["[2001:db8::7]", "[2001:db8::1]:80"], None).unwrap().source, "[2001:db8::7]:50000".parse().unwrap());
+    }
+
+    #[test]
+    fn what_is_no_packet_is_named() {
+        let to = "198.51.100.1:80";
+        assert_eq!(flow(&[to], None), Err(FlowError::Ends(to.into())));
+        assert_eq!(flow(&["here", to], None), Err(FlowError::Address("here".into())));
+        assert_eq!(flow(&["192.0.2.7:1", "198.51.100.1"], None), Err(FlowError::Address("198.51.100.1".into())));
+        assert_eq!(flow(&["[2001:db8::7]:1", to], None), Err(FlowError::Families));
+        assert_eq!(flow(&["192.0.2.7:1", "198.51.100.1:80/sctp"], None), Err(FlowError::Protocol("sctp".into())));
+        assert_eq!(flow(&["192.0.2.7:1", "198.51.100.1:80/udp"], Some(Protocol::Tcp)), Err(FlowError::Protocol("udp".into())));
+    }
 
     #[test]
     fn the_way_to_a_server_names_its_vlan() {

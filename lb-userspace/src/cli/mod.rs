@@ -65,6 +65,21 @@ pub(crate) fn node_of(path: &Path) -> Result<Node, LoadError> {
     }
 }
 
+/// Whether the system refused for want of privileges.
+fn is_denied(error: &dyn Error) -> bool {
+    let is_refusal = |cause: &(dyn Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
+    };
+    let mut next = error.source();
+    while let Some(cause) = next {
+        if is_refusal(cause) {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
+}
+
 /// Writes an error and what caused it, a line each.
 pub(crate) fn tell(err: &mut impl Write, error: &dyn Error, exit: Exit) -> io::Result<Exit> {
     write_error(err, error)?;
@@ -92,6 +107,9 @@ pub fn write_error(err: &mut impl Write, error: &dyn Error) -> io::Result<()> {
         source = cause.source();
     }
     writeln!(err)?;
+    if hints.is_empty() && is_denied(error) {
+        hints.push("run as root".into());
+    }
     for hint in hints {
         writeln!(err, "hint: {hint}")?;
     }

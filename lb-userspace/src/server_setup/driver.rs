@@ -40,6 +40,14 @@ pub struct Places {
     pub pins: PathBuf,
 }
 
+impl Places {
+    /// The same, with the pins where the record has them, whatever this command was told.
+    fn of(&self, record: Option<&Record>) -> Self {
+        let recorded = record.map(|record| &record.pins).filter(|pins| !pins.as_os_str().is_empty());
+        Self { record: self.record.clone(), pins: recorded.unwrap_or(&self.pins).clone() }
+    }
+}
+
 /// Why a host could not be set up, or not be looked at.
 #[derive(Debug, Error)]
 pub enum SetupError {
@@ -93,7 +101,8 @@ pub fn add(places: &Places, request: &Request, outer: Option<Outer>) -> Result<V
         let mut netlink = Netlink::open()?;
         let facts = read_facts(&mut netlink, &request.interface).await?;
         let earlier = record_io::read(&places.record)?;
-        let record = plan(request, &facts, earlier.as_ref())?;
+        let places = &places.of(earlier.as_ref());
+        let record = Record { pins: places.pins.clone(), ..plan(request, &facts, earlier.as_ref())? };
         record_io::write(&places.record, &record)?;
         if let Err(error) = make(&mut netlink, places, &record, &facts).await {
             // The first failure is the one to report.
@@ -124,7 +133,7 @@ pub fn remove(places: &Places) -> Result<Removed, SetupError> {
             stop_decap(&PinDir::at(&places.pins))?;
             return Ok(Removed::default());
         };
-        let left = take_back(&mut Netlink::open()?, places, &record, None).await?;
+        let left = take_back(&mut Netlink::open()?, &places.of(Some(&record)), &record, None).await?;
         Ok(Removed { was_set_up: true, left })
     })
 }
@@ -138,7 +147,7 @@ pub fn status(places: &Places, outer: Option<Outer>) -> Result<Option<(Status, V
         let Some(record) = record_io::read(&places.record)? else { return Ok(None) };
         let mut netlink = Netlink::open()?;
         let facts = read_facts(&mut netlink, &record.interface).await?;
-        let pins = PinDir::at(&places.pins);
+        let pins = PinDir::at(&places.of(Some(&record)).pins);
         let links = attached(&pins)?;
         let counts = if links.is_empty() { vec![] } else { decap_counts(&pins).map_err(Box::new)? };
         let status = Status::of(&record, &facts, &links, &counts);

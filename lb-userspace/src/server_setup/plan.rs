@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::PathBuf,
 };
 
 use lb_common::maps::DecapSettings;
@@ -147,6 +148,7 @@ pub fn plan(request: &Request, facts: &Facts, earlier: Option<&Record>) -> Resul
         vips: BTreeSet::new(),
         added: BTreeSet::new(),
         settings: vec![],
+        pins: PathBuf::new(),
     });
     let is_assigned = |vip: &IpAddr| facts.addresses.iter().any(|assigned| assigned.address == *vip);
     record.added.extend(request.vips.iter().filter(|vip| !is_assigned(vip)));

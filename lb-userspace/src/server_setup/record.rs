@@ -1,6 +1,6 @@
 //! What was changed on a host, to be taken back. Pure.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,9 @@ pub struct Record {
     pub added: BTreeSet<IpAddr>,
     /// Settings that were changed.
     pub settings: Vec<ChangedSetting>,
+    /// Where the program that opens tunnels is pinned; empty in a record that does not say.
+    #[serde(default)]
+    pub pins: PathBuf,
 }
 
 /// A setting below `/proc/sys/net`.

@@ -282,3 +282,15 @@ fn commands_at_the_same_time_wait_for_each_other_and_lose_nothing() {
     lab.remove();
     assert_eq!(lab.state(), before);
 }
+
+#[test]
+fn remove_and_status_find_the_program_wherever_add_pinned_it() {
+    let lab = Lab::new();
+    lab.add("--vip 192.0.2.1 --interface eth0 --mode ipip");
+    let other = lab.pins().with_file_name("other");
+    let (exit, out, err) = lab.weir_with_pins(&other, "status");
+    assert_eq!(exit, Exit::Fine, "{out} {err}");
+    let (exit, _, err) = lab.weir_with_pins(&other, "remove");
+    assert_eq!((exit, err.as_str()), (Exit::Fine, ""));
+    assert!(!lab.pins().exists() && !other.exists());
+}

@@ -133,8 +133,13 @@ impl Lab {
 
     /// `weir server-setup` with these words: how it ended, stdout, stderr.
     pub(crate) fn weir(&self, words: &str) -> (Exit, String, String) {
+        self.weir_with_pins(&self.pins(), words)
+    }
+
+    /// The same with another pin directory.
+    pub(crate) fn weir_with_pins(&self, pins: &std::path::Path, words: &str) -> (Exit, String, String) {
         let record = self.record().display().to_string();
-        let pins = self.pins().display().to_string();
+        let pins = pins.display().to_string();
         let places = ["--record", &record, "--pin-dir", &pins];
         let line = ["server-setup"].into_iter().chain(words.split_whitespace()).chain(places);
         let line = CommandLine::try_parse_from(line).unwrap();
