@@ -186,10 +186,7 @@ pub enum Side {
 #[inline(always)]
 pub const fn next_state(state: PortState, side: Side, tcp_flags: u8) -> PortState {
     if tcp_flags & tcp::RST != 0 {
-        return match state {
-            PortState::Closed | PortState::Resting => state,
-            _ => PortState::Reset,
-        };
+        return if matches!(state, PortState::Closed | PortState::Resting) { state } else { PortState::Reset };
     }
     let fin = tcp_flags & tcp::FIN != 0;
     match (state, side) {

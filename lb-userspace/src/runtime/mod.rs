@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `driver` | `weir run`: the loop over files, signals, netlink and time |
 //! | `daemon_io` | what the loop keeps, and what it does on each event |
-//! | `addresses`, `reload`, `retirement` | its decisions: which addresses, what of a new file, when to look for what may go. Pure. |
+//! | `addresses`, `own_macs`, `reload`, `retirement` | its decisions: which addresses, whose frames, what of a new file, when to look for what may go. Pure. |
 //! | `readback` | what the maps hold, as `control` models it |
 //! | `report` | the record that the daemon leaves for `weir status`, and its reading (`report_io`) |
 
@@ -12,6 +12,7 @@ mod addresses;
 mod daemon_io;
 mod driver;
 mod files_io;
+mod own_macs;
 pub mod readback;
 mod reload;
 pub mod report;

@@ -73,13 +73,7 @@ impl Lab {
         self.start_with(&LIMITS, Features(0), interfaces)
     }
 
-    fn start_with(
-        &self,
-        limits: &Limits,
-        features: Features,
-        macs: OwnMacs::ANY,
-        interfaces: &[&str],
-    ) -> Result<(Dataplane, Origin), LoadError> {
+    fn start_with(&self, limits: &Limits, features: Features, interfaces: &[&str]) -> Result<(Dataplane, Origin), LoadError> {
         start_at(&self.pin_dir(), limits, features, interfaces)
     }
 }
@@ -117,13 +111,7 @@ fn ripen_slot(word: SlotWord, learning_since: Tick, last_no_room: Option<Tick>, 
     }
 }
 
-fn start_at(
-    pin_dir: &Path,
-    limits: &Limits,
-    features: Features,
-    macs: OwnMacs::ANY,
-    interfaces: &[&str],
-) -> Result<(Dataplane, Origin), LoadError> {
+fn start_at(pin_dir: &Path, limits: &Limits, features: Features, interfaces: &[&str]) -> Result<(Dataplane, Origin), LoadError> {
     let interfaces: Vec<String> = interfaces.iter().map(|&name| name.to_owned()).collect();
     Dataplane::start(&Request {
         pin_dir,
