@@ -26,7 +26,7 @@ struct Command {
 #[derive(Args)]
 struct ConfigPath {
     /// The configuration file.
-    #[arg(short, long, value_name = "FILE", default_value = "/etc/weir/weir.toml")]
+    #[arg(short, long, value_name = "FILE", default_value = cli::CONFIG_FILE)]
     config: PathBuf,
 }
 
@@ -50,7 +50,7 @@ enum Action {
     /// Says whether a file is a configuration. Needs no privileges.
     Check {
         /// The configuration file.
-        #[arg(value_name = "FILE", default_value = "/etc/weir/weir.toml")]
+        #[arg(value_name = "FILE", default_value = cli::CONFIG_FILE)]
         file: PathBuf,
         #[command(flatten)]
         output: Output,

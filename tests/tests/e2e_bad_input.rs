@@ -200,6 +200,7 @@ fn an_interface_without_native_xdp_is_taken_in_generic_mode_and_status_says_so()
     // A bridge has no native mode. A veth of any MTU has: its limit is above 65 535 bytes for a program that takes fragments.
     node.ip("link add eth2 type bridge").unwrap();
     node.ip("link add eth3 mtu 65535 type veth peer name eth4").unwrap();
+    ["eth2", "eth3", "eth4"].iter().for_each(|name| drop(node.ip(&format!("link set {name} up")).unwrap()));
     let mut weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
     edit(&weir, |text| text.replace("\"eth1\"", "\"eth1\", \"eth2\", \"eth3\"").replace("pin_dir", "xdp = \"native\"\npin_dir"));
     let (code, text) = weir.run_refused().unwrap();
@@ -350,9 +351,25 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
     let mut weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
     let pid = weir.status().unwrap()["daemon"]["pid"].clone();
     let (code, text) = weir.run_refused().unwrap();
-    assert!(code == 1 && text.contains("another weir process holds") && text.contains("hint:"), "{code} {text}");
+    assert!(code == 1 && text.contains("another weir process, ") && text.contains(" holds ") && text.contains("hint:"), "{code} {text}");
     assert!(weir.is_running());
     assert_eq!(weir.status().unwrap()["daemon"]["pid"], pid);
+    assert_eq!(fixture.tally().len(), 2);
+}
+
+#[test]
+fn pins_that_somebody_removed_are_made_anew() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
+    let pid = weir.status().unwrap()["daemon"]["pid"].clone();
+    let pin_dir = weir.pin_dir().to_owned();
+    fs::remove_dir_all(&pin_dir).unwrap();
+    wait_until("the data plane to be there again", SOON, || weir.is_ready()).unwrap();
+    assert!(weir.is_running() && weir.stderr().contains("somebody removed the pins"), "{}", weir.stderr());
+    assert_eq!(weir.status().unwrap()["daemon"]["pid"], pid);
+    assert_eq!(fixture.tally().len(), 2);
+    // What the new pins hold outlives the daemon like what the first did.
+    weir.kill_9().unwrap();
     assert_eq!(fixture.tally().len(), 2);
 }
 

@@ -1,14 +1,18 @@
 //! `weir doctor`: whether this machine can run Weir, and what to do where it cannot.
 
 use std::{
+    error::Error,
     io::{self, Write},
     path::Path,
 };
 
 use serde::Serialize;
 
-use super::{Exit, Format, node_of};
-use crate::dataplane::examine;
+use super::{CONFIG_FILE, Exit, Format};
+use crate::{
+    config::{self, LoadError, model::Config},
+    dataplane::{Finding, examine},
+};
 
 #[derive(Serialize, Debug)]
 struct Shown {
@@ -25,10 +29,11 @@ struct Shown {
 /// # Errors
 ///
 /// Those of writing to `out`.
-pub fn doctor(config: &Path, format: Format, out: &mut impl Write) -> io::Result<Exit> {
-    let interfaces = node_of(config).map_or_else(|_| Vec::new(), |node| node.interfaces);
-    let findings: Vec<Shown> = examine(&interfaces)
+pub fn doctor(path: &Path, format: Format, out: &mut impl Write) -> io::Result<Exit> {
+    let (config, findings) = configuration(path);
+    let findings: Vec<Shown> = findings
         .into_iter()
+        .chain(examine(config.as_ref()))
         .map(|finding| Shown { what: finding.what, ok: finding.ok, detail: finding.detail, hint: finding.hint })
         .collect();
     match format {
@@ -47,4 +52,21 @@ pub fn doctor(config: &Path, format: Format, out: &mut impl Write) -> io::Result
         }
     }
     Ok(if findings.iter().all(|finding| finding.ok) { Exit::Fine } else { Exit::Refused })
+}
+
+/// What is there to judge the machine by. A machine without any configuration yet is fine.
+fn configuration(path: &Path) -> (Option<Config>, Vec<Finding>) {
+    let finding = |ok, detail, hint| vec![Finding { what: "configuration".to_owned(), ok, detail, hint }];
+    match config::load(path, &config::host_name()) {
+        Ok((config, ..)) => (Some(config), finding(true, path.display().to_string(), None)),
+        Err(LoadError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound && path == Path::new(CONFIG_FILE) => {
+            (None, finding(true, format!("no {}: interfaces and memory are not looked at", path.display()), None))
+        }
+        Err(error @ LoadError::Invalid { .. }) => (None, finding(false, error.to_string(), Some("weir check names them"))),
+        Err(error) => (None, finding(false, config_error(&error), None)),
+    }
+}
+
+fn config_error(error: &dyn Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }

@@ -18,6 +18,9 @@ use std::{
 
 use crate::config::{self, LoadError, model::Node};
 
+/// The configuration file of a command that names none.
+pub const CONFIG_FILE: &str = "/etc/weir/weir.toml";
+
 /// How a command shows what it has to say: `-o`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Format {

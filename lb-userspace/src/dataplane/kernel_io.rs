@@ -4,18 +4,21 @@
 use std::{error::Error, fs, path::Path};
 
 use aya::{Ebpf, maps::Map};
+use lb_common::maps::WORDS_PER_SLOT_PAGE;
 use rustix::system::uname;
 
 use super::{
     attach::interface_index,
     clock_io::load_smallest,
+    layout::{Features, Machine, memory_bytes},
     load::{LoadError, causes, load_program},
     mapped::{Access, Mapped},
     naming,
+    pins_io::PinDir,
     privileges_io::{self, Missing},
     refusal,
 };
-use crate::netlink::driver_name_io::driver_name;
+use crate::{config::model::Config, netlink::driver_name_io::driver_name};
 
 /// The oldest kernel that has all that the program uses.
 const MIN_KERNEL: (u32, u32) = (6, 1);
@@ -82,12 +85,33 @@ impl Finding {
     }
 }
 
-/// Looks at the kernel and at these interfaces. Loads the object with the smallest maps and lets it go; attaches nothing.
-pub fn examine(interfaces: &[String]) -> Vec<Finding> {
+/// Looks at the kernel, and at the interfaces and the memory that a configuration asks for. Loads the object with the smallest maps and lets it go;
+/// attaches nothing.
+pub fn examine(config: Option<&Config>) -> Vec<Finding> {
     let mut findings = vec![kernel_version(), btf(), jit(), privileges(&privileges_io::missing())];
     findings.extend(object());
-    findings.extend(interfaces.iter().map(|name| interface(name)));
+    findings.extend(config.and_then(memory));
+    findings.extend(config.iter().flat_map(|config| &config.node.interfaces).map(|name| interface(name)));
     findings
+}
+
+/// None where the memory is taken already: by the data plane that runs.
+fn memory(config: &Config) -> Option<Finding> {
+    if PinDir::at(&config.node.pin_dir).is_loaded() {
+        return None;
+    }
+    let pages = config.listeners.values().map(|listener| listener.slots.div_ceil(WORDS_PER_SLOT_PAGE) * listener.binds.len() as u32).sum();
+    let machine = Machine { cpus: aya::util::nr_cpus().map_or(1, |cpus| cpus as u32), slot_pages: pages };
+    let needed = memory_bytes(&config.limits, Features::of(config), machine) >> 20;
+    let available = fs::read_to_string("/proc/meminfo").ok().as_deref().and_then(available_mib)?;
+    let detail = format!("{needed} MiB for the tables, {available} MiB available");
+    Some(Finding::new("memory", needed < available, detail, "less in [limits], fewer slots"))
+}
+
+/// From the text of `/proc/meminfo` (linux Documentation/filesystems/proc.rst).
+fn available_mib(meminfo: &str) -> Option<u64> {
+    let value = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(value.split_whitespace().next()?.parse::<u64>().ok()? >> 10)
 }
 
 fn privileges(missing: &Missing) -> Finding {
@@ -168,8 +192,8 @@ fn interface(name: &str) -> Finding {
     }
     let detail = match driver_name(name) {
         Ok(driver) if NATIVE_DRIVERS.contains(&driver.as_str()) => format!("driver {driver}: native xdp"),
-        Ok(driver) => format!("driver {driver}: not known for native xdp, generic mode works"),
-        Err(_) => "of no known driver: native mode is tried at start, generic mode works".to_owned(),
+        Ok(driver) => format!("driver {driver}: not known for native xdp; generic mode works, slower"),
+        Err(_) => "of no known driver: native mode is tried at start; generic mode works, slower".to_owned(),
     };
     Finding::new(what, true, detail, "")
 }
@@ -191,6 +215,12 @@ fn reason(error: &(dyn Error + 'static)) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn available_memory_is_in_kilobytes() {
+        assert_eq!(available_mib("MemTotal:  8000000 kB\nMemAvailable:    6144 kB\n"), Some(6));
+        assert_eq!(available_mib("MemTotal:  8000000 kB\n"), None);
+    }
 
     #[test]
     fn a_release_begins_with_its_version() {

@@ -273,6 +273,19 @@ impl Daemon {
         self.or_again(followed);
     }
 
+    /// Whether somebody removed the pins: nothing would outlive this process, and no command finds what it keeps.
+    pub(super) fn has_lost_its_pins(&self) -> bool {
+        !PinDir::at(&self.config.node.pin_dir).is_loaded()
+    }
+
+    /// With the configuration that it had. What the earlier data plane held is lost.
+    pub(super) async fn start_anew(self, config_path: &Path) -> Result<Self, RunError> {
+        error!(pin_dir = %self.config.node.pin_dir.display(), "somebody removed the pins: the data plane is loaded anew, its flows are lost");
+        let Self { config, dataplane, report, .. } = self;
+        drop(dataplane);
+        Self::start(config_path, config, report.config_warnings, report.forgone).await
+    }
+
     /// Each second: slots ripen, drops are told, rates are taken, what failed is tried again, and retired members go when they may.
     pub(super) async fn handle_second(&mut self) {
         let ripened = self

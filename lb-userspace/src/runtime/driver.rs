@@ -167,6 +167,9 @@ async fn serve(
                 }
             },
             _ = second.tick() => {
+                if daemon.has_lost_its_pins() {
+                    daemon = daemon.start_anew(&file.path).await?;
+                }
                 daemon.handle_second().await;
                 // Whatever the watch missed is found now.
                 is_file_due = true;
