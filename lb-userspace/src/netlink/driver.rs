@@ -51,6 +51,19 @@ pub enum RequestError {
     Closed,
 }
 
+impl RequestError {
+    /// What to do about it, on a line of its own, where that is known.
+    pub(super) fn hint(&self) -> &'static str {
+        match self {
+            // linux net/core/neighbour.c, neigh_alloc
+            Self::Refused(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                "\nhint: the neighbour table is full: raise sysctl net.ipv4.neigh.default.gc_thresh3, or that of ipv6"
+            }
+            Self::Refused(_) | Self::TimedOut | Self::Closed => "",
+        }
+    }
+}
+
 /// Why an address could not be added or removed.
 #[derive(Debug, Error)]
 pub enum AddressError {

@@ -4,15 +4,19 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::{Duration, Instant},
 };
 
 use thiserror::Error;
 
 use super::{
-    Change, Netlink, NextHop, RequestError, Resolver, Unresolved,
+    Change, NeighbourKey, Netlink, NextHop, RequestError, Resolver, Unresolved,
     neighbours::{Keeper, Resolution},
     resolve::Output,
 };
+
+/// What is wrong with many neighbours, and for long, is said again after this time.
+const TELL_INTERVAL: Duration = Duration::from_secs(600);
 
 /// The next hops of a set of servers, kept up to date by the changes it is told. Every future here may be dropped: the next call reads everything again.
 pub struct NextHops {
@@ -20,6 +24,10 @@ pub struct NextHops {
     resolver: Resolver,
     /// An output was taken and not performed: an error, or a caller who dropped the future.
     was_interrupted: bool,
+    /// Neighbours that the kernel would not keep resolved, of those asked for since the last telling.
+    unheld: Vec<(NeighbourKey, RequestError)>,
+    /// When such were told last.
+    told_at: Option<Instant>,
 }
 
 /// Why the next hops could not be read or kept; those known stay, and the next call reads everything again.
@@ -66,7 +74,7 @@ impl NextHops {
         let left = netlink.neighbours().await.map_err(RefreshError::LeftBehind)?;
         let mut resolver = Resolver::default();
         resolver.handle_left_behind(left.into_iter().filter(|(_, neighbour)| neighbour.keeper == Keeper::Weir));
-        Ok(Self { netlink, resolver, was_interrupted: false })
+        Ok(Self { netlink, resolver, was_interrupted: false, unheld: Vec::new(), told_at: None })
     }
 
     /// These are the servers from here on: reads their routes, holds the neighbours they need, releases the others.
@@ -118,7 +126,20 @@ impl NextHops {
             self.perform_one(output).await?;
         }
         self.was_interrupted = false;
+        self.tell_unheld();
         Ok(())
+    }
+
+    /// In one line however many there are, and not more often than each [`TELL_INTERVAL`].
+    fn tell_unheld(&mut self) {
+        let unheld = std::mem::take(&mut self.unheld);
+        if let Some((key, error)) = unheld.first()
+            && self.told_at.is_none_or(|at| at.elapsed() >= TELL_INTERVAL)
+        {
+            let (others, hint) = (unheld.len() - 1, error.hint());
+            tracing::warn!(address = %key.address, ifindex = key.ifindex, others, %error, "failed to keep neighbours resolved{hint}");
+            self.told_at = Some(Instant::now());
+        }
     }
 
     async fn perform_one(&mut self, output: Output) -> Result<(), RefreshError> {
@@ -134,7 +155,7 @@ impl NextHops {
             Output::Hold(key) => {
                 // The link may have gone a moment ago; without the right to write, entries that others resolve still serve.
                 if let Err(error) = self.netlink.hold_neighbour(key).await {
-                    tracing::warn!(address = %key.address, ifindex = key.ifindex, %error, "failed to keep a neighbour resolved");
+                    self.unheld.push((key, error));
                 }
                 self.read_neighbour(key).await?;
             }
@@ -152,7 +173,7 @@ impl NextHops {
         Ok(())
     }
 
-    async fn read_neighbour(&mut self, key: super::NeighbourKey) -> Result<(), RefreshError> {
+    async fn read_neighbour(&mut self, key: NeighbourKey) -> Result<(), RefreshError> {
         let neighbour = self.netlink.neighbour(key).await;
         let neighbour = neighbour.map_err(|source| RefreshError::Neighbour { address: key.address, source })?;
         self.resolver.handle_neighbour(key, neighbour);

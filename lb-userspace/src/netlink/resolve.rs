@@ -125,6 +125,8 @@ pub struct Resolver {
     links: BTreeMap<u32, Link>,
     /// The neighbours that the routes need, and those left by an earlier daemon until the first servers are known.
     neighbours: BTreeMap<NeighbourKey, Watched>,
+    /// Those that may have a step due.
+    neighbours_due: BTreeSet<NeighbourKey>,
     links_are_due: bool,
     routes_due: BTreeSet<IpAddr>,
     neighbours_are_unsettled: bool,
@@ -190,14 +192,19 @@ impl Resolver {
     pub fn reread(&mut self) {
         self.links_are_due = true;
         self.routes_due.extend(self.routes.keys());
+        self.reread_neighbours();
+    }
+
+    fn reread_neighbours(&mut self) {
         self.neighbours.values_mut().for_each(|watched| watched.step = Step::ReadDue);
+        self.neighbours_due.extend(self.neighbours.keys());
     }
 
     /// All links, as they are.
     pub fn handle_links(&mut self, links: impl IntoIterator<Item = Link>) {
         self.links = links.into_iter().map(|link| (link.ifindex, link)).collect();
         // A link that went down has lost its neighbours, one that came up can have them again.
-        self.neighbours.values_mut().for_each(|watched| watched.step = Step::ReadDue);
+        self.reread_neighbours();
         self.neighbours_are_unsettled = true;
     }
 
@@ -216,6 +223,9 @@ impl Resolver {
         watched.neighbour = neighbour;
         let needs_hold = watched.step == Step::Reading && can_hold && is_kept_by_nobody(neighbour);
         watched.step = if needs_hold { Step::HoldDue } else { Step::Settled };
+        if needs_hold {
+            self.neighbours_due.insert(key);
+        }
     }
 
     /// What to do next; none: wait for a change.
@@ -232,7 +242,12 @@ impl Resolver {
         if let Some((key, resolution)) = self.releases.pop() {
             return Some(Output::Release(key, resolution));
         }
-        self.neighbours.iter_mut().find_map(|(key, watched)| watched.advance(*key))
+        while let Some(key) = self.neighbours_due.pop_first() {
+            if let Some(output) = self.neighbours.get_mut(&key).and_then(|watched| watched.advance(key)) {
+                return Some(output);
+            }
+        }
+        None
     }
 
     /// Every server's next hop, or why it has none.
@@ -248,6 +263,7 @@ impl Resolver {
         watched.neighbour = neighbour;
         if watched.step == Step::Settled && can_hold && is_kept_by_nobody(neighbour) {
             watched.step = Step::HoldDue;
+            self.neighbours_due.insert(key);
         }
     }
 
@@ -259,7 +275,10 @@ impl Resolver {
             }
         }
         for key in wanted {
-            self.neighbours.entry(key).or_insert(Watched { neighbour: None, step: Step::ReadDue });
+            if let Entry::Vacant(unknown) = self.neighbours.entry(key) {
+                unknown.insert(Watched { neighbour: None, step: Step::ReadDue });
+                self.neighbours_due.insert(key);
+            }
         }
     }
 
