@@ -23,7 +23,7 @@ use super::{
 use crate::{
     config::{
         self,
-        model::{Config, Forward, Node},
+        model::{Config, Forward},
     },
     control::{
         desired::{Desired, Host, node_slot_key},
@@ -88,7 +88,7 @@ impl Daemon {
     }
 
     async fn start_prepared(config_path: &Path, config: Config, warnings: Vec<String>) -> Result<Self, RunError> {
-        let earlier = earlier_record(&config.node)?;
+        let earlier = report_io::earlier(&config.node)?;
         let links = Netlink::open()?.links().await?;
         let request = Request {
             pin_dir: &config.node.pin_dir,
@@ -549,23 +549,6 @@ impl Daemon {
         self.report.pid = 0;
         self.write_report();
     }
-}
-
-/// What an earlier daemon of this node left: in the state directory, or in the one that its pins name.
-fn earlier_record(node: &Node) -> Result<Report, RunError> {
-    let pins = PinDir::at(&node.pin_dir);
-    if let Some(report) = report_io::read(&node.state_dir).ok().flatten() {
-        let is_elsewhere = report.pin_dir != node.pin_dir && PinDir::at(&report.pin_dir).is_loaded();
-        let pin_dir = report.pin_dir.clone();
-        return if is_elsewhere && !pin_dir.as_os_str().is_empty() { Err(RunError::LoadedElsewhere { pin_dir }) } else { Ok(report) };
-    }
-    let Some(other) = pins.state_dir().filter(|other| *other != node.state_dir) else { return Ok(Report::default()) };
-    let report = report_io::read(&other).ok().flatten().unwrap_or_default();
-    if !report_io::is_running(&report) {
-        // What cannot be removed misleads nobody: the pins name the new directory.
-        let _ = report_io::remove(&other);
-    }
-    Ok(report)
 }
 
 fn trouble_of(link: &Link) -> Option<Trouble> {

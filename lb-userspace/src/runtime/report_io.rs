@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::report::Report;
+use super::{driver::RunError, report::Report};
+use crate::{config::model::Node, dataplane::PinDir};
 
 /// Why the record cannot be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -132,6 +133,23 @@ fn started(stat: &str) -> Option<u64> {
     let mut fields = fields.split_whitespace();
     let state = fields.next()?;
     (!matches!(state, "Z" | "X")).then(|| fields.nth(18)?.parse().ok())?
+}
+
+/// What an earlier daemon of this node left: in the state directory, or in the one that its pins name.
+pub(super) fn earlier(node: &Node) -> Result<Report, RunError> {
+    let pins = PinDir::at(&node.pin_dir);
+    if let Some(report) = read(&node.state_dir).ok().flatten() {
+        let is_elsewhere = report.pin_dir != node.pin_dir && PinDir::at(&report.pin_dir).is_loaded();
+        let pin_dir = report.pin_dir.clone();
+        return if is_elsewhere && !pin_dir.as_os_str().is_empty() { Err(RunError::LoadedElsewhere { pin_dir }) } else { Ok(report) };
+    }
+    let Some(other) = pins.state_dir().filter(|other| *other != node.state_dir) else { return Ok(Report::default()) };
+    let report = read(&other).ok().flatten().unwrap_or_default();
+    if !is_running(&report) {
+        // What cannot be removed misleads nobody: the pins name the new directory.
+        let _ = remove(&other);
+    }
+    Ok(report)
 }
 
 #[cfg(test)]

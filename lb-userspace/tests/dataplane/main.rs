@@ -21,7 +21,11 @@ use lb_common::{
     words::{CleanWord, FlowState, FlowWord, MemberId, MemberWord, ServiceId, SlotState, SlotWord, Tick, VipWord},
 };
 use lb_userspace::{
-    config::model::{Limits, XdpMode},
+    config::{
+        ConfigText,
+        model::{Limits, XdpMode},
+        parse,
+    },
     control::op::{Op, PlaneSpec},
     dataplane::{
         AbiError, Access, AccessError, ApplyError, AttachError, Dataplane, Features, LinkState, LoadError, Origin, PinDir, PinDirError,
