@@ -498,7 +498,7 @@ fn a_daemon_without_a_record_is_known_by_its_lock() {
     drop(fs::remove_file(&record));
     let (code, text) = said(&weir.operate(&["stop"]).unwrap());
     assert_eq!(code, Some(0), "{text}");
-    assert!(!weir.is_running());
+    wait_until("the daemon to be collected", SOON, || !weir.is_running()).unwrap();
     fixture.assert_untouched(&weir);
 }
 
