@@ -60,8 +60,8 @@ pub fn decide<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, ingress: &In
         Concern::Malformed(vip) if is_hosts_as_well(vip) => (Decision::Pass, None),
         Concern::Malformed(_) => (MALFORMED, None),
         Concern::Ours(parsed) => {
-            if let Fragment::Later { identification } = parsed.transport.fragment {
-                let ruling = fragment::follow(tables, &parsed, identification);
+            if parsed.transport.fragment == Fragment::Later {
+                let ruling = fragment::follow(tables, &parsed);
                 return (ruling.decision().unwrap_or(Decision::Pass), Some(parsed));
             }
             let mut ruling = route(tables, &parsed);
@@ -449,7 +449,7 @@ fn for_error<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P, vip: VipWord,
     let end = parsed.network.l3 + parsed.transport.ip_bytes;
     let Ok(quoted) = packet::quoted_transport(frame, quoted_l3, source.is_v4(), end) else { return malformed };
     let is_ours = source == parsed.network.destination && matches!(quoted.protocol, protocol::TCP | protocol::UDP);
-    if !is_ours || matches!(quoted.fragment, Fragment::Later { .. }) {
+    if !is_ours || quoted.fragment == Fragment::Later {
         return Ruling::PASS;
     }
     let nat = has(tables, Settings::NAT);

@@ -399,11 +399,13 @@ pub fn refresh<T: Tables>(tables: &T, found: Found, side: Side, is_tcp: bool, tc
     }
 }
 
-/// Whether a SYN or datagram of a found flow opens another instead: after that has ended or timed out.
+/// Whether a SYN or datagram of a found flow opens another instead: after that has ended or timed out. A reset ends nothing that a SYN could begin anew:
+/// either may be forged, and if both are not, the server is asked at the same port, which a new flow would have to find free.
 #[inline(always)]
 pub const fn reopens(found: Found, idle_s: u32, now: Tick) -> bool {
     match found.word.state() {
-        PortState::Closed | PortState::Resting | PortState::Reset => true,
+        PortState::Closed | PortState::Resting => true,
+        PortState::Reset => found.word.idle(now) > RESET_REST_S,
         PortState::Free
         | PortState::Claimed
         | PortState::Opening

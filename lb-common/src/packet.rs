@@ -167,21 +167,15 @@ struct TcpTail {
 }
 
 /// Where in its datagram a packet lies.
-#[repr(C, u32)]
+#[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fragment {
     /// It is the whole datagram.
     Whole,
     /// It begins the datagram and more follow.
-    First {
-        /// What its fragments share, wire bytes.
-        identification: u32,
-    },
+    First,
     /// It continues the datagram: no transport header is in it.
-    Later {
-        /// What its fragments share, wire bytes.
-        identification: u32,
-    },
+    Later,
 }
 
 /// The IP header of a frame and where things are.
@@ -260,6 +254,9 @@ pub struct Transport {
     pub l4: usize,
     /// Whether it is a fragment. In a later one nothing below is set.
     pub fragment: Fragment,
+    /// What the fragments of its datagram share, wire bytes. Beside the enum, not in it: of an enum that has it in some variants only the compiler moves
+    /// undefined halves about, which verifiers refuse.
+    pub identification: u32,
     /// Length of the IP packet, header included.
     pub ip_bytes: usize,
     /// TCP and UDP: the source port, wire bytes. ICMP: type in the first byte, code in the second.
@@ -334,15 +331,15 @@ fn internet4<P: Packet + ?Sized>(packet: &P, l3: usize, whole: bool) -> Result<T
         return Err(Malformed);
     }
     let fragment = u16::from_be(ip.fragment);
-    let identification = ip.identification as u32;
     Ok(Transport {
         protocol: ip.protocol,
         l4: l3 + header_bytes,
         fragment: match (fragment & 0x1fff, fragment & 0x2000) {
             (0, 0) => Fragment::Whole,
-            (0, _) => Fragment::First { identification },
-            _ => Fragment::Later { identification },
+            (0, _) => Fragment::First,
+            _ => Fragment::Later,
         },
+        identification: ip.identification as u32,
         ip_bytes,
         source_port: 0,
         destination_port: 0,
@@ -363,6 +360,7 @@ fn internet6<P: Packet + ?Sized>(packet: &P, l3: usize, whole: bool) -> Result<T
         protocol: ip.next_header,
         l4: l3 + size_of::<Ipv6Header>(),
         fragment: Fragment::Whole,
+        identification: 0,
         ip_bytes,
         source_port: 0,
         destination_port: 0,
@@ -398,28 +396,28 @@ fn skip_extensions<P: Packet + ?Sized>(packet: &P, found: &mut Transport) -> Res
         };
         if kind == 44 {
             let fragment = u16::from_be(extension.fragment);
-            let identification = extension.identification;
+            found.identification = extension.identification;
             found.fragment = match (fragment & 0xfff8, fragment & 1) {
                 (0, 0) => Fragment::Whole,
-                (0, _) => Fragment::First { identification },
-                _ => Fragment::Later { identification },
+                (0, _) => Fragment::First,
+                _ => Fragment::Later,
             };
         }
         kind = extension.next_header;
         l4 += bytes;
-        if matches!(found.fragment, Fragment::Later { .. }) {
+        if matches!(found.fragment, Fragment::Later) {
             break;
         }
     }
     found.protocol = kind;
     found.l4 = l4;
-    let later = matches!(found.fragment, Fragment::Later { .. });
+    let later = matches!(found.fragment, Fragment::Later);
     if l4 > MAX_L4 || (!later && is_extension(kind)) { Err(Malformed) } else { Ok(()) }
 }
 
 #[inline(always)]
 fn with_ports<P: Packet + ?Sized>(packet: &P, mut found: Transport, end: usize, whole: bool) -> Result<Transport, Malformed> {
-    if matches!(found.fragment, Fragment::Later { .. }) {
+    if matches!(found.fragment, Fragment::Later) {
         return Ok(found);
     }
     if !matches!(found.protocol, protocol::TCP | protocol::UDP | protocol::ICMP | protocol::ICMPV6) {

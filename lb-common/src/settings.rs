@@ -36,16 +36,15 @@ pub struct Settings {
     pub table_key: u64,
     /// Key of the hash that chooses slots, before the service's own number is added: nodes of one cluster share it.
     pub slot_key: u64,
-    /// The link-layer addresses that this host takes frames by, see [`OwnMacs`].
-    pub macs: OwnMacs,
 }
 
-const _: () = assert!(size_of::<Settings>() == 128);
+const _: () = assert!(size_of::<Settings>() == 64);
 
 /// The link-layer addresses of this host. A switch that does not know where one is floods frames to every port, and what is another host's must neither
 /// be sent on nor answered.
 ///
-/// Each is a word of wire bytes; unused ones repeat the first. A first one of 0 stands for all addresses.
+/// Each is a word of wire bytes; unused ones repeat the first. A first one of 0 stands for all addresses. They lie in a map, since they may change at any
+/// moment, and another program takes half a second.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 pub struct OwnMacs([u64; 8]);

@@ -98,8 +98,9 @@ impl Tables for Kernel {
 
     #[inline(always)]
     fn is_own_mac(&self, word: u64) -> bool {
-        let macs = (&raw const SETTINGS.macs).cast::<u64>();
-        // SAFETY: as in `setting`: a record of so many words. The first is read alone, as it is the one of most hosts.
+        let Some(macs) = maps::MACS.get(0) else { return true };
+        let macs = core::ptr::from_ref(macs).cast::<u64>();
+        // SAFETY: a record of so many words, which the daemon changes word by word. The first is read alone, as it is the one of most hosts.
         let mac = |index| unsafe { macs.add(index).read_volatile() };
         let first = mac(0);
         if first == word || first == 0 {

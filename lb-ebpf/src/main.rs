@@ -26,7 +26,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
-    maps::{OwnMacs, Settings},
+    maps::Settings,
     packet::{ETH_IPV4, ETH_IPV6, EthernetHeader, Fragment, Packet as _},
     reason::Drop,
     tables::Tables as _,
@@ -57,7 +57,6 @@ static SETTINGS: Settings = Settings {
     reserved: 0,
     table_key: 0,
     slot_key: 0,
-    macs: OwnMacs::ANY,
 };
 
 /// The packet path: decides on a frame and performs the decision.
@@ -78,8 +77,8 @@ pub(crate) fn weir(ctx: XdpContext) -> u32 {
         stage::MALFORMED => return stage::weir_drop(ctx.ctx, ServiceId::NONE.0 as u32, Drop::Malformed.index()),
         _ => return xdp_action::XDP_PASS,
     }
-    if let Fragment::Later { identification } = scratch.parsed().transport.fragment {
-        let wanted = stage::weir_follow(scratch, outcome, identification);
+    if scratch.parsed().transport.fragment == Fragment::Later {
+        let wanted = stage::weir_follow(scratch, outcome);
         return perform(ctx.ctx, wanted, scratch, outcome);
     }
     let mut wanted = stage::weir_route(scratch, outcome);

@@ -8,8 +8,8 @@ use aya_ebpf::{
 use lb_common::{
     address::Address,
     maps::{
-        DECAP_VIPS_MAX, Header, LinkInfo, MemberInfo, NatFlow, NatPlane, Sample, Service, SourceKey4, SourceKey6, SourceRule, Tally,
-        Traffic, Vip, WORDS_PER_LINE, WORDS_PER_SLOT_PAGE,
+        DECAP_VIPS_MAX, Header, LinkInfo, MemberInfo, NatFlow, NatPlane, OwnMacs, Sample, Service, SourceKey4, SourceKey6, SourceRule,
+        Tally, Traffic, Vip, WORDS_PER_LINE, WORDS_PER_SLOT_PAGE,
     },
     reason::Decap,
 };
@@ -27,6 +27,8 @@ pub(crate) type SlotPage = Array<Word, { WORDS_PER_SLOT_PAGE as usize }, MAPPABL
 
 #[btf_map]
 pub(crate) static VIP_LINES: Array<Line, 1, MAPPABLE> = Array::new();
+#[btf_map]
+pub(crate) static MACS: Array<OwnMacs, 1, MAPPABLE> = Array::new();
 #[btf_map]
 pub(crate) static VIPS: Array<Vip, 1, MAPPABLE> = Array::new();
 #[btf_map]

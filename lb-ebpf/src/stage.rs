@@ -246,9 +246,9 @@ pub(crate) extern "C" fn weir_route(scratch: *const Scratch, outcome: *mut Outco
 /// [`follow`] of a later fragment, into `outcome`. Returns one of [`act`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn weir_follow(scratch: *const Scratch, outcome: *mut Outcome, identification: u32) -> u32 {
+pub(crate) extern "C" fn weir_follow(scratch: *const Scratch, outcome: *mut Outcome) -> u32 {
     let Some((parsed, outcome)) = decision_memory(scratch, outcome) else { return act::PASS };
-    outcome.take(&follow(&Kernel, parsed, identification))
+    outcome.take(&follow(&Kernel, parsed))
 }
 
 /// Remembers what becomes of a datagram's first fragment: one of [`act`].

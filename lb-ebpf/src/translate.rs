@@ -184,7 +184,7 @@ pub(crate) fn rewrite(frame: &Frame, parsed: &Parsed, new: &Rewrite) -> Result<(
     let diff = address_diff(parsed, new);
     rewrite_addresses(frame, parsed.network.offset(), new, diff)?;
     let transport = &parsed.transport;
-    if matches!(transport.fragment, Fragment::Later { .. }) {
+    if transport.fragment == Fragment::Later {
         return Ok(());
     }
     let diff = diff.remove16(transport.source_port).remove16(transport.destination_port).add16(new.source_port).add16(new.destination_port);

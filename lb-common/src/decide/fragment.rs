@@ -5,7 +5,7 @@ use crate::{
     fragments::{self, Datagram, NatUse, Trail, TrailBits},
     maps::NatFlow,
     nat::{self, PortState},
-    packet::{self, Fragment, protocol},
+    packet::{self, Fragment, Transport, protocol},
     reason::{Drop, Note},
     tables::{Cell, Step, Tables},
     words::{MemberId, MemberWord, ServiceId},
@@ -13,8 +13,9 @@ use crate::{
 
 /// What the fragments of the packet's datagram share.
 #[inline(always)]
-const fn datagram(parsed: &Parsed, identification: u32) -> Datagram {
-    Datagram { source: parsed.network.source, destination: parsed.network.destination, identification, protocol: parsed.transport.protocol }
+const fn datagram(parsed: &Parsed) -> Datagram {
+    let Transport { identification, protocol, .. } = parsed.transport;
+    Datagram { source: parsed.network.source, destination: parsed.network.destination, identification, protocol }
 }
 
 /// Remembers what becomes of a TCP or UDP datagram's first fragment, for the later ones; other packets need no memory. The kernel program
@@ -39,10 +40,8 @@ pub(super) fn remember_decision<T: Tables>(tables: &T, parsed: &Parsed, decision
 /// Remembers where a packet went if it is a TCP or UDP datagram's first fragment.
 #[inline(always)]
 pub fn remember_first<T: Tables>(tables: &T, parsed: &Parsed, trail: TrailBits) {
-    if let Fragment::First { identification } = parsed.transport.fragment
-        && matches!(parsed.transport.protocol, protocol::TCP | protocol::UDP)
-    {
-        fragments::remember(tables, &datagram(parsed, identification), trail, tables.tick());
+    if parsed.transport.fragment == Fragment::First && matches!(parsed.transport.protocol, protocol::TCP | protocol::UDP) {
+        fragments::remember(tables, &datagram(parsed), trail, tables.tick());
     }
 }
 
@@ -55,7 +54,7 @@ pub fn use_of<T: Tables>(tables: &T, index: FlowIndex) -> NatUse {
 /// What becomes of a later fragment: what became of its first. Without a trail it is refused, unless it may be the host's: for a SNAT address,
 /// and where the fragment header is followed by another extension header, behind which the first alone tells what the datagram is.
 #[inline(always)]
-pub fn follow<T: Tables>(tables: &T, parsed: &Parsed, identification: u32) -> Ruling {
+pub fn follow<T: Tables>(tables: &T, parsed: &Parsed) -> Ruling {
     let kind = parsed.transport.protocol;
     let is_extended = packet::is_extension(kind) && !parsed.network.source.is_v4();
     if !is_extended && !matches!(kind, protocol::TCP | protocol::UDP) {
@@ -63,7 +62,7 @@ pub fn follow<T: Tables>(tables: &T, parsed: &Parsed, identification: u32) -> Ru
     }
     let is_hosts = is_extended || is_hosts_as_well(parsed.vip);
     let unknown = if is_hosts { Ruling::PASS } else { Ruling::silent(ServiceId::NONE, Drop::FragmentUnknown) };
-    let datagram = &datagram(parsed, identification);
+    let datagram = &datagram(parsed);
     match fragments::trail(tables, datagram) {
         None => unknown,
         Some(Trail::Pass) => Ruling::PASS,

@@ -85,7 +85,7 @@ fn a_flow_is_opened_anew_after_it_ended_or_timed_out() {
     for state in STATES {
         for (idle_s, is_timed_out) in [(0, false), (300, false), (301, true)] {
             let found = Found { index: 0, word: PortWord::new(state, 1, 1000) };
-            let expected = is_timed_out || matches!(state, Closed | Resting | Reset);
+            let expected = is_timed_out || matches!(state, Closed | Resting) || (state == Reset && idle_s > RESET_REST_S);
             assert_eq!(reopens(found, 300, 1000 + idle_s), expected, "{state:?} idle {idle_s} s");
         }
     }

@@ -73,6 +73,7 @@ const fn at(l4: usize, protocol: u8) -> Transport {
         protocol,
         l4,
         fragment: Fragment::Whole,
+        identification: 0,
         ip_bytes: 0,
         source_port: 0,
         destination_port: 0,

@@ -131,32 +131,24 @@ fn a_syn_is_one_without_ack_and_rst() {
 #[test]
 fn ipv4_fragments_are_told_apart() {
     let identification = u32::from(0xabcd_u16.to_be());
-    for (fragment, expected) in [
-        (0, Fragment::Whole),
-        (0x2000, Fragment::First { identification }),
-        (0x2001, Fragment::Later { identification }),
-        (0x0001, Fragment::Later { identification }),
-        (0x1fff, Fragment::Later { identification }),
-    ] {
+    for (fragment, expected) in
+        [(0, Fragment::Whole), (0x2000, Fragment::First), (0x2001, Fragment::Later), (0x0001, Fragment::Later), (0x1fff, Fragment::Later)]
+    {
         let (_, transport) = parse(&ipv4(protocol::UDP, &[], fragment, &UDP)).unwrap();
-        let port = if matches!(expected, Fragment::Later { .. }) { 0 } else { 443 };
+        let port = if expected == Fragment::Later { 0 } else { 443 };
         assert_eq!((transport.fragment, u16::from_be(transport.destination_port)), (expected, port), "{fragment:#x}");
+        assert_eq!(transport.identification, identification);
     }
 }
 
 #[test]
 fn ipv6_fragments_are_told_apart() {
     let identification = u32::from_ne_bytes([1, 2, 3, 4]);
-    for (fragment, expected) in [
-        (0, Fragment::Whole),
-        (1, Fragment::First { identification }),
-        (8, Fragment::Later { identification }),
-        (9, Fragment::Later { identification }),
-    ] {
+    for (fragment, expected) in [(0, Fragment::Whole), (1, Fragment::First), (8, Fragment::Later), (9, Fragment::Later)] {
         let (_, transport) = parse(&ipv6(44, &fragment_header(protocol::UDP, fragment), &UDP)).unwrap();
-        let port = if matches!(expected, Fragment::Later { .. }) { 0 } else { 443 };
+        let port = if expected == Fragment::Later { 0 } else { 443 };
         assert_eq!((transport.fragment, u16::from_be(transport.destination_port)), (expected, port), "{fragment}");
-        assert_eq!(transport.protocol, protocol::UDP);
+        assert_eq!((transport.protocol, transport.identification), (protocol::UDP, identification));
     }
 }
 

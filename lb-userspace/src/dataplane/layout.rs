@@ -134,6 +134,7 @@ pub fn map_sizes(limits: &Limits, features: Features) -> Vec<MapSize> {
     let other = |name, kind, entries, entry_bytes| MapSize { name, kind, entries, entry_bytes, feature: 0 };
     vec![
         mapped("VIP_LINES", keyed_lines(services + nat_planes), LINE_BYTES),
+        mapped("MACS", 1, size_of::<OwnMacs>() as u32),
         mapped("VIPS", services + nat_planes + 1, size_of::<Vip>() as u32),
         mapped("PORT_LINES", keyed_lines(services), LINE_BYTES),
         mapped("SERVICES", services + 1, size_of::<Service>() as u32),
@@ -184,7 +185,6 @@ pub(crate) fn settings(sizes: &[MapSize], features: Features, hertz: u32, keys: 
         reserved: 0,
         table_key: keys.table,
         slot_key: keys.slot,
-        macs: OwnMacs::ANY,
     }
 }
 

@@ -217,7 +217,7 @@ impl Dataplane {
             Ok(abi) => {
                 abi.check_limits(request.limits)?;
                 abi.check_slot_key(request.slot_key)?;
-                let object = load_object(&pins, &abi, request.features, request.macs)?;
+                let object = load_object(&pins, &abi, request.features)?;
                 Ok((Self::take(request, pins, lock, abi, object)?, Origin::Adopted))
             }
             Err(AbiError::NotLoaded { .. }) => {
@@ -236,7 +236,7 @@ impl Dataplane {
     fn load_fresh(request: &Request<'_>, pins: PinDir, lock: PinLock) -> Result<Self, LoadError> {
         let keys = Keys { table: random_key()?, slot: request.slot_key };
         let abi = AbiRecord::new(request.limits, clock_io::measure_hertz()?, keys);
-        let object = load_object(&pins, &abi, request.features, request.macs)?;
+        let object = load_object(&pins, &abi, request.features)?;
         abi::write(&pins, abi)?;
         Self::take(request, pins, lock, abi, object)
     }
@@ -247,6 +247,7 @@ impl Dataplane {
         PendingPin::new(&pins, clock, naming::CLOCK)?.commit()?;
         let clock = KernelClock::open(&pins.pin(naming::CLOCK), abi.hertz)?;
         let tables = Tables::open(&pins, Access::ReadWrite)?;
+        tables.macs.write(0, &request.macs).map_err(ApplyError::from)?;
         let applier = Applier::new(tables, request.rules, clock.tick()?)?;
         let program = load_program(&mut object, naming::PACKET_PROGRAM)?;
         prove(program)?;
@@ -257,13 +258,23 @@ impl Dataplane {
         Ok(Self { pins, object, clock, features, macs, mode, interfaces, applier, _lock: lock })
     }
 
-    /// Loads a program built for `features` that takes frames by `macs`, and swaps it in on every interface, without losing a packet.
+    /// Takes frames by these link-layer addresses from now on.
+    ///
+    /// # Errors
+    /// [`LoadError`] never for a table of the right size.
+    pub fn set_macs(&mut self, macs: OwnMacs) -> Result<(), LoadError> {
+        self.tables().macs.write(0, &macs).map_err(ApplyError::from)?;
+        self.macs = macs;
+        Ok(())
+    }
+
+    /// Loads a program built for `features`, and swaps it in on every interface, without losing a packet.
     ///
     /// # Errors
     /// [`LoadError`]; the old program then stays.
-    pub fn rebuild(&mut self, features: Features, macs: OwnMacs) -> Result<(), LoadError> {
+    pub fn rebuild(&mut self, features: Features) -> Result<(), LoadError> {
         let abi = self.applier.tables().abi;
-        let mut object = load_object(&self.pins, &abi, features, macs)?;
+        let mut object = load_object(&self.pins, &abi, features)?;
         let tables = Tables::open(&self.pins, Access::ReadWrite)?;
         let program = load_program(&mut object, naming::PACKET_PROGRAM)?;
         prove(program)?;
@@ -274,7 +285,6 @@ impl Dataplane {
         self.applier.replace_tables(tables);
         self.object = object;
         self.features = features;
-        self.macs = macs;
         Ok(())
     }
 
@@ -317,7 +327,7 @@ impl Dataplane {
         self.features
     }
 
-    /// The link-layer addresses that the program takes frames by.
+    /// The link-layer addresses that frames are taken by.
     pub fn macs(&self) -> OwnMacs {
         self.macs
     }
@@ -364,12 +374,12 @@ fn clean_interrupted(pins: &PinDir) -> Result<(), LoadError> {
 }
 
 /// Loads the object against the pinned maps, making and pinning those that are missing.
-fn load_object(pins: &PinDir, abi: &AbiRecord, features: Features, macs: OwnMacs) -> Result<Ebpf, LoadError> {
+fn load_object(pins: &PinDir, abi: &AbiRecord, features: Features) -> Result<Ebpf, LoadError> {
     let mut sizes = map_sizes(&abi.limits(), features);
     for size in &mut sizes {
         fit_to_pinned(pins, size)?;
     }
-    let settings = Cell(Settings { macs, ..layout::settings(&sizes, features, abi.hertz, abi.keys) });
+    let settings = Cell(layout::settings(&sizes, features, abi.hertz, abi.keys));
     let mut loader = EbpfLoader::new();
     loader.override_global("SETTINGS", &settings, true);
     for size in &sizes {

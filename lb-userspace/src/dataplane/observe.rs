@@ -135,7 +135,8 @@ impl PacketTables for Observer<'_> {
     }
 
     fn is_own_mac(&self, word: u64) -> bool {
-        self.settings.macs.has(word)
+        // Where it cannot be read nothing can be said against a frame.
+        self.tables.macs.record(0).is_ok_and(|macs| macs.has(word))
     }
 
     fn tick(&self) -> Tick {

@@ -6,8 +6,8 @@ use aya::maps::{ArrayOfMaps, DevMapHash, HashMap, IterableMap as _, LpmTrie, Map
 use bytemuck::Pod;
 use lb_common::{
     maps::{
-        Header, Line, LinkInfo, MemberInfo, NatFlow, NatPlane, SLOTS_PER_PAGE, Service, SourceKey4, SourceKey6, SourceRule, Tally, Traffic,
-        Vip, WORDS_PER_SLOT_PAGE,
+        Header, Line, LinkInfo, MemberInfo, NatFlow, NatPlane, OwnMacs, SLOTS_PER_PAGE, Service, SourceKey4, SourceKey6, SourceRule, Tally,
+        Traffic, Vip, WORDS_PER_SLOT_PAGE,
     },
     words::{ServiceId, SlotWord},
 };
@@ -61,6 +61,8 @@ pub struct Tables {
     pub(crate) access: Access,
     /// Addresses by their hash.
     pub vip_lines: Mapped<Line>,
+    /// The link-layer addresses that frames are taken by.
+    pub macs: Mapped<OwnMacs>,
     /// VIP records.
     pub vips: Mapped<Vip>,
     /// Ports of VIPs by their hash.
@@ -125,6 +127,7 @@ impl Tables {
             abi,
             access,
             vip_lines: open.mapped("VIP_LINES")?,
+            macs: open.mapped("MACS")?,
             vips: open.mapped("VIPS")?,
             port_lines: open.mapped("PORT_LINES")?,
             services: open.mapped("SERVICES")?,

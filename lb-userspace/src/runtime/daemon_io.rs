@@ -8,7 +8,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use lb_common::{maps::LinkInfo, words::MemberId};
+use lb_common::{
+    maps::{LinkInfo, OwnMacs},
+    words::MemberId,
+};
 use tracing::{error, info, warn};
 
 use super::{
@@ -203,10 +206,11 @@ impl Daemon {
         if config != self.config {
             // More than is needed does no harm, and spares a rebuild when the feature comes back.
             let features = Features(Features::of(&config).0 | self.dataplane.features().0);
-            let macs = own_macs(&config, &self.netlink.links().await?);
-            if (features, macs) != (self.dataplane.features(), self.dataplane.macs()) {
-                self.dataplane.rebuild(features, macs)?;
+            let links = self.netlink.links().await?;
+            if features != self.dataplane.features() {
+                self.dataplane.rebuild(features)?;
             }
+            self.take_macs(own_macs(&config, &links))?;
             self.take_interfaces(&config)?;
             self.config = config;
             self.report.node.clone_from(&self.config.node.name);
@@ -335,16 +339,19 @@ impl Daemon {
         }
     }
 
+    fn take_macs(&mut self, macs: OwnMacs) -> Result<(), RunError> {
+        if macs != self.dataplane.macs() {
+            self.dataplane.set_macs(macs)?;
+            info!("frames are taken by the interfaces' new addresses");
+        }
+        Ok(())
+    }
+
     /// Reads links and addresses, and converges: an address is there before a packet leaves with it, and gone or not yet there while the maps do
     /// not answer for it, for then the host would refuse its packets.
     async fn follow_network(&mut self, convergence: Convergence) -> Result<(), RunError> {
         let links = self.netlink.links().await?;
-        let macs = own_macs(&self.config, &links);
-        if macs != self.dataplane.macs() {
-            let features = self.dataplane.features();
-            self.dataplane.rebuild(features, macs)?;
-            info!("the program takes frames by the interfaces' new addresses");
-        }
+        self.take_macs(own_macs(&self.config, &links))?;
         self.take_links(&links);
         let assigned = self.netlink.addresses().await?;
         let interfaces = links.iter().filter(|link| self.config.node.interfaces.contains(&link.name)).map(|link| link.ifindex).collect();

@@ -90,13 +90,13 @@ fn an_interface_that_has_gone_keeps_nobody_from_a_rebuild_or_a_start() {
     let (mut dataplane, _) = lab.start(&["in0", "in1"]).unwrap();
     ip(&["link", "del", "in1"]);
     let before = xdp_of("in0").unwrap();
-    dataplane.rebuild(Features(Settings::SOURCE_RULES), OwnMacs::ANY).unwrap();
+    dataplane.rebuild(Features(Settings::SOURCE_RULES)).unwrap();
     assert_ne!(xdp_of("in0").unwrap(), before);
     drop(dataplane);
 
     let (mut dataplane, origin) = lab.start(&["in0", "in1", "in2"]).unwrap();
     assert_eq!((origin, dataplane.interfaces().keys().map(String::as_str).collect::<Vec<_>>()), (Origin::Adopted, vec!["in0"]));
-    dataplane.rebuild(Features(0), OwnMacs::ANY).unwrap();
+    dataplane.rebuild(Features(0)).unwrap();
     lab.add_veth("in1", "peer1");
     dataplane.add_interface("in1").unwrap();
     assert!(xdp_of("in1").is_some());

@@ -42,7 +42,7 @@ fn child_that_is_killed() {
     loop {
         let (mut dataplane, _) = start_at(&pin_dir, &LIMITS, Features(0), &["in0"]).unwrap();
         dataplane.add_interface("peer0").unwrap();
-        dataplane.rebuild(Features(Settings::NAT | Settings::RATE), OwnMacs::ANY).unwrap();
+        dataplane.rebuild(Features(Settings::NAT | Settings::RATE)).unwrap();
         dataplane.remove_interface("peer0").unwrap();
         if pin_dir.starts_with("/sys/fs/bpf") {
             return;

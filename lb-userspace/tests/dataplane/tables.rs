@@ -158,7 +158,7 @@ fn nat_is_turned_on_without_touching_other_tables_and_its_chunks_return() {
     apply_all(&mut dataplane, &[Op::PublishVip { index: 1, vip }], 0);
     assert_eq!((dataplane.tables().nat_flows.len(), dataplane.tables().nat_usage().unwrap().free_chunks), (1, 0));
     let before = xdp_of("in0");
-    dataplane.rebuild(Features(Settings::NAT), OwnMacs::ANY).unwrap();
+    dataplane.rebuild(Features(Settings::NAT)).unwrap();
     assert_ne!(xdp_of("in0"), before);
     assert_eq!((dataplane.tables().nat_flows.len(), dataplane.tables().nat_usage().unwrap().free_chunks), (1024, 4));
     assert_eq!(dataplane.tables().vips().unwrap().len(), 1);

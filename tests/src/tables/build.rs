@@ -12,8 +12,7 @@ use bytemuck::Zeroable as _;
 use lb_common::{
     address::Address,
     maps::{
-        CHUNKS_PER_PLANE, ForwardKind, HEADER_WORDS, Header, NatPlane, OwnMacs, PORTS_PER_CHUNK, SLOTS_PER_PAGE, Service, Settings,
-        SourceRule, Vip,
+        CHUNKS_PER_PLANE, ForwardKind, HEADER_WORDS, Header, NatPlane, PORTS_PER_CHUNK, SLOTS_PER_PAGE, Service, Settings, SourceRule, Vip,
     },
     packet::protocol,
     place,
@@ -145,7 +144,6 @@ impl Arrays {
             reserved: 0,
             table_key: sizes.table_key,
             slot_key: sizes.table_key.rotate_left(32) ^ 0x9216_d5d9_8979_fb1b,
-            macs: OwnMacs::ANY,
         };
         let ports = sizes.nat_chunks * PORTS_PER_CHUNK;
         let tables = Self {
