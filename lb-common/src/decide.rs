@@ -366,7 +366,8 @@ fn reopens<T: Tables>(tables: &T, service: &Service, transport: &Transport, foun
 fn takes_none<T: Tables>(tables: &T, found: nat::Found, flow: &NatFlow) -> bool {
     let Some(cell) = MemberId::new(flow.member).and_then(|id| tables.member(id)) else { return true };
     let word = MemberWord(cell.load());
-    word.is(MemberWord::DOWN) || (word.is(MemberWord::NO_NEW) && found.word.state() == nat::PortState::Opening)
+    let is_new = matches!(found.word.state(), nat::PortState::Opening | nat::PortState::Reset);
+    word.is(MemberWord::DOWN) || (word.is(MemberWord::NO_NEW) && is_new)
 }
 
 /// The flow that was opened and the way to its member, or a refusal.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weir_tests::{
-    lab::{Far, Shape, Topology, UdpLoad, Weir, http_tally, tcp_bulk, wait_until},
+    lab::{Far, Shape, TcpLoad, Topology, UdpLoad, Weir, http_tally, tcp_bulk, wait_until},
     modes::{self, ECHO, Mode, WEB},
 };
 
@@ -101,10 +101,18 @@ fn the_nodes_link_layer_address_may_change_while_it_runs() {
     let _servers = modes::serve(&lab, &Mode::PLAIN[..1]).unwrap();
     let _weir = Weir::start(lab.node(), &modes::configuration(&lab, &Mode::PLAIN[..1])).unwrap();
     all_is_carried(&lab, &Mode::PLAIN[..1], &["s1"]);
+    let echo = modes::vip(&lab, &Mode::PLAIN[..1], 0, ECHO);
+    let load = TcpLoad::start(&lab.client().namespace, echo, 40, Duration::from_millis(50), Duration::from_secs(30)).unwrap();
+    load.wait_opened().unwrap();
     lab.node().namespace.run("ip", &["link", "set", "eth0", "address", "02:00:00:12:34:56"]).unwrap();
+    // Clients hear of it a moment later than the daemon.
+    std::thread::sleep(Duration::from_millis(100));
     lab.client().namespace.run("ip", &["neigh", "flush", "dev", "eth0"]).unwrap();
     let web = modes::vip(&lab, &Mode::PLAIN[..1], 0, WEB);
     let answers = || http_tally(&lab.client().namespace, format!("http://{web}/"), 1).is_ok();
     wait_until("the node to answer by its new address", LIMIT, answers).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    let report = load.finish().unwrap();
+    assert!(report.broken.is_empty() && report.longest_answer < Duration::from_secs(2), "{report:?}");
     all_is_carried(&lab, &Mode::PLAIN[..1], &["s1"]);
 }

@@ -88,14 +88,31 @@ fn a_syn_after_the_end_opens_a_new_flow_and_before_it_does_not() {
     let mut bench = small_bench(true);
     let first = opened(&mut bench, true, 4000);
     to_server(&mut bench, 4000, SYN);
+    // Another port might be as taken at the server as this one was.
     from_server(&mut bench, first, RST);
-    let second = opened(&mut bench, true, 4000);
-    from_server(&mut bench, second, SYN | ACK);
+    to_server(&mut bench, 4000, SYN);
+    from_server(&mut bench, first, SYN | ACK);
     to_server(&mut bench, 4000, ACK);
-    from_server(&mut bench, second, FIN | ACK);
+    from_server(&mut bench, first, FIN | ACK);
     to_server(&mut bench, 4000, FIN | ACK);
-    let third = opened(&mut bench, true, 4000);
-    assert_ne!(third, second, "the server still has its TIME_WAIT");
+    let second = opened(&mut bench, true, 4000);
+    assert_ne!(second, first, "the server still has its TIME_WAIT");
+}
+
+#[test]
+fn a_forged_reset_and_a_forged_syn_after_it_end_nothing() {
+    let mut bench = small_bench(true);
+    let port = opened(&mut bench, true, 4000);
+    from_server(&mut bench, port, SYN | ACK);
+    to_server(&mut bench, 4000, ACK);
+    for _ in 0..3 {
+        to_server(&mut bench, 4000, RST);
+        to_server(&mut bench, 4000, SYN);
+        from_server(&mut bench, port, ACK);
+        to_server(&mut bench, 4000, ACK);
+    }
+    to_server(&mut bench, 4000, FIN | ACK);
+    from_server(&mut bench, port, FIN | ACK);
 }
 
 #[test]
