@@ -141,7 +141,11 @@ impl PinDir {
         if self.is_in_bpf_fs()? { Ok(()) } else { Err(PinDirError::NotBpf { path: self.path.clone() }) }
     }
 
-    fn is_in_bpf_fs(&self) -> Result<bool, PinDirError> {
+    /// Whether it is, or would be, in a BPF file system that is mounted.
+    ///
+    /// # Errors
+    /// What the file system refuses.
+    pub(crate) fn is_in_bpf_fs(&self) -> Result<bool, PinDirError> {
         let existing = self.path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         let stat = statfs(existing).map_err(|errno| self.io(existing, errno.into()))?;
         Ok(stat.f_type as i64 == BPF_FS_MAGIC)
@@ -193,6 +197,17 @@ impl PinDir {
     pub(crate) fn set_state_dir(&self, state_dir: &Path) -> Result<(), PinDirError> {
         self.remove(naming::STATE)?;
         symlink(state_dir, self.pin(naming::STATE)).map_err(|source| self.io(&self.pin(naming::STATE), source))
+    }
+
+    /// The directory's device and inode; none if it is not there.
+    #[must_use]
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        fs::metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+
+    /// Whether the link of an interface is pinned here.
+    pub(crate) fn is_linked(&self, interface: &str) -> bool {
+        self.link(interface).exists()
     }
 
     /// Whether a whole data plane is pinned here.
