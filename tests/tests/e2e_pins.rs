@@ -75,7 +75,7 @@ fn what_keeps_the_pins_from_being_made_anew_is_told_and_tried_again() {
     wait_until("the failure to be told", SOON, || weir.stderr().contains("it is tried again each second")).unwrap();
     let output = weir.operate(&["status"]).unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.code() == Some(1) && said.contains("has lost pins and loads the data plane anew"), "{said}");
+    assert!(output.status.code() == Some(1) && said.contains("has no data plane, and tries again each second"), "{said}");
     fs::remove_file(&pin_dir).unwrap();
     await_ready(&mut weir, "somebody removed the pins");
     fixture.assert_forwards();

@@ -241,27 +241,29 @@ fn not_loaded(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<Exit> {
-    let problem = daemon.map(|pid| without_data_plane(report, pid));
+    let problems = daemon.map_or_else(Vec::new, |pid| without_data_plane(report, pid));
     if format == Format::Json {
         let daemon = serde_json::json!({ "running": daemon.is_some(), "pid": daemon.unwrap_or(0) });
-        let problems: Vec<&String> = problem.iter().collect();
         let document = serde_json::json!({ "ready": false, "error": error.to_string(), "daemon": daemon, "problems": problems });
         serde_json::to_writer_pretty(&mut *out, &document)?;
         writeln!(out)?;
     }
-    if let Some(problem) = problem {
+    for problem in problems {
         writeln!(err, "{problem}")?;
     }
     tell(err, error, Exit::Refused)
 }
 
 /// What a daemon does whose data plane is not there.
-fn without_data_plane(report: &Report, pid: u32) -> String {
+fn without_data_plane(report: &Report, pid: u32) -> Vec<String> {
     if !report_io::is_running(report) {
-        return format!("a daemon starts: process {pid}");
+        return vec![format!("a daemon starts: process {pid}")];
     }
-    let why = report.apply_error.as_ref().map_or_else(String::new, |error| format!(": {error}"));
-    format!("the daemon, process {pid}, has lost pins and loads the data plane anew{why}")
+    let of_daemon = match &report.apply_error {
+        Some(error) => format!("the daemon, process {pid}, has no data plane, and tries again each second: {error}"),
+        None => format!("the daemon, process {pid}, runs, but pins of its are not here: if somebody removed them, it loads all anew"),
+    };
+    std::iter::once(of_daemon).chain(report.forgone.iter().cloned()).collect()
 }
 
 fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, now_ms: u64) -> anyhow::Result<Status> {

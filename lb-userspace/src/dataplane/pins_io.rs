@@ -136,6 +136,12 @@ impl PinDir {
         fs::create_dir_all(&self.path).map_err(|source| self.io(&self.path, source))
     }
 
+    /// Whether a start has to mount the BPF file system first, and can.
+    #[must_use]
+    pub fn mounts(&self) -> bool {
+        self.is_in_bpf_fs().is_ok_and(|is_mounted| !is_mounted) && self.is_ours_to_mount()
+    }
+
     /// Refuses a directory that is elsewhere.
     pub(crate) fn check_bpf_fs(&self) -> Result<(), PinDirError> {
         if self.is_in_bpf_fs()? { Ok(()) } else { Err(PinDirError::NotBpf { path: self.path.clone() }) }
@@ -152,13 +158,16 @@ impl PinDir {
     }
 
     fn mount_bpf_fs(&self) -> Result<(), PinDirError> {
-        let mount_point = Path::new(BPF_MOUNT);
-        let is_ours_to_mount = self.path.starts_with(mount_point) && self.path != mount_point;
-        if !is_ours_to_mount || !is_empty_directory(mount_point) {
+        if !self.is_ours_to_mount() {
             return Err(PinDirError::NotBpf { path: self.path.clone() });
         }
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("bpf", mount_point, "bpf", flags, None).map_err(|errno| PinDirError::Mount { source: errno.into() })
+        mount("bpf", BPF_MOUNT, "bpf", flags, None).map_err(|errno| PinDirError::Mount { source: errno.into() })
+    }
+
+    fn is_ours_to_mount(&self) -> bool {
+        let mount_point = Path::new(BPF_MOUNT);
+        self.path.starts_with(mount_point) && self.path != mount_point && is_empty_directory(mount_point)
     }
 
     /// Takes the directory for this process.

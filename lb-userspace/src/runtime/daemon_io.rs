@@ -40,6 +40,11 @@ use crate::{
 /// How slots live, for the data plane.
 const SLOT_RULES: SlotRules = SlotRules { change: |word, member, now| slot::change(word, member, now).word, ripen: slot::ripen };
 
+/// What is forgone where this process has to mount the BPF file system.
+const OWN_MOUNT: &str = "no BPF file system was mounted, so that weir mounted one, in its own mount namespace: nobody outside may see the pins, and \
+                         they may vanish with that namespace (ip netns exec makes one; nsenter --net=/run/netns/NAME does not; or mount -t bpf bpf \
+                         /sys/fs/bpf before)";
+
 /// Dropped packets taken from the ring at a time.
 const SAMPLES_AT_ONCE: usize = 64;
 
@@ -105,12 +110,13 @@ impl Daemon {
         let Beginning { config_path, config, warnings, forgone, absent } = beginning;
         let state_dir = config.node.state_dir.clone();
         let prepared = report_io::prepare(&state_dir)?;
+        let mounts = PinDir::at(&config.node.pin_dir).mounts();
         let started = Self::start_prepared(config_path, config, warnings, absent).await;
         if started.is_err() {
             report_io::unprepare(&state_dir, prepared);
         }
         let mut daemon = started?;
-        forgone.into_iter().for_each(|what| daemon.forgo(what));
+        forgone.into_iter().chain(mounts.then(|| OWN_MOUNT.into())).for_each(|what| daemon.forgo(what));
         daemon.write_report();
         Ok(daemon)
     }
