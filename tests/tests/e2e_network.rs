@@ -135,7 +135,8 @@ fn a_file_refused_for_a_missing_interface_is_taken_when_the_interface_appears() 
     wait_until("dm0 to be taken", SOON, || weir.pin_dir().join("link-dm0").exists()).unwrap();
     wait_until("nothing to be wrong", SOON, || !problems(&weir).contains("dm0")).unwrap();
     // What the text itself forbids no interface mends.
-    edit(&weir, "\"dm0\"", "\"dm0\", \"\"");
+    let text = fs::read_to_string(weir.config()).unwrap();
+    fs::write(weir.config(), format!("{text}\nwieght = 3\n")).unwrap();
     expect_problem(&weir, "configuration not taken");
     let refusals = || weir.stderr().matches("the configuration in force stays").count();
     let before = refusals();

@@ -87,6 +87,32 @@ fn what_keeps_the_pins_from_being_made_anew_is_told_and_tried_again() {
 }
 
 #[test]
+fn pins_that_are_removed_again_and_again_while_they_are_made_do_not_end_the_daemon() {
+    let fixture = Fixture::new();
+    let mut weir = fixture.start();
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        let _ = fs::remove_dir_all(weir.pin_dir());
+        std::thread::yield_now();
+    }
+    await_ready(&mut weir, "it is tried again each second");
+    fixture.assert_forwards();
+}
+
+#[test]
+fn the_pin_of_a_map_that_nothing_uses_is_made_again_and_connections_go_on() {
+    let fixture = Fixture::new();
+    let mut weir = fixture.start();
+    fs::remove_file(weir.pin_dir().join("RATES")).unwrap();
+    await_ready(&mut weir, "pins of maps that nothing uses were missing");
+    assert!(!weir.stderr().contains("somebody removed the pins"), "the flows are lost: {}", weir.stderr());
+    // The feature that comes with an edit uses it.
+    edit(&weir, |text| text.replace("pool = \"web\"", "pool = \"web\"\nconn_rate = \"1000/10s\""));
+    wait_until("the edit to be taken", SOON, || weir.stderr().contains("the configuration is taken")).unwrap();
+    fixture.assert_forwards();
+}
+
+#[test]
 fn a_removed_link_is_made_again_and_connections_go_on() {
     let fixture = Fixture::new();
     let mut weir = fixture.start();

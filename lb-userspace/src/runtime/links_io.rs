@@ -27,9 +27,11 @@ impl Daemon {
             }
         }
         let pins = PinDir::at(&self.config.node.pin_dir);
+        // Another directory is in its place, or none: the links belong to whoever loads next.
+        let is_lost = pins.identity() != self.pins;
         for link in &ours {
             let is_known = self.dataplane.interfaces().get(&link.name).is_some_and(|&known| known == link.ifindex);
-            if is_known && pins.is_linked(&link.name) {
+            if is_lost || is_known && pins.is_linked(&link.name) {
                 continue;
             }
             match self.dataplane.add_interface(&link.name) {
