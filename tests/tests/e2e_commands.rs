@@ -106,3 +106,21 @@ fn without_the_file_status_and_stop_say_how_to_name_it() {
         assert!(code == Some(2) && text.contains("hint: --config names"), "{command} {text}");
     }
 }
+
+#[test]
+fn where_the_usual_file_has_gone_the_usual_directories_tell_what_runs() {
+    let lab = lab();
+    let weir = Weir::prepare(lab.node(), &demo::configuration(&lab)).unwrap();
+    let text = fs::read_to_string(weir.config()).unwrap();
+    let usual: Vec<&str> = text.lines().filter(|line| !line.starts_with("pin_dir") && !line.starts_with("state_dir")).collect();
+    fs::write(weir.config(), usual.join("\n")).unwrap();
+    let script =
+        "umount -l /sys/fs/bpf; mount -t bpf bpf /sys/fs/bpf; mount -t tmpfs none /run; [ ! -e /etc/weir ] || mount -t tmpfs none /etc/weir
+        \"$1\" run --config \"$2\" & until \"$1\" status --config \"$2\" > /dev/null 2>&1; do sleep 0.1; done
+        \"$1\" status; echo status: $?; \"$1\" stop; echo stop: $?; \"$1\" status; echo then: $?";
+    let mut alone = lab.node().namespace.command("unshare");
+    alone.args(["--mount", "--propagation", "private", "timeout", "30", "sh", "-c", script, "sh"]);
+    let (_, text) = said(&alone.arg(std::env::var_os("WEIR_BIN").unwrap()).arg(weir.config()).output().unwrap());
+    assert!(text.contains("status: 0") && text.contains("detached from eth0, eth1\nstop: 0"), "{text}");
+    assert!(text.contains("then: 2") && text.contains("hint: --config names"), "{text}");
+}
