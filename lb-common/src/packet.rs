@@ -254,7 +254,7 @@ pub struct Transport {
     pub l4: usize,
     /// Whether it is a fragment. In a later one nothing below is set.
     pub fragment: Fragment,
-    /// What the fragments of its datagram share, wire bytes. Beside the enum, not in it: of an enum that has it in some variants only the compiler moves
+    /// What the fragments of its datagram share, wire bytes; 0 of a whole one. Beside the enum, not in it: of an enum that has it in some variants only the compiler moves
     /// undefined halves about, which verifiers refuse.
     pub identification: u32,
     /// Length of the IP packet, header included.
@@ -339,7 +339,7 @@ fn internet4<P: Packet + ?Sized>(packet: &P, l3: usize, whole: bool) -> Result<T
             (0, _) => Fragment::First,
             _ => Fragment::Later,
         },
-        identification: ip.identification as u32,
+        identification: if fragment & 0x3fff == 0 { 0 } else { ip.identification as u32 },
         ip_bytes,
         source_port: 0,
         destination_port: 0,
@@ -396,7 +396,7 @@ fn skip_extensions<P: Packet + ?Sized>(packet: &P, found: &mut Transport) -> Res
         };
         if kind == 44 {
             let fragment = u16::from_be(extension.fragment);
-            found.identification = extension.identification;
+            found.identification = if fragment & 0xfff9 == 0 { 0 } else { extension.identification };
             found.fragment = match (fragment & 0xfff8, fragment & 1) {
                 (0, 0) => Fragment::Whole,
                 (0, _) => Fragment::First,

@@ -88,7 +88,7 @@ enum Action {
 }
 
 fn main() -> ExitCode {
-    let command = Command::parse();
+    let command = Command::parse_from(std::env::args_os().map(explain::readable));
     match perform(command.action) {
         Ok(exit) => ExitCode::from(exit.code()),
         // Whoever reads our output has gone: nothing is left to be said.

@@ -124,3 +124,24 @@ fn a_server_whose_answers_meet_no_program_is_told() {
     expect_ready(&weir, true);
     assert!(!problems(&weir).contains("eth1"), "{}", problems(&weir));
 }
+
+#[test]
+fn a_file_refused_for_a_missing_interface_is_taken_when_the_interface_appears() {
+    let fixture = Fixture::new();
+    let weir = Weir::start(fixture.lab.node(), &demo::configuration(&fixture.lab)).unwrap();
+    edit(&weir, "\"eth1\"", "\"eth1\", \"dm0\"");
+    expect_problem(&weir, "configuration not taken: interface dm0 does not exist");
+    fixture.add_veth("dm0", "dm1");
+    wait_until("dm0 to be taken", SOON, || weir.pin_dir().join("link-dm0").exists()).unwrap();
+    wait_until("nothing to be wrong", SOON, || !problems(&weir).contains("dm0")).unwrap();
+    // What the text itself forbids no interface mends.
+    let text = fs::read_to_string(weir.config()).unwrap();
+    fs::write(weir.config(), format!("{text}\nwieght = 3\n")).unwrap();
+    expect_problem(&weir, "configuration not taken");
+    let refusals = || weir.stderr().matches("the configuration in force stays").count();
+    let before = refusals();
+    fixture.add_veth("dm2", "dm3");
+    fixture.node("link del dm0");
+    expect_problem(&weir, "dm0 does not exist");
+    assert_eq!(refusals(), before, "{}", weir.stderr());
+}

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{CONFIG_FILE, Exit, Format};
 use crate::{
-    config::{self, LoadError, model::Config},
+    config::{self, ConfigText, Diagnostic, LoadError, Severity, model::Config},
     dataplane::{Finding, examine},
 };
 
@@ -62,8 +62,18 @@ fn configuration(path: &Path) -> (Option<Config>, Vec<Finding>) {
         Err(LoadError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound && path == Path::new(CONFIG_FILE) => {
             (None, finding(true, format!("no {}: interfaces and memory are not looked at", path.display()), None))
         }
-        Err(error @ LoadError::Invalid { .. }) => (None, finding(false, error.to_string(), Some("weir check names them"))),
+        Err(LoadError::Invalid { text, findings }) => (None, finding(false, first_error(&text, &findings), Some("weir check names all"))),
         Err(error) => (None, finding(false, config_error(&error), None)),
+    }
+}
+
+/// The first error with its place, and how many there are.
+fn first_error(text: &ConfigText, findings: &[Diagnostic]) -> String {
+    let errors = || findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let first = errors().next().map_or_else(String::new, |finding| finding.render_line(text));
+    match errors().count() {
+        1 => first,
+        count => format!("{count} errors, the first: {first}"),
     }
 }
 

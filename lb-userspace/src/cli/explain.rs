@@ -1,6 +1,7 @@
 //! `weir explain SRC DST`: where a packet would go and why, by the decision that the kernel program makes, on the tables that it reads.
 
 use std::{
+    ffi::OsString,
     io::{self, Write},
     net::{IpAddr, SocketAddr},
     path::Path,
@@ -32,8 +33,8 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 pub struct Packet {
     /// Where it comes from and goes: `SRC DST`, `SRC -> DST` or `"SRC → DST"`, each an address and a port. Without a port of SRC some port is
-    /// taken; DST may end with `/tcp` or `/udp`.
-    #[arg(value_name = "SRC DST", num_args = 1..=3, required = true)]
+    /// taken. DST may end with `/tcp` or `/udp`, or `tcp` or `udp` come first.
+    #[arg(value_name = "SRC DST", num_args = 1..=4, required = true)]
     ends: Vec<String>,
     /// Its protocol [default: that of DST, or else tcp].
     #[arg(short, long, value_enum)]
@@ -87,13 +88,22 @@ enum FlowError {
     Protocol(String),
 }
 
+/// A word of the command line; the arrow of `SRC -> DST` as one that does not look like an option.
+#[must_use]
+pub fn readable(word: OsString) -> OsString {
+    if word == "->" { "→".into() } else { word }
+}
+
 impl Packet {
     /// `some_port`: the source's where none is named.
     fn flow(&self, some_port: u16) -> Result<Flow, FlowError> {
         let text = self.ends.join(" ");
         let spaced = text.replace("->", " ").replace('→', " ");
-        let [from, to] = spaced.split_whitespace().collect::<Vec<_>>()[..] else { return Err(FlowError::Ends(text)) };
-        let (to, word) = to.split_once('/').map_or((to, None), |(to, word)| (to, Some(word)));
+        let (from, to, word) = match spaced.split_whitespace().collect::<Vec<_>>()[..] {
+            [from, to] => to.split_once('/').map_or((from, to, None), |(to, word)| (from, to, Some(word))),
+            [word, from, to] => (from, to, Some(word)),
+            _ => return Err(FlowError::Ends(text)),
+        };
         let destination: SocketAddr = to.parse().map_err(|_: std::net::AddrParseError| FlowError::Address(to.into()))?;
         let bare = from.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         let (source, is_port_chosen) = match (from.parse(), bare) {
@@ -408,6 +418,9 @@ mod tests {
             assert_eq!(flow(&[&one], None), Ok(tcp));
             assert_eq!(flow(&[&format!("{one}/udp")], None), Ok(Flow { protocol: Protocol::Udp, ..tcp }));
         }
+        for ends in [vec!["tcp", from, "→", to], vec!["tcp", from, to]] {
+            assert_eq!(flow(&ends, None), Ok(tcp), "as the command prints it");
+        }
         assert_eq!(flow(&[&format!("{from}→{to}/tcp")], Some(Protocol::Tcp)), Ok(tcp));
         let chosen = Flow { source: "192.0.2.7:50000".parse().unwrap(), is_port_chosen: true, ..tcp };
         assert_eq!(flow(&["192.0.2.7", to], None), Ok(chosen));
@@ -422,6 +435,7 @@ mod tests {
         assert_eq!(flow(&["192.0.2.7:1", "198.51.100.1"], None), Err(FlowError::Address("198.51.100.1".into())));
         assert_eq!(flow(&["[2001:db8::7]:1", to], None), Err(FlowError::Families));
         assert_eq!(flow(&["192.0.2.7:1", "198.51.100.1:80/sctp"], None), Err(FlowError::Protocol("sctp".into())));
+        assert_eq!(flow(&["sctp", "192.0.2.7:1", to], None), Err(FlowError::Protocol("sctp".into())));
         assert_eq!(flow(&["192.0.2.7:1", "198.51.100.1:80/udp"], Some(Protocol::Tcp)), Err(FlowError::Protocol("udp".into())));
     }
 

@@ -2,17 +2,35 @@
 //! and each of the two names the other: the record its pin directory, a symlink beside the pins its state directory.
 #![allow(clippy::disallowed_methods, reason = "looks whether a directory is there")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
-use super::node_of;
+use super::{CONFIG_FILE, node_of};
 use crate::{
-    config::{LoadError, model::Node},
+    config::{self, LoadError, model::Node},
     dataplane::PinDir,
     runtime::{
         report::Report,
         report_io::{self, ReportError},
     },
 };
+
+/// Why it is not known where things are.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PlaceError {
+    /// There is no file.
+    #[error("{0}\nhint: --config names the file of the daemon that is meant")]
+    Absent(#[source] LoadError),
+    /// The file tells nothing.
+    #[error(transparent)]
+    Config(LoadError),
+}
+
+fn is_absent(error: &LoadError) -> bool {
+    matches!(error, LoadError::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
 
 /// What the commands work on.
 #[derive(Debug)]
@@ -28,14 +46,33 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Of the node that `config` describes.
+    /// Of the node that `config` describes. Where the file that everybody means has gone, of what is in the directories that everybody means.
     ///
     /// # Errors
-    /// As [`node_of`].
-    pub(super) fn of(config: &Path) -> Result<Self, LoadError> {
-        let node = node_of(config)?;
+    /// [`PlaceError`].
+    pub(super) fn of(config: &Path) -> Result<Self, PlaceError> {
+        match node_of(config) {
+            Ok(node) => Ok(Self::of_node(node)),
+            Err(error) if is_absent(&error) && config == Path::new(CONFIG_FILE) => {
+                Self::without_file(&config::unconfigured_node(&config::host_name())).ok_or(PlaceError::Absent(error))
+            }
+            Err(error) if is_absent(&error) => Err(PlaceError::Absent(error)),
+            Err(error) => Err(PlaceError::Config(error)),
+        }
+    }
+
+    /// Of what runs, or ran, in the node's directories; none if they hold nothing. Its record names the interfaces.
+    fn without_file(node: &Node) -> Option<Self> {
+        let mut place = Self::of_node(node.clone());
+        let report = place.report.as_ref().ok();
+        let has_record = report.is_some_and(|report| *report != Report::default());
+        place.node.interfaces = report.into_iter().flat_map(|report| report.interfaces.keys().cloned()).collect();
+        (has_record || place.pins.is_loaded()).then_some(place)
+    }
+
+    fn of_node(node: Node) -> Self {
         let (pins, state_dir) = (PinDir::at(&node.pin_dir), node.state_dir.clone());
-        Ok(match report_io::read(&state_dir) {
+        match report_io::read(&state_dir) {
             Ok(Some(report)) => {
                 let is_elsewhere = !report.pin_dir.as_os_str().is_empty() && report.pin_dir.exists();
                 let pins = if is_elsewhere { PinDir::at(&report.pin_dir) } else { pins };
@@ -47,7 +84,7 @@ impl Place {
                 Self { node, pins, state_dir, report }
             }
             Err(error) => Self { node, pins, state_dir, report: Err(error) },
-        })
+        }
     }
 
     /// What of the file is not where things are, in words.
@@ -64,5 +101,32 @@ impl Place {
     pub(super) fn daemon(&self) -> Option<u32> {
         let recorded = self.report.as_ref().ok().filter(|report| report_io::is_running(report)).map(|report| report.pid);
         recorded.or_else(|| self.pins.holder())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{Place, PlaceError, Report, config, report_io};
+
+    #[test]
+    fn without_the_file_a_record_in_the_usual_directory_tells_where_things_are() {
+        let folder = std::env::temp_dir().join(format!("weir-place-{}", std::process::id()));
+        let mut node = config::unconfigured_node("host");
+        node.pin_dir = folder.join("pins");
+        node.state_dir = folder.join("state");
+        assert!(Place::without_file(&node).is_none());
+        let interfaces = [("eth0".to_owned(), "native".to_owned())].into();
+        report_io::write(&node.state_dir, &Report { pid: 7, interfaces, ..Report::default() }).unwrap();
+        let place = Place::without_file(&node).unwrap();
+        assert_eq!((place.state_dir, place.node.interfaces), (node.state_dir, vec!["eth0".to_owned()]));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_another_name_that_has_gone_is_an_error_with_a_hint() {
+        let error = Place::of("/nowhere/weir.toml".as_ref()).unwrap_err();
+        assert!(matches!(error, PlaceError::Absent(_)) && error.to_string().contains("hint: --config"), "{error}");
     }
 }

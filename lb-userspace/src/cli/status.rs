@@ -79,6 +79,9 @@ pub struct Interface {
     pub mode: String,
     /// Whether the program is attached to it.
     pub attached: bool,
+    /// Why not.
+    #[serde(skip)]
+    pub state: LinkState,
 }
 
 /// A service.
@@ -203,7 +206,7 @@ pub fn status(config: &Path, format: Format, now_ms: u64, out: &mut impl Write, 
     };
     let tables = match Tables::open(&pins, Access::ReadOnly) {
         Ok(tables) => tables,
-        Err(error) => return not_loaded(&error, daemon, format, out, err),
+        Err(error) => return not_loaded(&error, &report, daemon, format, out, err),
     };
     match gather(&tables, &pins, &report, daemon, now_ms) {
         Ok(mut status) => {
@@ -230,18 +233,37 @@ impl Status {
     }
 }
 
-fn not_loaded(error: &TablesError, daemon: Option<u32>, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+fn not_loaded(
+    error: &TablesError,
+    report: &Report,
+    daemon: Option<u32>,
+    format: Format,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<Exit> {
+    let problems = daemon.map_or_else(Vec::new, |pid| without_data_plane(report, pid));
     if format == Format::Json {
-        serde_json::to_writer_pretty(
-            &mut *out,
-            &serde_json::json!({ "ready": false, "error": error.to_string(), "daemon": { "running": daemon.is_some(), "pid": daemon.unwrap_or(0) } }),
-        )?;
+        let daemon = serde_json::json!({ "running": daemon.is_some(), "pid": daemon.unwrap_or(0) });
+        let document = serde_json::json!({ "ready": false, "error": error.to_string(), "daemon": daemon, "problems": problems });
+        serde_json::to_writer_pretty(&mut *out, &document)?;
         writeln!(out)?;
     }
-    if let Some(pid) = daemon {
-        writeln!(err, "a daemon starts: process {pid}")?;
+    for problem in problems {
+        writeln!(err, "{problem}")?;
     }
     tell(err, error, Exit::Refused)
+}
+
+/// What a daemon does whose data plane is not there.
+fn without_data_plane(report: &Report, pid: u32) -> Vec<String> {
+    if !report_io::is_running(report) {
+        return vec![format!("a daemon starts: process {pid}")];
+    }
+    let of_daemon = match &report.apply_error {
+        Some(error) => format!("the daemon, process {pid}, has no data plane, and tries again each second: {error}"),
+        None => format!("the daemon, process {pid}, runs, but pins of its are not here: if somebody removed them, it loads all anew"),
+    };
+    std::iter::once(of_daemon).chain(report.forgone.iter().cloned()).collect()
 }
 
 fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, now_ms: u64) -> anyhow::Result<Status> {
@@ -295,14 +317,7 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, 
     }
     let elsewhere = report_io::is_elsewhere(report);
     let links = if elsewhere { dataplane::attached_elsewhere(pins)? } else { dataplane::attached(pins)? };
-    let interfaces: Vec<Interface> = links
-        .into_iter()
-        .map(|(name, state)| Interface {
-            mode: report.interfaces.get(&name).cloned().unwrap_or_else(|| "unknown".into()),
-            attached: state == LinkState::Attached,
-            name,
-        })
-        .collect();
+    let interfaces = interfaces(report, links);
     let usage = tables.nat_usage()?;
     let nat = Nat {
         free_chunks: usage.free_chunks,
@@ -356,6 +371,23 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, 
     })
 }
 
+/// Those with a link, and those of the configuration in force that have none.
+fn interfaces(report: &Report, links: Vec<(String, LinkState)>) -> Vec<Interface> {
+    let configured = report.interfaces.keys().chain(report.troubled_interfaces.keys());
+    let mut states: BTreeMap<String, LinkState> = configured.map(|name| (name.clone(), LinkState::Missing)).collect();
+    states.extend(links);
+    let interface = |(name, state): (String, LinkState)| Interface {
+        mode: match state {
+            LinkState::Missing => "detached".into(),
+            LinkState::Attached | LinkState::Gone => report.interfaces.get(&name).cloned().unwrap_or_else(|| "unknown".into()),
+        },
+        state,
+        attached: state == LinkState::Attached,
+        name,
+    };
+    states.into_iter().map(interface).collect()
+}
+
 fn problems(report: &Report, interfaces: &[Interface], services: &[Service], running: bool) -> Vec<String> {
     let mut problems = Vec::new();
     if !running {
@@ -370,7 +402,10 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
     problems.extend(report.held_back.iter().cloned());
     let troubles = troubles(report, running);
     let gone = interfaces.iter().filter(|one| !one.attached && !troubles.contains_key(&one.name));
-    problems.extend(gone.map(|one| format!("interface {} is gone", one.name)));
+    problems.extend(gone.map(|one| match one.state {
+        LinkState::Missing => format!("interface {} is not attached: no packet is taken from it", one.name),
+        LinkState::Attached | LinkState::Gone => format!("interface {} is gone", one.name),
+    }));
     problems.extend(troubles.iter().map(|(name, trouble)| format!("interface {name} {trouble}")));
     problems.extend(report.narrow_ways.iter().cloned());
     problems.extend(report.unanswered.iter().map(|(server, why)| format!("server {server}: {why}")));

@@ -15,9 +15,9 @@ use super::{
 };
 use crate::{
     config::model::Node,
-    dataplane,
+    dataplane::{self, Stopped},
     netlink::{AssignedAddress, Link},
-    runtime::report_io,
+    runtime::{report::Report, report_io},
 };
 
 /// Ends the daemon if one runs, detaches from every interface, removes all pins, and removes the addresses that Weir added.
@@ -38,11 +38,13 @@ pub fn stop(config: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Re
     }
     let Place { node, pins, state_dir, report } = place;
     let report = report.unwrap_or_default();
+    let had_record = report != Report::default();
     let stopped = match dataplane::stop(&pins) {
         Ok(stopped) => stopped,
         Err(error) => return tell(err, &error, Exit::Refused),
     };
-    for problem in take_back(&node, &report) {
+    let ground = if had_record || stopped != Stopped::default() { Ground::Known } else { Ground::MarksAlone };
+    for problem in take_back(&node, &report, ground) {
         writeln!(err, "warning: {problem}")?;
     }
     if let Err(error) = report_io::remove(&state_dir) {
@@ -72,6 +74,20 @@ pub(super) enum EndError {
         /// Its process.
         pid: u32,
     },
+}
+
+/// Why marked addresses are taken for those of the node that is stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ground {
+    /// Its data plane was there, or its record.
+    Known,
+    /// There was nothing: the marks may be those of another node on the same interfaces.
+    MarksAlone,
+}
+
+/// Whether somebody else's program takes packets from one of the node's interfaces: what is marked is then that one's.
+pub(super) fn is_another_attached(node: &Node, links: &[Link]) -> bool {
+    links.iter().any(|link| node.interfaces.contains(&link.name) && link.xdp.is_some())
 }
 
 /// The marked addresses on the node's interfaces, with the interfaces' indexes: those of a daemon whose record is lost.

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{
     place_io::Place,
-    stop::{EndError, ours},
+    stop::{EndError, Ground, is_another_attached, ours},
 };
 use crate::{
     config::model::Node,
@@ -46,20 +46,21 @@ pub(super) fn end_daemon(place: &Place) -> Result<(), EndError> {
 }
 
 /// Removes our addresses and neighbour entries, and says what could not be.
-pub(super) fn take_back(node: &Node, report: &Report) -> Vec<String> {
+pub(super) fn take_back(node: &Node, report: &Report, ground: Ground) -> Vec<String> {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(take_back_all(node, report)),
+        Ok(runtime) => runtime.block_on(take_back_all(node, report, ground)),
         Err(error) => vec![in_words(&error)],
     }
 }
 
-async fn take_back_all(node: &Node, report: &Report) -> Vec<String> {
+async fn take_back_all(node: &Node, report: &Report, ground: Ground) -> Vec<String> {
     let mut netlink = match Netlink::open() {
         Ok(netlink) => netlink,
         Err(error) => return vec![in_words(&error)],
     };
     let mut problems = Vec::new();
     let assigned = match (netlink.links().await, netlink.addresses().await) {
+        (Ok(links), Ok(_)) if ground == Ground::MarksAlone && is_another_attached(node, &links) => return problems,
         (Ok(links), Ok(assigned)) => ours(node, &links, &assigned),
         (Err(error), _) | (_, Err(error)) => {
             problems.push(in_words(&error));

@@ -37,6 +37,7 @@ use toml::{
 pub use self::{
     diagnostic::{ConfigText, Diagnostic, LocatedDiagnostic, Position, Severity, Span},
     load_io::{LoadError, host_name, load, read_text},
+    node::unconfigured_node,
 };
 use self::{
     listener::{ListenerKeys, ListenerSection},

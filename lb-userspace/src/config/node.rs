@@ -44,6 +44,25 @@ pub(super) struct LimitsSection {
     pub(super) model: Result<Limits, Reported>,
 }
 
+const PIN_DIR: &str = "/sys/fs/bpf/weir";
+const STATE_DIR: &str = "/run/weir";
+
+/// The node of a file that says nothing of it: no interfaces, and the directories that are taken where none are named.
+#[must_use]
+pub fn unconfigured_node(host_name: &str) -> Node {
+    Node {
+        name: host_name.to_owned(),
+        interfaces: Vec::new(),
+        xdp: XdpMode::Auto,
+        slot_seed: DEFAULT_SLOT_SEED.to_owned(),
+        pin_dir: PIN_DIR.into(),
+        state_dir: STATE_DIR.into(),
+        addresses: AddressPolicy::Add,
+        tunnel_source4: None,
+        tunnel_source6: None,
+    }
+}
+
 pub(super) fn read_node(mut table: Table<'_>, host_name: &str, report: &mut Report) -> NodeSection {
     let slot_seed = table.optional("slot_seed", report, |item, report| item.parsed(value::not_empty, report));
     let has_own_seed = !matches!(slot_seed, Ok(None));
@@ -67,8 +86,8 @@ fn read_node_model(mut table: Table<'_>, slot_seed: Key<String>, host_name: &str
         interfaces: interfaces?.into_inner(),
         xdp: or(xdp, XdpMode::Auto)?,
         slot_seed: or(slot_seed, DEFAULT_SLOT_SEED.to_owned())?,
-        pin_dir: or(pin_dir, PathBuf::from("/sys/fs/bpf/weir"))?,
-        state_dir: or(state_dir, PathBuf::from("/run/weir"))?,
+        pin_dir: or(pin_dir, PathBuf::from(PIN_DIR))?,
+        state_dir: or(state_dir, PathBuf::from(STATE_DIR))?,
         addresses: or(addresses, AddressPolicy::Add)?,
         tunnel_source4: tunnel_source4?.map(Spanned::into_inner),
         tunnel_source6: tunnel_source6?.map(Spanned::into_inner),

@@ -8,6 +8,7 @@ use lb_common::maps::WORDS_PER_SLOT_PAGE;
 use rustix::system::uname;
 
 use super::{
+    abi::{self, AbiError},
     attach::interface_index,
     clock_io::load_smallest,
     layout::{Features, Machine, memory_bytes},
@@ -18,7 +19,7 @@ use super::{
     privileges_io::{self, Missing},
     refusal,
 };
-use crate::{config::model::Config, netlink::driver_name_io::driver_name};
+use crate::{config::model::Config, control::desired::node_slot_key, netlink::driver_name_io::driver_name};
 
 /// The oldest kernel that has all that the program uses.
 const MIN_KERNEL: (u32, u32) = (6, 1);
@@ -90,9 +91,42 @@ impl Finding {
 pub fn examine(config: Option<&Config>) -> Vec<Finding> {
     let mut findings = vec![kernel_version(), btf(), jit(), privileges(&privileges_io::missing())];
     findings.extend(object());
+    findings.extend(config.map(|config| pin_directory(&PinDir::at(&config.node.pin_dir))));
+    findings.extend(config.and_then(loaded));
     findings.extend(config.and_then(memory));
     findings.extend(config.iter().flat_map(|config| &config.node.interfaces).map(|name| interface(name)));
     findings
+}
+
+/// Whether pins can be kept where the configuration wants them.
+fn pin_directory(pins: &PinDir) -> Finding {
+    let what = "pin directory";
+    let path = pins.path().display();
+    match pins.is_in_bpf_fs() {
+        Ok(true) => Finding::new(what, true, format!("{path}, in a BPF file system"), ""),
+        Ok(false) if pins.mounts() => {
+            Finding::new(what, true, format!("{path}: no BPF file system is mounted; weir run mounts one, in its own mount namespace"), "")
+        }
+        Ok(false) => Finding::new(what, false, format!("{path} is not in a BPF file system"), "mount -t bpf bpf /sys/fs/bpf"),
+        Err(error) => Finding::new(what, false, reason(&error), "node.pin_dir has to be in a BPF file system"),
+    }
+}
+
+/// Whether a start would adopt what is loaded; none where nothing is.
+fn loaded(config: &Config) -> Option<Finding> {
+    let what = "loaded data plane";
+    let adoptable = abi::read(&PinDir::at(&config.node.pin_dir)).and_then(|record| {
+        record.check_limits(&config.limits)?;
+        record.check_slot_key(node_slot_key(&config.node.slot_seed))
+    });
+    match adoptable {
+        Ok(()) => Some(Finding::new(what, true, "a start goes on with it", "")),
+        Err(AbiError::NotLoaded { .. }) => None,
+        Err(error @ (AbiError::Pin(_) | AbiError::Map(_))) => Some(Finding::new(what, false, reason(&error), "run as root")),
+        Err(error @ (AbiError::Version { .. } | AbiError::Limits { .. } | AbiError::SlotSeed)) => {
+            Some(Finding::new(what, false, reason(&error), "a start is refused: weir stop, then start again; connections are lost"))
+        }
+    }
 }
 
 /// None where the memory is taken already: by the data plane that runs.

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `load` | starts or adopts the data plane, rebuilds its program, adds and removes interfaces |
 //! | `attach`, `pins_io`, `naming`, `abi`, `stop` | links, the pin directory, the mark that maps are complete, removal of all |
+//! | `missing` | what somebody removed of the pins |
 //! | `object`, `layout`, `clock_io` | the embedded object, the maps' sizes (pure), the kernel's clock |
 //! | `tables`, `mapped`, `cell`, `syscall` | the maps, open |
 //! | `apply`, `slots`, `lines`, `planes`, `headers` | the operations of a plan |
@@ -24,6 +25,7 @@ mod layout;
 mod lines;
 mod load;
 mod mapped;
+mod missing;
 mod naming;
 mod object;
 mod observe;
@@ -48,6 +50,7 @@ pub use kernel_io::{Finding, examine};
 pub use layout::{Features, MAX_INTERFACES, MAX_SOURCE_RULES, Machine, MapKind, MapSize, map_sizes, memory_bytes};
 pub use load::{Dataplane, LoadError, Origin, Request};
 pub use mapped::{Access, AccessError, MapOpenError, Mapped};
+pub use missing::{Missing, missing, remake_idle};
 pub use observe::{Observer, Passed};
 pub use pins_io::{PinDir, PinDirError};
 pub use planes::{NatUsage, PlaneUsage};

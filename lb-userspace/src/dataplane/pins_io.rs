@@ -136,25 +136,38 @@ impl PinDir {
         fs::create_dir_all(&self.path).map_err(|source| self.io(&self.path, source))
     }
 
+    /// Whether a start has to mount the BPF file system first, and can.
+    #[must_use]
+    pub fn mounts(&self) -> bool {
+        self.is_in_bpf_fs().is_ok_and(|is_mounted| !is_mounted) && self.is_ours_to_mount()
+    }
+
     /// Refuses a directory that is elsewhere.
     pub(crate) fn check_bpf_fs(&self) -> Result<(), PinDirError> {
         if self.is_in_bpf_fs()? { Ok(()) } else { Err(PinDirError::NotBpf { path: self.path.clone() }) }
     }
 
-    fn is_in_bpf_fs(&self) -> Result<bool, PinDirError> {
+    /// Whether it is, or would be, in a BPF file system that is mounted.
+    ///
+    /// # Errors
+    /// What the file system refuses.
+    pub(crate) fn is_in_bpf_fs(&self) -> Result<bool, PinDirError> {
         let existing = self.path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
         let stat = statfs(existing).map_err(|errno| self.io(existing, errno.into()))?;
         Ok(stat.f_type as i64 == BPF_FS_MAGIC)
     }
 
     fn mount_bpf_fs(&self) -> Result<(), PinDirError> {
-        let mount_point = Path::new(BPF_MOUNT);
-        let is_ours_to_mount = self.path.starts_with(mount_point) && self.path != mount_point;
-        if !is_ours_to_mount || !is_empty_directory(mount_point) {
+        if !self.is_ours_to_mount() {
             return Err(PinDirError::NotBpf { path: self.path.clone() });
         }
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-        mount("bpf", mount_point, "bpf", flags, None).map_err(|errno| PinDirError::Mount { source: errno.into() })
+        mount("bpf", BPF_MOUNT, "bpf", flags, None).map_err(|errno| PinDirError::Mount { source: errno.into() })
+    }
+
+    fn is_ours_to_mount(&self) -> bool {
+        let mount_point = Path::new(BPF_MOUNT);
+        self.path.starts_with(mount_point) && self.path != mount_point && is_empty_directory(mount_point)
     }
 
     /// Takes the directory for this process.
@@ -193,6 +206,17 @@ impl PinDir {
     pub(crate) fn set_state_dir(&self, state_dir: &Path) -> Result<(), PinDirError> {
         self.remove(naming::STATE)?;
         symlink(state_dir, self.pin(naming::STATE)).map_err(|source| self.io(&self.pin(naming::STATE), source))
+    }
+
+    /// The directory's device and inode; none if it is not there.
+    #[must_use]
+    pub fn identity(&self) -> Option<(u64, u64)> {
+        fs::metadata(&self.path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+
+    /// Whether the link of an interface is pinned here.
+    pub(crate) fn is_linked(&self, interface: &str) -> bool {
+        self.link(interface).exists()
     }
 
     /// Whether a whole data plane is pinned here.

@@ -68,6 +68,8 @@ pub enum LinkState {
     Attached,
     /// The interface was deleted, or renamed, since.
     Gone,
+    /// There is none.
+    Missing,
 }
 
 /// Removes everything, without the lock.

@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use lb_common::{
-    maps::{LinkInfo, OwnMacs},
-    words::MemberId,
-};
+use lb_common::{maps::OwnMacs, words::MemberId};
 use tracing::{error, info, warn};
 
 use super::{
@@ -20,7 +17,7 @@ use super::{
     own_macs::own_macs,
     readback,
     reload::{cut_off, restart_only, with_fixed},
-    report::{Report, Trouble, in_words, load_errors, names_of, warnings},
+    report::{Report, in_words, load_errors, names_of, warnings},
     report_io, retirement,
 };
 use crate::{
@@ -36,70 +33,106 @@ use crate::{
         slot,
     },
     dataplane::{self, Dataplane, DroppedPacket, Features, Origin, PinDir, Request, Samples, SlotRules},
-    netlink::{AddressError, Change, Link, Netlink, NextHops, Unresolved, links::Xdp, sysctl_io},
+    netlink::{AddressError, Change, Netlink, NextHops, Unresolved, sysctl_io},
     path_mtu::{Heard, PathMtus, TooBig, tunnel::Tunnel},
 };
 
 /// How slots live, for the data plane.
 const SLOT_RULES: SlotRules = SlotRules { change: |word, member, now| slot::change(word, member, now).word, ripen: slot::ripen };
 
+/// What is forgone where this process has to mount the BPF file system.
+const OWN_MOUNT: &str = "no BPF file system was mounted, so that weir mounted one, in its own mount namespace: nobody outside may see the pins, and \
+                         they may vanish with that namespace (ip netns exec makes one; nsenter --net=/run/netns/NAME does not; or mount -t bpf bpf \
+                         /sys/fs/bpf before)";
+
 /// Dropped packets taken from the ring at a time.
 const SAMPLES_AT_ONCE: usize = 64;
 
+/// What a daemon starts with.
+pub(super) struct Beginning<'a> {
+    /// The configuration's file.
+    pub(super) config_path: &'a Path,
+    /// What it says.
+    pub(super) config: Config,
+    /// Warnings about it.
+    pub(super) warnings: Vec<String>,
+    /// What the daemon has to do without already.
+    pub(super) forgone: Vec<String>,
+    /// What of interfaces that do not exist.
+    pub(super) absent: Absent,
+}
+
+/// What a fresh load does about interfaces that do not exist.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Absent {
+    /// Fails: a name may be wrong.
+    Refused,
+    /// Leaves them out; they are taken when they appear.
+    Awaited,
+}
+
 /// The daemon.
 pub(super) struct Daemon {
-    config_path: PathBuf,
-    config: Config,
-    dataplane: Dataplane,
+    pub(super) config_path: PathBuf,
+    pub(super) config: Config,
+    pub(super) dataplane: Dataplane,
     installed: Installed,
     netlink: Netlink,
     next_hops: NextHops,
     path_mtus: PathMtus,
     /// The names of this host's links, by index.
-    links: BTreeMap<u32, String>,
+    pub(super) links: BTreeMap<u32, String>,
     /// The indexes of those that the configuration names.
-    taken: BTreeSet<u32>,
+    pub(super) taken: BTreeSet<u32>,
     /// Addresses of this host that are not there for us alone.
     own_addresses: BTreeSet<IpAddr>,
     samples: Samples,
     /// Packets whose drop was sampled, by reason, since the last summary.
     dropped: BTreeMap<&'static str, DroppedPacket>,
-    report: Report,
+    pub(super) report: Report,
+    /// The pin directory that this process has locked.
+    pub(super) pins: Option<(u64, u64)>,
+    /// The names of the links among which the file, though sound, was refused.
+    refused_among: Option<BTreeMap<u32, String>>,
     /// What the configuration file says that waits for another start.
     waits_for_start: Vec<String>,
     /// When to look for what can be freed, in seconds of the Unix epoch.
     next_look: Option<u64>,
     /// The network could not be read whole, and has to be again.
-    is_network_stale: bool,
+    pub(super) is_network_stale: bool,
     /// The record could not be written, which has been told.
     is_record_refused: bool,
 }
 
 impl Daemon {
     /// Loads or adopts the data plane, takes the addresses, and converges once. If it fails, what was loaded afresh is removed.
-    pub(super) async fn start(config_path: &Path, config: Config, warnings: Vec<String>, forgone: Vec<String>) -> Result<Self, RunError> {
+    pub(super) async fn start(beginning: Beginning<'_>) -> Result<Self, RunError> {
+        let Beginning { config_path, config, warnings, forgone, absent } = beginning;
         let state_dir = config.node.state_dir.clone();
         let prepared = report_io::prepare(&state_dir)?;
-        let started = Self::start_prepared(config_path, config, warnings).await;
+        let mounts = PinDir::at(&config.node.pin_dir).mounts();
+        let started = Self::start_prepared(config_path, config, warnings, absent).await;
         if started.is_err() {
             report_io::unprepare(&state_dir, prepared);
         }
         let mut daemon = started?;
-        forgone.into_iter().for_each(|what| daemon.forgo(what));
+        forgone.into_iter().chain(mounts.then(|| OWN_MOUNT.into())).for_each(|what| daemon.forgo(what));
         daemon.write_report();
         Ok(daemon)
     }
 
-    async fn start_prepared(config_path: &Path, config: Config, warnings: Vec<String>) -> Result<Self, RunError> {
+    async fn start_prepared(config_path: &Path, config: Config, warnings: Vec<String>, absent: Absent) -> Result<Self, RunError> {
         let earlier = report_io::earlier(&config.node)?;
         let links = Netlink::open()?.links().await?;
+        let is_asked_for = |name: &&String| absent == Absent::Refused || links.iter().any(|link| link.name == **name);
+        let interfaces: Vec<String> = config.node.interfaces.iter().filter(is_asked_for).cloned().collect();
         let request = Request {
             pin_dir: &config.node.pin_dir,
             limits: &config.limits,
             slot_key: node_slot_key(&config.node.slot_seed),
             features: Features::of(&config),
             macs: own_macs(&config, &links),
-            interfaces: &config.node.interfaces,
+            interfaces: &interfaces,
             mode: config.node.xdp,
             rules: SLOT_RULES,
         };
@@ -146,6 +179,7 @@ impl Daemon {
             added_addresses: earlier.added_addresses,
             ..Report::default()
         };
+        let pins = PinDir::at(&config.node.pin_dir).identity();
         let mut daemon = Self {
             config_path: config_path.to_owned(),
             config,
@@ -160,6 +194,8 @@ impl Daemon {
             samples,
             dropped: BTreeMap::new(),
             report,
+            pins,
+            refused_among: None,
             waits_for_start: Vec::new(),
             next_look: Some(0),
             is_network_stale: false,
@@ -173,6 +209,7 @@ impl Daemon {
 
     /// Reads the file again. A bad one leaves the configuration in force as it is, and is reported.
     pub(super) async fn reload(&mut self) {
+        self.refused_among = None;
         match config::load(&self.config_path, &config::host_name()) {
             Ok((config, findings, text)) => match self.take_config(config).await {
                 Ok(cut_off) => {
@@ -180,11 +217,22 @@ impl Daemon {
                     self.report.config_warnings = warnings(&findings, &text);
                     self.report.config_warnings.extend(cut_off);
                 }
-                Err(error) => self.refuse_config(vec![in_words(&error)]),
+                Err(error) => {
+                    self.refuse_config(vec![in_words(&error)]);
+                    self.refused_among = Some(self.links.clone());
+                }
             },
             Err(error) => self.refuse_config(load_errors(&error)),
         }
         self.write_report();
+    }
+
+    /// A sound file may have been refused for an interface that has come, or left, since.
+    async fn retry_refused(&mut self) {
+        if self.refused_among.as_ref().is_some_and(|links| *links != self.links) {
+            info!("the interfaces are others than when the configuration was refused: it is tried again");
+            self.reload().await;
+        }
     }
 
     fn refuse_config(&mut self, errors: Vec<String>) {
@@ -254,6 +302,7 @@ impl Daemon {
         if change.links || change.addresses || change.is_incomplete {
             let followed = self.follow_network(Convergence::Other).await;
             self.or_again(followed);
+            self.retry_refused().await;
         } else {
             self.converge();
         }
@@ -275,19 +324,7 @@ impl Daemon {
         self.or_again(known);
         let followed = self.follow_network(Convergence::Other).await;
         self.or_again(followed);
-    }
-
-    /// Whether somebody removed the pins: nothing would outlive this process, and no command finds what it keeps.
-    pub(super) fn has_lost_its_pins(&self) -> bool {
-        !PinDir::at(&self.config.node.pin_dir).is_loaded()
-    }
-
-    /// With the configuration that it had. What the earlier data plane held is lost.
-    pub(super) async fn start_anew(self, config_path: &Path) -> Result<Self, RunError> {
-        error!(pin_dir = %self.config.node.pin_dir.display(), "somebody removed the pins: the data plane is loaded anew, its flows are lost");
-        let Self { config, dataplane, report, .. } = self;
-        drop(dataplane);
-        Self::start(config_path, config, report.config_warnings, report.forgone).await
+        self.retry_refused().await;
     }
 
     /// Each second: slots ripen, drops are told, rates are taken, what failed is tried again, and retired members go when they may.
@@ -394,52 +431,6 @@ impl Daemon {
                 }
             }
         }
-    }
-
-    /// Lets packets leave by every link of this host, attaches where one of ours is there and not taken, and learns how they are attached.
-    fn take_links(&mut self, links: &[Link]) {
-        let (ours, others): (Vec<&Link>, Vec<&Link>) = links.iter().partition(|link| self.config.node.interfaces.contains(&link.name));
-        let mut troubles: BTreeMap<String, Trouble> = ours.iter().filter_map(|link| Some((link.name.clone(), trouble_of(link)?))).collect();
-        for name in self.config.node.interfaces.iter().filter(|name| !ours.iter().any(|link| link.name == **name)) {
-            troubles.insert(name.clone(), Trouble::Absent);
-            if self.report.troubled_interfaces.get(name) != Some(&Trouble::Absent) {
-                warn!(interface = name, "the interface does not exist; it is taken when it appears");
-            }
-        }
-        for link in &ours {
-            let is_taken = self.dataplane.interfaces().get(&link.name).is_some_and(|&known| known == link.ifindex);
-            if is_taken {
-                continue;
-            }
-            match self.dataplane.add_interface(&link.name) {
-                Ok(()) => info!(interface = link.name, "the interface is taken"),
-                Err(error) => {
-                    let why = in_words(&error);
-                    warn!(interface = link.name, error = why, "the interface is there and is not taken");
-                    troubles.insert(link.name.clone(), Trouble::Refused(why));
-                }
-            }
-        }
-        if let Err(error) = self.dataplane.applier().forget_interfaces(&links.iter().map(|link| link.ifindex).collect()) {
-            warn!(error = in_words(&error), "interfaces that are gone are not forgotten");
-        }
-        for link in ours.iter().chain(&others) {
-            let Some(mac) = link.mac.filter(|_| !link.is_loopback) else { continue };
-            let words = [0, 2, 4].map(|at| u16::from_ne_bytes([mac[at], mac[at + 1]]));
-            let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
-            if let Err(error) = self.dataplane.applier().allow_interface(link.ifindex, LinkInfo { mac: words, mtu }) {
-                warn!(interface = link.name, error = in_words(&error), "no packet can leave by this interface");
-            }
-        }
-        let mode = |link: &Link| match link.xdp {
-            Some(Xdp::Native) => "native",
-            Some(Xdp::Generic) => "generic",
-            None => "detached",
-        };
-        self.report.troubled_interfaces = troubles;
-        self.links = links.iter().map(|link| (link.ifindex, link.name.clone())).collect();
-        self.taken = ours.iter().map(|link| link.ifindex).collect();
-        self.report.interfaces = ours.iter().map(|link| (link.name.clone(), mode(link).into())).collect();
     }
 
     /// The servers of the configuration, and those whose members are still in the maps.
@@ -555,14 +546,6 @@ impl Daemon {
     pub(super) fn leave(&mut self) {
         self.report.pid = 0;
         self.write_report();
-    }
-}
-
-fn trouble_of(link: &Link) -> Option<Trouble> {
-    match (link.is_up, link.has_carrier) {
-        (false, _) => Some(Trouble::Down),
-        (true, false) => Some(Trouble::NoCarrier),
-        (true, true) => None,
     }
 }
 

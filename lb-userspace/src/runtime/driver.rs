@@ -10,7 +10,8 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::{
-    daemon_io::Daemon,
+    anew_io::{Remnant, is_taken},
+    daemon_io::{Absent, Beginning, Daemon},
     files_io::{FileWatch, Stamp},
     readback::ReadBackError,
     report::{in_words, warnings},
@@ -101,7 +102,8 @@ pub fn run(config_path: PathBuf) -> Result<(), RunError> {
         let routers = Listener::open();
         let mut file = ConfigFile::new(config_path, stamp);
         let forgone = routers.as_ref().err().map(|error| in_words(error)).into_iter().chain(file.arm()).collect();
-        let daemon = Daemon::start(&file.path, config, told, forgone).await?;
+        let beginning = Beginning { config_path: &file.path, config, warnings: told, forgone, absent: Absent::Refused };
+        let daemon = Daemon::start(beginning).await?;
         serve(daemon, signals, watcher, routers.ok(), file).await
     })
 }
@@ -167,8 +169,9 @@ async fn serve(
                 }
             },
             _ = second.tick() => {
-                if daemon.has_lost_its_pins() {
-                    daemon = daemon.start_anew(&file.path).await?;
+                if let Some(lost) = daemon.mend_pins() {
+                    let Some(anew) = load_anew(daemon.into_remnant(&lost), &mut signals).await? else { return Ok(()) };
+                    daemon = anew;
                 }
                 daemon.handle_second().await;
                 // Whatever the watch missed is found now.
@@ -181,6 +184,28 @@ async fn serve(
     daemon.leave();
     info!("the daemon ends; the data plane goes on");
     Ok(())
+}
+
+/// Tries each second until the data plane is loaded. None once the process is told to end.
+///
+/// # Errors
+/// [`RunError`] if another process has the pin directory.
+async fn load_anew(mut remnant: Remnant, signals: &mut Signals) -> Result<Option<Daemon>, RunError> {
+    let mut second = ticker(Duration::from_secs(1));
+    loop {
+        // Every arm is cancel safe, as in `serve`.
+        tokio::select! {
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = second.tick() => match remnant.start().await {
+                Ok(daemon) => return Ok(Some(daemon)),
+                Err(error) if is_taken(&error) => return Err(error),
+                Err(error) => remnant.tell(&error),
+            },
+        }
+    }
+    remnant.leave();
+    Ok(None)
 }
 
 /// The configuration file as it was last looked at, and the watch on it.

@@ -4,14 +4,17 @@
 //! |---|---|
 //! | `driver` | `weir run`: the loop over files, signals, netlink and time |
 //! | `daemon_io` | what the loop keeps, and what it does on each event |
+//! | `links_io`, `anew_io` | what it does about interfaces, and about pins that somebody removed |
 //! | `addresses`, `own_macs`, `reload`, `retirement` | its decisions: which addresses, whose frames, what of a new file, when to look for what may go. Pure. |
 //! | `readback` | what the maps hold, as `control` models it |
 //! | `report` | the record that the daemon leaves for `weir status`, and its reading (`report_io`) |
 
 mod addresses;
+mod anew_io;
 mod daemon_io;
 mod driver;
 mod files_io;
+mod links_io;
 mod own_macs;
 pub mod readback;
 mod reload;
