@@ -4,6 +4,9 @@ use std::io::{self, Write};
 
 use super::status::{Plane, Service, Status};
 
+/// So many problems are shown; more of them are of one kind, most likely.
+const MOST_PROBLEMS: usize = 30;
+
 /// Writes rows under headers, each column as wide as it has to be.
 ///
 /// # Errors
@@ -34,8 +37,11 @@ pub(super) fn status(status: &Status, out: &mut impl Write) -> io::Result<()> {
     let daemon = if status.daemon.running { format!("running (pid {})", status.daemon.pid) } else { "not running".into() };
     writeln!(out, "node {}   {}   daemon {daemon}", status.node, if status.ready { "ready" } else { "NOT READY" })?;
     writeln!(out, "memory {:.1} MiB", status.memory_bytes as f64 / f64::from(1 << 20))?;
-    for problem in &status.problems {
+    for problem in status.problems.iter().take(MOST_PROBLEMS) {
         writeln!(out, "! {problem}")?;
+    }
+    if status.problems.len() > MOST_PROBLEMS {
+        writeln!(out, "! and {} more: weir status -o json has all", status.problems.len() - MOST_PROBLEMS)?;
     }
     writeln!(out)?;
     let interfaces: Vec<Vec<String>> = status

@@ -289,7 +289,7 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, 
             packets: traffic.packets,
             bytes: traffic.bytes,
             packets_per_second: running.then(|| rate(report, record.id, traffic.packets, now_ms)).flatten(),
-            flows: flows.get(&record.id).copied().unwrap_or(0) + nat_flows.by_member.get(&record.id).copied().unwrap_or(0),
+            flows: flows.get(&record.id).copied().unwrap_or(0) + nat_flows.connected.get(&record.id).copied().unwrap_or(0),
         };
         members.entry(id).or_default().push(member);
     }

@@ -106,8 +106,10 @@ pub fn freeable(tables: &Tables, installed: &Installed, now: Tick) -> Result<Fre
 /// Translated flows that are alive.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NatFlows {
-    /// How many each member has.
+    /// How many each member has, those included whose ports rest.
     pub by_member: BTreeMap<MemberId, u32>,
+    /// The same without these: those that are still connected.
+    pub connected: BTreeMap<MemberId, u32>,
     /// How many each plane has.
     pub by_plane: BTreeMap<u16, u32>,
 }
@@ -133,6 +135,9 @@ pub fn nat_flows(tables: &Tables, now: Tick) -> Result<NatFlows, AccessError> {
             }
             if let Some(member) = MemberId::new(flow.member) {
                 *flows.by_member.entry(member).or_default() += 1;
+                if !matches!(word.state(), PortState::Resting | PortState::Reset) {
+                    *flows.connected.entry(member).or_default() += 1;
+                }
             }
             *flows.by_plane.entry(flow.plane).or_default() += 1;
         }
