@@ -278,7 +278,7 @@ fn without_raw_sockets_the_daemon_runs_and_says_what_it_forgoes() {
     let mut daemon = fixture.lab.node().namespace.spawn("weir-without-raw", command).unwrap();
     wait_until("the data plane to be ready", SOON, || !daemon.is_running() || weir.is_ready()).unwrap();
     assert!(daemon.is_running(), "{}", daemon.stderr());
-    assert_eq!(fixture.tally().len(), 2);
+    wait_until("both servers to answer", SOON, || fixture.tally().len() == 2).unwrap();
     let problems = weir.status().unwrap()["problems"].to_string();
     assert!(problems.contains("path MTUs of tunnels are not learned") && problems.contains("CAP_NET_RAW"), "{problems}");
 }
