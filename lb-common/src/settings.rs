@@ -81,11 +81,6 @@ impl OwnMacs {
     pub const fn pack(first: u32, last: u16) -> u64 {
         first as u64 | (last as u64) << 32
     }
-
-    /// Whether the address of this word is among them.
-    pub fn has(&self, word: u64) -> bool {
-        self.is_any() || self.0.contains(&word)
-    }
 }
 
 impl Settings {

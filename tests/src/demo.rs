@@ -1,6 +1,7 @@
 //! `scripts/demo`: Weir's main job, shown in a lab.
 
 mod clients;
+mod fixture;
 
 use std::{
     io::Write,
@@ -10,6 +11,8 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
+
+pub use self::fixture::Fixture;
 
 use self::clients::{Clients, Seen};
 use crate::lab::{Host, Nginx, Shape, TcpLoad, TcpServer, Topology, UdpServer, Weir, wait_until};

@@ -237,8 +237,7 @@ impl Tables for Arrays {
         self.settings.slot_key
     }
 
-    fn is_own_mac(&self, word: u64) -> bool {
-        let _ = word;
+    fn is_own_mac(&self, _: u64) -> bool {
         true
     }
 

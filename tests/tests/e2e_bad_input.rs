@@ -1,44 +1,23 @@
 //! What the operator may do wrong: every refusal says why and what to do, and leaves nothing behind or everything as it was.
 
-use std::{collections::BTreeMap, fs, path::Path, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use aya::maps::{Array, MapData};
 use weir_tests::{
-    demo,
-    lab::{Nginx, Shape, TcpServer, Topology, Verdict, Weir, XdpVerdict, http_tally, output_of, wait_until},
+    demo::Fixture,
+    lab::{Verdict, Weir, XdpVerdict, output_of, wait_until},
 };
 
 const SOON: Duration = Duration::from_secs(20);
 
-struct Fixture {
-    lab: Topology,
-    _servers: Vec<(Nginx, TcpServer)>,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        let lab = Topology::builder(Shape::TwoArmed).build().unwrap();
-        let servers = lab.servers.iter().enumerate().map(|server| demo::serve(server).unwrap()).collect();
-        Self { lab, _servers: servers }
-    }
-
-    fn good(&self) -> String {
-        demo::configuration(&self.lab)
-    }
-
-    fn tally(&self) -> BTreeMap<String, usize> {
-        http_tally(&self.lab.client().namespace, format!("http://{}/", self.lab.vip4()), 10).unwrap()
-    }
-
-    /// No program, no pin, no address, no neighbour that is kept resolved; what is known of them the host may use until it ages.
-    fn assert_untouched(&self, weir: &Weir<'_>) {
-        let node = &self.lab.node().namespace;
-        assert!(!weir.pin_dir().exists(), "pins are left");
-        assert!(!node.ip("-d link show").unwrap().contains("prog/xdp"), "a program is left");
-        assert!(!node.ip("addr show").unwrap().contains(&format!("{}/32", self.lab.vip4())), "the VIP is left");
-        let neighbours = node.ip("neigh show").unwrap();
-        assert!(!neighbours.contains("managed"), "neighbour entries are left: {neighbours}");
-    }
+/// No program, no pin, no address, no neighbour that is kept resolved; what is known of them the host may use until it ages.
+fn assert_untouched(fixture: &Fixture, weir: &Weir<'_>) {
+    let node = &fixture.lab.node().namespace;
+    assert!(!weir.pin_dir().exists(), "pins are left");
+    assert!(!node.ip("-d link show").unwrap().contains("prog/xdp"), "a program is left");
+    assert!(!node.ip("addr show").unwrap().contains(&format!("{}/32", fixture.lab.vip4())), "the VIP is left");
+    let neighbours = node.ip("neigh show").unwrap();
+    assert!(!neighbours.contains("managed"), "neighbour entries are left: {neighbours}");
 }
 
 fn edit(weir: &Weir<'_>, change: impl FnOnce(String) -> String) {
@@ -70,7 +49,7 @@ fn a_broken_file_is_refused_at_start_with_every_error_and_its_place() {
     for line in [lines, lines - 2, lines - 4] {
         assert!(text.contains(&format!("weir.toml:{line}:")), "no error at line {line}: {text}");
     }
-    fixture.assert_untouched(&weir);
+    assert_untouched(&fixture, &weir);
 }
 
 #[test]
@@ -81,7 +60,7 @@ fn a_missing_file_is_a_wrong_use() {
     let (code, text) = weir.run_refused().unwrap();
     assert_eq!(code, 2, "{text}");
     assert!(text.contains("weir.toml"), "{text}");
-    fixture.assert_untouched(&weir);
+    assert_untouched(&fixture, &weir);
 }
 
 #[test]
@@ -117,14 +96,14 @@ fn an_unknown_interface_and_a_taken_one_are_named_and_nothing_is_loaded() {
     edit(&weir, |text| text.replace("\"eth1\"", "\"eth7\""));
     let (code, text) = weir.run_refused().unwrap();
     assert!(code == 1 && text.contains("interface eth7 does not exist") && text.contains("hint:"), "{code} {text}");
-    fixture.assert_untouched(&weir);
+    assert_untouched(&fixture, &weir);
     weir.write_config(&fixture.good()).unwrap();
     let taken = XdpVerdict::attach(&fixture.lab.node().namespace, "eth1", Verdict::Pass).unwrap();
     let (code, text) = weir.run_refused().unwrap();
     assert!(code == 1 && text.contains("eth1 has an XDP program of somebody else") && text.contains("hint:"), "{code} {text}");
     drop(taken);
     wait_until("the other program to go", SOON, || !fixture.lab.node().namespace.ip("-d link show").unwrap().contains("prog/xdp")).unwrap();
-    fixture.assert_untouched(&weir);
+    assert_untouched(&fixture, &weir);
 }
 
 #[test]
@@ -170,7 +149,7 @@ fn a_pin_directory_that_cannot_hold_pins_is_refused_before_anything_is_loaded() 
         let (code, text) = weir.run_refused().unwrap();
         assert!(code == 1 && text.contains(&pin_dir.display().to_string()) && text.contains("hint:"), "{code} {text}");
         assert!(!pin_dir.exists(), "{pin_dir:?} is left");
-        fixture.assert_untouched(&weir);
+        assert_untouched(&fixture, &weir);
     }
 }
 
@@ -187,10 +166,10 @@ fn without_a_bpf_file_system_the_cure_is_named() {
     };
     let (code, text) = run_after("mount -t tmpfs none /sys/fs/bpf && touch /sys/fs/bpf/file");
     assert!(code == Some(1) && text.contains("is not in a BPF file system") && text.contains("hint: mount one: mount -t bpf"), "{text}");
-    fixture.assert_untouched(&weir);
+    assert_untouched(&fixture, &weir);
     let (code, text) = run_after("mount -t bpf -o ro bpf /sys/fs/bpf");
     assert!(code == Some(1) && text.contains("failed to use the pin directory") && text.contains("Read-only"), "{code:?} {text}");
-    fixture.assert_untouched(&weir);
+    assert_untouched(&fixture, &weir);
 }
 
 #[test]
@@ -205,7 +184,7 @@ fn an_interface_without_native_xdp_is_taken_in_generic_mode_and_status_says_so()
     edit(&weir, |text| text.replace("\"eth1\"", "\"eth1\", \"eth2\", \"eth3\"").replace("pin_dir", "xdp = \"native\"\npin_dir"));
     let (code, text) = weir.run_refused().unwrap();
     assert!(code == 1 && text.contains("eth2") && text.contains("hint: node.xdp = \"generic\""), "{code} {text}");
-    fixture.assert_untouched(&weir);
+    assert_untouched(&fixture, &weir);
 
     edit(&weir, |text| text.replace("\"native\"", "\"auto\""));
     weir.run().unwrap();
@@ -235,7 +214,7 @@ fn without_privileges_the_cure_is_named() {
         let (code, text) = said(&command.arg(weir.config()).output().unwrap());
         assert!(code == Some(1) && text.contains("hint: run as root"), "{code:?} {text}");
     }
-    fixture.assert_untouched(&weir);
+    assert_untouched(&fixture, &weir);
 }
 
 /// `weir COMMAND` as root with these capabilities alone.
@@ -262,7 +241,7 @@ fn each_missing_capability_is_named_and_nothing_is_loaded() {
     ] {
         let (code, text) = said(&with_capabilities(&fixture, &weir, &without(&missing), "run").output().unwrap());
         assert!(code == Some(1) && text.contains(named) && text.contains("hint: run as root"), "{missing:?} {code:?} {text}");
-        fixture.assert_untouched(&weir);
+        assert_untouched(&fixture, &weir);
         let (code, text) = said(&with_capabilities(&fixture, &weir, &without(&missing), "doctor").output().unwrap());
         assert!(code == Some(1) && text.contains(named) && text.contains("CAP_NET_RAW"), "{missing:?} {code:?} {text}");
     }
@@ -293,7 +272,7 @@ fn a_state_directory_that_cannot_be_written_is_refused_before_anything_is_loaded
         edit(&weir, |text| text.replace(&format!("{own:?}"), &format!("{state_dir:?}")));
         let (code, text) = weir.run_refused().unwrap();
         assert!(code == 1 && text.contains(&state_dir.display().to_string()) && text.contains("node.state_dir"), "{code} {text}");
-        fixture.assert_untouched(&weir);
+        assert_untouched(&fixture, &weir);
     }
 }
 
@@ -309,7 +288,7 @@ fn a_data_plane_of_another_layout_goes_on_and_stop_is_the_way_out() {
     let (code, text) = said(&weir.operate(&["status"]).unwrap());
     assert!(code == Some(1) && text.contains("of layout 65535"), "{code:?} {text}");
     assert_eq!(said(&weir.operate(&["stop"]).unwrap()).0, Some(0));
-    fixture.assert_untouched(&weir);
+    assert_untouched(&fixture, &weir);
     weir.run().unwrap();
     assert_eq!(fixture.tally().len(), 2);
 }
@@ -381,7 +360,7 @@ fn stop_removes_everything_whatever_is_there() {
         let (code, text) = said(&weir.operate(&["stop"]).unwrap());
         assert_eq!(code, Some(0), "{text}");
         assert!(text.contains(what) && !text.contains("warning"), "{text}");
-        fixture.assert_untouched(weir);
+        assert_untouched(&fixture, weir);
     };
     stop(&weir, "nothing was loaded");
     weir.run().unwrap();
@@ -464,7 +443,7 @@ fn directories_that_the_file_names_otherwise_orphan_nothing() {
         let (code, text) = said(&weir.operate(&["stop"]).unwrap());
         assert!(code == Some(0) && text.contains("detached from eth0, eth1") && text.contains(&format!("node.{key} names")), "{text}");
         assert!(!weir.is_running());
-        fixture.assert_untouched(&weir);
+        assert_untouched(&fixture, &weir);
         assert!(!own.join("state.json").exists() && !other.exists(), "{key}");
     }
 }
@@ -480,7 +459,7 @@ fn a_daemon_that_starts_with_another_state_directory_takes_the_addresses_over() 
     weir.run().unwrap();
     assert!(other.join("state.json").exists() && !own.join("state.json").exists());
     assert_eq!(said(&weir.operate(&["stop"]).unwrap()).0, Some(0));
-    fixture.assert_untouched(&weir);
+    assert_untouched(&fixture, &weir);
 }
 
 #[test]
@@ -499,7 +478,7 @@ fn a_daemon_without_a_record_is_known_by_its_lock() {
     let (code, text) = said(&weir.operate(&["stop"]).unwrap());
     assert_eq!(code, Some(0), "{text}");
     wait_until("the daemon to be collected", SOON, || !weir.is_running()).unwrap();
-    fixture.assert_untouched(&weir);
+    assert_untouched(&fixture, &weir);
 }
 
 #[test]

@@ -3,33 +3,16 @@
 use std::{fs, time::Duration};
 
 use weir_tests::{
-    demo,
-    lab::{Nginx, Shape, TcpServer, Topology, Weir, wait_until},
+    demo::Fixture,
+    lab::{Weir, wait_until},
 };
 
 const SOON: Duration = Duration::from_secs(20);
 
-struct Fixture {
-    lab: Topology,
-    _servers: Vec<(Nginx, TcpServer)>,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        let lab = Topology::builder(Shape::TwoArmed).build().unwrap();
-        let servers = lab.servers.iter().enumerate().map(|server| demo::serve(server).unwrap()).collect();
-        Self { lab, _servers: servers }
-    }
-
-    fn node(&self, command: &str) -> String {
-        self.lab.node().namespace.ip(command).unwrap()
-    }
-
-    fn add_veth(&self, name: &str, peer: &str) {
-        self.node(&format!("link add {name} type veth peer name {peer}"));
-        self.node(&format!("link set {name} up"));
-        self.node(&format!("link set {peer} up"));
-    }
+fn add_veth(fixture: &Fixture, name: &str, peer: &str) {
+    fixture.node(&format!("link add {name} type veth peer name {peer}"));
+    fixture.node(&format!("link set {name} up"));
+    fixture.node(&format!("link set {peer} up"));
 }
 
 fn edit(weir: &Weir<'_>, from: &str, to: &str) {
@@ -55,8 +38,8 @@ fn expect_ready(weir: &Weir<'_>, ready: bool) {
 #[test]
 fn an_interface_that_has_gone_hinders_no_edit_and_no_restart_and_is_taken_when_it_is_back() {
     let fixture = Fixture::new();
-    fixture.add_veth("eth2", "eth3");
-    let mut weir = Weir::prepare(fixture.lab.node(), &demo::configuration(&fixture.lab)).unwrap();
+    add_veth(&fixture, "eth2", "eth3");
+    let mut weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
     edit(&weir, "\"eth1\"", "\"eth1\", \"eth2\"");
     weir.run().unwrap();
     fixture.node("link del eth2");
@@ -76,7 +59,7 @@ fn an_interface_that_has_gone_hinders_no_edit_and_no_restart_and_is_taken_when_i
     expect_problem(&weir, "interface eth2 does not exist");
     assert!(!weir.is_ready());
 
-    fixture.add_veth("eth2", "eth3");
+    add_veth(&fixture, "eth2", "eth3");
     expect_ready(&weir, true);
     assert!(fixture.node("-d link show eth2").contains("prog/xdp"));
     assert!(!problems(&weir).contains("eth2"), "{}", problems(&weir));
@@ -85,7 +68,7 @@ fn an_interface_that_has_gone_hinders_no_edit_and_no_restart_and_is_taken_when_i
 #[test]
 fn status_is_not_ready_while_an_interface_is_down_or_no_server_can_be_reached() {
     let fixture = Fixture::new();
-    let weir = Weir::start(fixture.lab.node(), &demo::configuration(&fixture.lab)).unwrap();
+    let weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
     fixture.node("link set eth0 down");
     expect_ready(&weir, false);
     expect_problem(&weir, "interface eth0 is down");
@@ -103,7 +86,7 @@ fn status_is_not_ready_before_a_server_can_be_reached() {
         }
     };
     servers("down");
-    let mut weir = Weir::prepare(fixture.lab.node(), &demo::configuration(&fixture.lab)).unwrap();
+    let mut weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
     weir.spawn().unwrap();
     expect_problem(&weir, "no server can be reached");
     assert!(!weir.is_ready());
@@ -114,7 +97,7 @@ fn status_is_not_ready_before_a_server_can_be_reached() {
 #[test]
 fn a_server_whose_answers_meet_no_program_is_told() {
     let fixture = Fixture::new();
-    let mut weir = Weir::prepare(fixture.lab.node(), &demo::configuration(&fixture.lab)).unwrap();
+    let mut weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
     edit(&weir, "\"eth0\", \"eth1\"", "\"eth0\"");
     weir.spawn().unwrap();
     wait_until("the daemon to run", SOON, || weir.status().is_ok_and(|status| status["daemon"]["running"] == true)).unwrap();
@@ -128,10 +111,10 @@ fn a_server_whose_answers_meet_no_program_is_told() {
 #[test]
 fn a_file_refused_for_a_missing_interface_is_taken_when_the_interface_appears() {
     let fixture = Fixture::new();
-    let weir = Weir::start(fixture.lab.node(), &demo::configuration(&fixture.lab)).unwrap();
+    let weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
     edit(&weir, "\"eth1\"", "\"eth1\", \"dm0\"");
     expect_problem(&weir, "configuration not taken: interface dm0 does not exist");
-    fixture.add_veth("dm0", "dm1");
+    add_veth(&fixture, "dm0", "dm1");
     wait_until("dm0 to be taken", SOON, || weir.pin_dir().join("link-dm0").exists()).unwrap();
     wait_until("nothing to be wrong", SOON, || !problems(&weir).contains("dm0")).unwrap();
     // What the text itself forbids no interface mends.
@@ -140,7 +123,7 @@ fn a_file_refused_for_a_missing_interface_is_taken_when_the_interface_appears() 
     expect_problem(&weir, "configuration not taken");
     let refusals = || weir.stderr().matches("the configuration in force stays").count();
     let before = refusals();
-    fixture.add_veth("dm2", "dm3");
+    add_veth(&fixture, "dm2", "dm3");
     fixture.node("link del dm0");
     expect_problem(&weir, "dm0 does not exist");
     assert_eq!(refusals(), before, "{}", weir.stderr());

@@ -3,32 +3,15 @@
 use std::{fs, net::SocketAddr, time::Duration};
 
 use weir_tests::{
-    demo,
-    lab::{Nginx, Shape, TcpLoad, TcpServer, Topology, Weir, http_tally, wait_until},
+    demo::Fixture,
+    lab::{TcpLoad, Weir, wait_until},
 };
 
 const SOON: Duration = Duration::from_secs(20);
 
-struct Fixture {
-    lab: Topology,
-    _servers: Vec<(Nginx, TcpServer)>,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        let lab = Topology::builder(Shape::TwoArmed).build().unwrap();
-        let servers = lab.servers.iter().enumerate().map(|server| demo::serve(server).unwrap()).collect();
-        Self { lab, _servers: servers }
-    }
-
-    fn start(&self) -> Weir<'_> {
-        Weir::start(self.lab.node(), &demo::configuration(&self.lab)).unwrap()
-    }
-
-    fn assert_forwards(&self) {
-        let tally = http_tally(&self.lab.client().namespace, format!("http://{}/", self.lab.vip4()), 10).unwrap();
-        assert_eq!(tally.len(), 2, "{tally:?}");
-    }
+fn assert_forwards(fixture: &Fixture) {
+    let tally = fixture.tally();
+    assert_eq!(tally.len(), 2, "{tally:?}");
 }
 
 fn edit(weir: &Weir<'_>, change: impl FnOnce(String) -> String) {
@@ -60,7 +43,7 @@ fn an_interface_that_has_gone_does_not_keep_removed_pins_from_being_made_anew() 
     wait_until("all to be loaded anew", SOON, || weir.stderr().matches("the data plane forwards").count() == 2).unwrap();
     wait_until("dm0 to be missed", SOON, || problems(&weir).contains("dm0 does not exist")).unwrap();
     assert!(weir.is_running(), "{}", weir.stderr());
-    fixture.assert_forwards();
+    assert_forwards(&fixture);
     node.ip("link add dm0 type veth peer name dm1").unwrap();
     wait_until("dm0 to be taken again", SOON, || weir.pin_dir().join("link-dm0").exists()).unwrap();
 }
@@ -78,7 +61,7 @@ fn what_keeps_the_pins_from_being_made_anew_is_told_and_tried_again() {
     assert!(output.status.code() == Some(1) && said.contains("has no data plane, and tries again each second"), "{said}");
     fs::remove_file(&pin_dir).unwrap();
     await_ready(&mut weir, "somebody removed the pins");
-    fixture.assert_forwards();
+    assert_forwards(&fixture);
     fs::remove_dir_all(&pin_dir).unwrap();
     std::os::unix::fs::symlink("/nowhere", &pin_dir).unwrap();
     wait_until("the loss to be noticed", SOON, || weir.stderr().matches("somebody removed the pins").count() == 2).unwrap();
@@ -96,7 +79,7 @@ fn pins_that_are_removed_again_and_again_while_they_are_made_do_not_end_the_daem
         std::thread::yield_now();
     }
     await_ready(&mut weir, "it is tried again each second");
-    fixture.assert_forwards();
+    assert_forwards(&fixture);
 }
 
 #[test]
@@ -109,7 +92,7 @@ fn the_pin_of_a_map_that_nothing_uses_is_made_again_and_connections_go_on() {
     // The feature that comes with an edit uses it.
     edit(&weir, |text| text.replace("pool = \"web\"", "pool = \"web\"\nconn_rate = \"1000/10s\""));
     wait_until("the edit to be taken", SOON, || weir.stderr().contains("the configuration is taken")).unwrap();
-    fixture.assert_forwards();
+    assert_forwards(&fixture);
 }
 
 #[test]
@@ -126,7 +109,7 @@ fn a_removed_link_is_made_again_and_quiet_connections_go_on() {
     await_ready(&mut weir, "somebody removed the pinned link");
     assert!(weir.pin_dir().join("link-eth0").exists());
     assert!(!weir.stderr().contains("somebody removed the pins:"), "the flows are lost: {}", weir.stderr());
-    fixture.assert_forwards();
+    assert_forwards(&fixture);
     let report = quiet.report().unwrap();
     assert!(report.opened == 20 && report.broken.is_empty() && report.messages >= 40, "{report:?}");
 }
@@ -154,7 +137,7 @@ fn any_other_pin_that_is_missing_has_all_loaded_anew() {
         wait_until("the loss to be noticed", SOON, noticed).unwrap_or_else(|timeout| panic!("{timeout} {pins:?} {}", weir.stderr()));
         await_ready(&mut weir, "somebody removed the pins");
         assert!(pins.iter().all(|pin| weir.pin_dir().join(pin).exists()), "{pins:?}");
-        fixture.assert_forwards();
+        assert_forwards(&fixture);
     }
     fs::remove_file(weir.pin_dir().join("state")).unwrap();
     wait_until("the record to be named again", SOON, || weir.pin_dir().join("state").is_symlink()).unwrap();
@@ -165,7 +148,7 @@ fn any_other_pin_that_is_missing_has_all_loaded_anew() {
 fn what_is_wrong_with_the_file_is_still_told_after_loading_anew() {
     let fixture = Fixture::new();
     let mut weir = fixture.start();
-    let good = demo::configuration(&fixture.lab);
+    let good = fixture.good();
     weir.write_config(&format!("{good}\nwieght = 3\n")).unwrap();
     wait_until("the error to be told", SOON, || problems(&weir).contains("configuration not taken")).unwrap();
     fs::remove_dir_all(weir.pin_dir()).unwrap();
@@ -178,7 +161,7 @@ fn what_is_wrong_with_the_file_is_still_told_after_loading_anew() {
     wait_until("the limits to be taken", SOON, || weir.is_ready() && !problems(&weir).contains("limits")).unwrap();
     weir.terminate().unwrap();
     weir.run().unwrap();
-    fixture.assert_forwards();
+    assert_forwards(&fixture);
 }
 
 #[test]
@@ -197,5 +180,5 @@ fn a_daemon_whose_pin_directory_another_one_has_ends() {
     assert!(weir.stderr().contains("another weir process"), "{}", weir.stderr());
     assert!(other.is_running(), "{}", other.stderr());
     wait_until("the other daemon's record", SOON, || weir.status().is_ok_and(|status| status["daemon"]["pid"] == other.id())).unwrap();
-    fixture.assert_forwards();
+    assert_forwards(&fixture);
 }

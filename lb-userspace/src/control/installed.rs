@@ -284,7 +284,7 @@ impl InstalledMember {
 }
 
 /// The pages that so many slots fill, or a part of one.
-pub(super) fn pages_of(slots: u32) -> u32 {
+pub(crate) fn pages_of(slots: u32) -> u32 {
     slots.div_ceil(SLOTS_PER_PAGE)
 }
 

@@ -4,7 +4,6 @@
 use std::{error::Error, fs, path::Path};
 
 use aya::{Ebpf, maps::Map};
-use lb_common::maps::WORDS_PER_SLOT_PAGE;
 use rustix::system::uname;
 
 use super::{
@@ -19,7 +18,11 @@ use super::{
     privileges_io::{self, Missing},
     refusal,
 };
-use crate::{config::model::Config, control::desired::node_slot_key, netlink::driver_name_io::driver_name};
+use crate::{
+    config::model::Config,
+    control::{desired::node_slot_key, installed::pages_of},
+    netlink::driver_name_io::driver_name,
+};
 
 /// The oldest kernel that has all that the program uses.
 const MIN_KERNEL: (u32, u32) = (6, 1);
@@ -134,7 +137,7 @@ fn memory(config: &Config) -> Option<Finding> {
     if PinDir::at(&config.node.pin_dir).is_loaded() {
         return None;
     }
-    let pages = config.listeners.values().map(|listener| listener.slots.div_ceil(WORDS_PER_SLOT_PAGE) * listener.binds.len() as u32).sum();
+    let pages = config.listeners.values().map(|listener| pages_of(listener.slots) * listener.binds.len() as u32).sum();
     let machine = Machine { cpus: aya::util::nr_cpus().map_or(1, |cpus| cpus as u32), slot_pages: pages };
     let needed = memory_bytes(&config.limits, Features::of(config), machine) >> 20;
     let available = fs::read_to_string("/proc/meminfo").ok().as_deref().and_then(available_mib)?;

@@ -134,9 +134,8 @@ impl PacketTables for Observer<'_> {
         self.settings.slot_key
     }
 
-    fn is_own_mac(&self, word: u64) -> bool {
+    fn is_own_mac(&self, _: u64) -> bool {
         // A packet that is only spoken of has no link-layer address.
-        let _ = word;
         true
     }
 
