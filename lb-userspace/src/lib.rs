@@ -6,17 +6,21 @@
 //! | `balance` | shares of slots | – |
 //! | `control` | desired state, plan, operations | `config`, `balance` |
 //! | `dataplane` | the only user of aya | `control` |
+//! | `health` | checks of servers | `config`, `control` |
 //! | `netlink` | the kernel's links, routes, neighbours and addresses | – |
 //! | `path_mtu` | what routers say of packets in tunnels that are too big | – |
 //! | `server_setup` | prepares a server for dsr, ipip and gue | `dataplane`, `netlink` |
+//! | `admin` | the admin API, of both its ends | `control` |
 //! | `runtime` | wiring of the daemon | all of these |
 //! | `cli` | the operator's commands | all |
 
+pub mod admin;
 pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod health;
 pub mod netlink;
 pub mod path_mtu;
 pub mod runtime;

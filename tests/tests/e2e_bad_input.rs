@@ -442,7 +442,7 @@ fn directories_that_the_file_names_otherwise_orphan_nothing() {
         }
         let (code, text) = said(&weir.operate(&["stop"]).unwrap());
         assert!(code == Some(0) && text.contains("detached from eth0, eth1") && text.contains(&format!("node.{key} names")), "{text}");
-        assert!(!weir.is_running());
+        wait_until("the daemon to end", SOON, || !weir.is_running()).unwrap();
         assert_untouched(&fixture, &weir);
         assert!(!own.join("state.json").exists() && !other.exists(), "{key}");
     }

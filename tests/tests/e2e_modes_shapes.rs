@@ -10,14 +10,14 @@ use weir_tests::{
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// HTTP, UDP and 8 MiB of TCP each way, through every mode.
-fn all_is_carried(lab: &Topology, modes: &[Mode], servers: &[&str]) {
+fn all_is_carried(lab: &Topology, weir: &Weir<'_>, modes: &[Mode], servers: &[&str]) {
     let client = &lab.client().namespace;
     for (index, mode) in modes.iter().enumerate() {
         let (web, echo) = (modes::vip(lab, modes, index, WEB), modes::vip(lab, modes, index, ECHO));
         let tally = http_tally(client, format!("http://{web}/"), 12).unwrap_or_else(|error| panic!("{mode}: {error:#}"));
         assert_eq!(tally.keys().collect::<Vec<_>>(), servers, "{mode}");
         let udp = UdpLoad::start(client, echo, 10, Duration::from_millis(20), Duration::from_millis(100)).unwrap().report().unwrap();
-        assert_eq!((udp.lost, udp.changed, udp.moved.len()), (0, 0, 0), "{mode}: {udp:?}");
+        assert_eq!((udp.lost, udp.changed, udp.moved.len()), (0, 0, 0), "{mode}: {udp:?}: {:#}", weir.status().unwrap());
         tcp_bulk(client, echo, 8, LIMIT).unwrap_or_else(|error| panic!("{mode}: {error:#}"));
     }
 }
@@ -34,8 +34,8 @@ fn servers_behind_a_gateway(modes: &[Mode]) {
     let far = Far::behind(&lab.servers[0], 20, 1500).unwrap();
     far.route_on(lab.node(), &lab.servers[0]).unwrap();
     let _servers = modes::serve_by([&far.host], &lab, modes).unwrap();
-    let _weir = Weir::start(lab.node(), &modes::configuration_by(&[&far.host], &lab, modes)).unwrap();
-    all_is_carried(&lab, modes, &["s1"]);
+    let weir = Weir::start(lab.node(), &modes::configuration_by(&[&far.host], &lab, modes)).unwrap();
+    all_is_carried(&lab, &weir, modes, &["s1"]);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn nat_and_dsr_work_in_generic_mode() {
     let configuration = format!("xdp = \"generic\"\n{}", modes::configuration(&lab, Mode::PLAIN));
     let weir = Weir::start(lab.node(), &configuration).unwrap();
     assert_eq!(attached(&weir), [("eth0", "generic"), ("eth1", "generic")].map(|(name, mode)| (name.to_owned(), mode.to_owned())));
-    all_is_carried(&lab, Mode::PLAIN, &["s1", "s2"]);
+    all_is_carried(&lab, &weir, Mode::PLAIN, &["s1", "s2"]);
 }
 
 /// The node's address moves to a bridge over its first interface; the program stays on the interface.
@@ -92,15 +92,15 @@ fn vips_of_a_bridge_are_served_on_its_port() {
     }
     let weir = Weir::start(lab.node(), &modes::configuration(&lab, Mode::PLAIN)).unwrap();
     assert_eq!(attached(&weir), [("eth0", "native"), ("eth1", "native")].map(|(name, mode)| (name.to_owned(), mode.to_owned())));
-    all_is_carried(&lab, Mode::PLAIN, &["s1", "s2"]);
+    all_is_carried(&lab, &weir, Mode::PLAIN, &["s1", "s2"]);
 }
 
 #[test]
 fn the_nodes_link_layer_address_may_change_while_it_runs() {
     let lab = Topology::builder(Shape::TwoArmed).servers(1).build().unwrap();
     let _servers = modes::serve(&lab, &Mode::PLAIN[..1]).unwrap();
-    let _weir = Weir::start(lab.node(), &modes::configuration(&lab, &Mode::PLAIN[..1])).unwrap();
-    all_is_carried(&lab, &Mode::PLAIN[..1], &["s1"]);
+    let weir = Weir::start(lab.node(), &modes::configuration(&lab, &Mode::PLAIN[..1])).unwrap();
+    all_is_carried(&lab, &weir, &Mode::PLAIN[..1], &["s1"]);
     let echo = modes::vip(&lab, &Mode::PLAIN[..1], 0, ECHO);
     let load = TcpLoad::start(&lab.client().namespace, echo, 40, Duration::from_millis(50), Duration::from_secs(30)).unwrap();
     load.wait_opened().unwrap();
@@ -114,5 +114,5 @@ fn the_nodes_link_layer_address_may_change_while_it_runs() {
     std::thread::sleep(Duration::from_secs(1));
     let report = load.finish().unwrap();
     assert!(report.broken.is_empty() && report.longest_answer < Duration::from_secs(2), "{report:?}");
-    all_is_carried(&lab, &Mode::PLAIN[..1], &["s1"]);
+    all_is_carried(&lab, &weir, &Mode::PLAIN[..1], &["s1"]);
 }

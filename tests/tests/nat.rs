@@ -1,12 +1,16 @@
 //! NAT flows: opened, found from both sides, reopened, closed, rested, and given up under pressure.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use lb_common::{
     decide::{Decision, Ingress, Refusal, decide},
-    maps::Service,
+    maps::{CHUNK_PENDING, Service},
     packet::{protocol, tcp},
     reason::{Drop, Note},
+    tables::{Cell, Tables},
     words::{MemberWord, ServiceId, SlotWord, Tick, VipWord},
 };
 use weir_tests::{
@@ -410,4 +414,22 @@ fn a_flow_of_the_plane_of_all_ports_is_found_beside_another_plane_of_its_port() 
         assert_eq!(world.answer(index, tcp::SYN | tcp::ACK), Some(index));
     }
     assert_eq!(world.answer(exact, tcp::ACK), Some(exact));
+}
+
+#[test]
+fn a_chunk_that_another_cpu_fetches_or_has_just_fetched_refuses_nobody() {
+    let world = World::tcp();
+    let cell = |ordinal| world.tables.nat_chunk(1, FIRST_CHUNK + ordinal).unwrap();
+    cell(0).store(CHUNK_PENDING);
+    let first = world.request(client(0), tcp::SYN).expect("the next chunk serves");
+    assert_eq!((cell(0).load(), cell(2).load(), world.tables.nat_chunks_used(1).unwrap().load()), (CHUNK_PENDING, 0, 2));
+    // What the other CPU fetched at last serves too.
+    cell(0).store(4);
+    let places: BTreeSet<u32> = (1..400).map(|number| world.request(client(number), tcp::SYN).unwrap() / 256).collect();
+    assert_eq!((places, first / 256), (BTreeSet::from([0, 3]), 0));
+    // Another CPU has just fetched the last chunk but not counted it yet.
+    let world = World::new(protocol::TCP, 1, 256);
+    world.tables.nat_chunk(1, FIRST_CHUNK).unwrap().store(1);
+    assert_eq!(world.request(client(0), tcp::SYN).map(|place| place / 256), Ok(0));
+    assert_eq!(world.tables.nat_chunks_used(1).unwrap().load(), 1);
 }

@@ -19,6 +19,9 @@ const LINES_WHEN_FULL: u32 = 128;
 /// Lines that are searched for the port that can be done without best when none is free: it goes before its time.
 const LINES_WHEN_CUT: u32 = 16;
 
+/// Positions, or looks at the last one, before a plane's growth is given up because other CPUs are at it.
+const TRIES_TO_GROW: u32 = 16;
+
 /// Lines of port words to a chunk.
 const LINES_PER_CHUNK: u32 = crate::maps::PORTS_PER_CHUNK / 8;
 
@@ -81,12 +84,12 @@ fn claim<T: Tables>(tables: &T, service: &Service, plane: &NatPlane, plane_index
         return Some(claim);
     }
     let all = plane.low_chunks as u32 + plane.high_chunks as u32;
-    let grown = chunks < all && grow(tables, plane, plane_index, chunks);
-    if grown {
-        used.replace(chunks as u64, chunks as u64 + 1);
+    let grown = if chunks < all { grow(tables, plane, plane_index, chunks, all) } else { 0 };
+    if grown != 0 {
+        used.replace(chunks as u64, grown as u64);
     }
     // A hash of all ones points at the last line, which is in the newest chunk.
-    let (start, chunks) = if grown { (u32::MAX, chunks + 1) } else { (start.rotate_left(11), chunks) };
+    let (start, chunks) = if grown != 0 { (u32::MAX, grown) } else { (start.rotate_left(11), chunks) };
     let free = tables.claim_port(plane_index, start, Span { chunks, lines: LINES_WHEN_FULL }, terms, now).claim();
     if free.is_some() {
         return free;
@@ -299,16 +302,29 @@ pub fn rested_in_line<T: Tables>(tables: &T, line: u32, terms: Terms, now: Tick)
     best
 }
 
-/// Fetches a free chunk for the plane's next position. Its place is marked first, so that one CPU alone fetches.
+/// Fetches a free chunk for a position of the plane, from the `ordinal`th of `all` on, and returns how many there are with it; 0 if there is none to have.
+///
+/// The place is marked first, so that one CPU alone fetches. Where another has just fetched its chunk serves both; where another still
+/// fetches the next position is taken, since nobody here can wait for long.
 #[inline(always)]
-fn grow<T: Tables>(tables: &T, plane: &NatPlane, plane_index: u16, ordinal: u32) -> bool {
-    let Some(cell) = tables.nat_chunk(plane_index, position(plane, ordinal)) else { return false };
-    if !cell.replace(0, CHUNK_PENDING) {
-        return false;
+fn grow<T: Tables>(tables: &T, plane: &NatPlane, plane_index: u16, ordinal: u32, all: u32) -> u32 {
+    let mut ordinal = ordinal;
+    for _ in 0..TRIES_TO_GROW {
+        let Some(cell) = tables.nat_chunk(plane_index, position(plane, ordinal)) else { return 0 };
+        if cell.replace(0, CHUNK_PENDING) {
+            let chunk = free_chunk(tables);
+            cell.store(chunk.map_or(0, |chunk| chunk + 1));
+            return if chunk.is_some() { ordinal + 1 } else { 0 };
+        }
+        let chunk = cell.load();
+        if chunk != 0 && chunk < CHUNK_PENDING {
+            return ordinal + 1;
+        }
+        if ordinal + 1 < all {
+            ordinal += 1;
+        }
     }
-    let chunk = free_chunk(tables);
-    cell.store(chunk.map_or(0, |chunk| chunk + 1));
-    chunk.is_some()
+    0
 }
 
 /// Takes a chunk off the ring: userspace alone adds at the tail, any CPU takes at the head.

@@ -1,8 +1,10 @@
 //! `weir check FILE`: what the daemon would say of a configuration. Needs no privileges and changes nothing.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write},
     path::Path,
+    time::Duration,
 };
 
 use serde::Serialize;
@@ -18,6 +20,9 @@ struct Verdict {
     #[serde(flatten)]
     counts: Option<Counts>,
     diagnostics: Vec<LocatedDiagnostic>,
+    /// How long a failed server of each pool that is checked stays in use at most, milliseconds.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    detection_ms: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Debug)]
@@ -43,15 +48,20 @@ pub fn check(path: &Path, format: Format, out: &mut impl Write, err: &mut impl W
             return Ok(Exit::Usage);
         }
     };
-    let (counts, findings) = match config::parse(&text, &config::host_name()) {
-        Ok((config, warnings)) => (Some(Counts::of(&config)), warnings),
-        Err(findings) => (None, findings),
+    let (counts, detection, findings) = match config::parse(&text, &config::host_name()) {
+        Ok((config, warnings)) => (Some(Counts::of(&config)), detection(&config), warnings),
+        Err(findings) => (None, BTreeMap::new(), findings),
     };
     match format {
-        Format::Text => write_text(counts, &findings, &text, out, err)?,
-        Format::Json => write_json(counts, &findings, &text, out)?,
+        Format::Text => write_text(counts, &detection, &findings, &text, out, err)?,
+        Format::Json => write_json(counts, &detection, &findings, &text, out)?,
     }
     Ok(if counts.is_some() { Exit::Fine } else { Exit::Refused })
+}
+
+/// By pool, the longest time until a failed server is out of use.
+fn detection(config: &Config) -> BTreeMap<String, Duration> {
+    config.pools.iter().filter_map(|(name, pool)| Some((name.clone(), pool.check.as_ref()?.pace.detection()))).collect()
 }
 
 impl Counts {
@@ -74,6 +84,7 @@ fn write_load_error(error: &LoadError, err: &mut impl Write) -> io::Result<()> {
 
 fn write_text(
     counts: Option<Counts>,
+    detection: &BTreeMap<String, Duration>,
     findings: &[Diagnostic],
     text: &ConfigText,
     out: &mut impl Write,
@@ -84,7 +95,10 @@ fn write_text(
     }
     match counts {
         Some(Counts { listeners, services, servers }) => {
-            writeln!(out, "ok: {}, {}, {}", count(listeners, "listener"), count(services, "service"), count(servers, "server"))
+            writeln!(out, "ok: {}, {}, {}", count(listeners, "listener"), count(services, "service"), count(servers, "server"))?;
+            detection.iter().try_for_each(|(pool, time)| {
+                writeln!(out, "pool {pool}: a server that fails is out of use within {}", humantime::format_duration(*time))
+            })
         }
         None => {
             let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
@@ -93,9 +107,16 @@ fn write_text(
     }
 }
 
-fn write_json(counts: Option<Counts>, findings: &[Diagnostic], text: &ConfigText, out: &mut impl Write) -> io::Result<()> {
+fn write_json(
+    counts: Option<Counts>,
+    detection: &BTreeMap<String, Duration>,
+    findings: &[Diagnostic],
+    text: &ConfigText,
+    out: &mut impl Write,
+) -> io::Result<()> {
     let diagnostics = findings.iter().map(|finding| finding.located(text)).collect();
-    let verdict = Verdict { ok: counts.is_some(), counts, diagnostics };
+    let detection_ms = detection.iter().map(|(pool, time)| (pool.clone(), time.as_millis() as u64)).collect();
+    let verdict = Verdict { ok: counts.is_some(), counts, diagnostics, detection_ms };
     serde_json::to_writer_pretty(&mut *out, &verdict)?;
     writeln!(out)
 }

@@ -1,14 +1,20 @@
 //! The operator's commands, one file each. A command writes data to stdout and words for people to stderr, both given as `impl Write`.
 
+pub mod apply;
 pub mod check;
+mod complete;
 pub mod doctor;
+pub mod events;
 pub mod explain;
+pub mod flows;
+pub mod operate;
 mod place_io;
 mod render;
 pub mod server_setup;
 pub mod status;
 pub mod stop;
 mod stop_io;
+mod wait_io;
 
 use std::{
     error::Error,
@@ -20,6 +26,8 @@ use crate::config::{self, LoadError, model::Node};
 
 /// The configuration file of a command that names none.
 pub const CONFIG_FILE: &str = "/etc/weir/weir.toml";
+/// The environment variable that names another one.
+pub const CONFIG_VARIABLE: &str = "WEIR_CONFIG";
 
 /// How a command shows what it has to say: `-o`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]

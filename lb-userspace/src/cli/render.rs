@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::status::{Plane, Service, Status};
+use super::status::{Member, Plane, Service, Status};
 
 /// So many problems are shown; more of them are of one kind, most likely.
 const MOST_PROBLEMS: usize = 30;
@@ -43,6 +43,9 @@ pub(super) fn status(status: &Status, out: &mut impl Write) -> io::Result<()> {
     if status.problems.len() > MOST_PROBLEMS {
         writeln!(out, "! and {} more: weir status -o json has all", status.problems.len() - MOST_PROBLEMS)?;
     }
+    for notice in &status.notices {
+        writeln!(out, "* {notice}")?;
+    }
     writeln!(out)?;
     let interfaces: Vec<Vec<String>> = status
         .interfaces
@@ -82,7 +85,7 @@ fn service(service: &Service, out: &mut impl Write) -> io::Result<()> {
                 member.address.to_string(),
                 if member.port == 0 { "-".into() } else { member.port.to_string() },
                 member.forward.into(),
-                member.state.into(),
+                state(member),
                 member.weight.to_string(),
                 format!("{:.1}%", 100.0 * f64::from(member.slots) / f64::from(slots.total.max(1))),
                 member.flows.to_string(),
@@ -97,6 +100,12 @@ fn service(service: &Service, out: &mut impl Write) -> io::Result<()> {
     table(&headers, &rows, out)?;
     let other = counts(&service.drops, &service.notes);
     if other.is_empty() { Ok(()) } else { table(&["  EVENT", "PACKETS"], &other, out) }
+}
+
+/// Why it takes flows or does not, where that is known and not a matter of its past.
+fn state(member: &Member) -> String {
+    let word = member.why.filter(|_| member.state != "retired").and_then(|why| serde_json::to_value(why).ok());
+    word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_else(|| member.state.to_owned())
 }
 
 fn counts(

@@ -12,7 +12,9 @@ use serde::Serialize;
 
 use super::{Exit, Format, place_io::Place, render, tell};
 use crate::{
+    control::standing::{ServerName, Why},
     dataplane::{self, Access, LinkState, PinDir, Tables, TablesError},
+    health::book::Entry,
     runtime::{
         readback,
         report::{Report, ServiceName, Trouble},
@@ -33,6 +35,8 @@ pub struct Status {
     pub elsewhere: bool,
     /// Interfaces that packets are taken from.
     pub interfaces: Vec<Interface>,
+    /// What checks found of servers, by `POOL/SERVER`.
+    pub checks: BTreeMap<ServerName, Entry>,
     /// Bytes of kernel memory that the maps take.
     pub memory_bytes: u64,
     /// The services.
@@ -45,6 +49,8 @@ pub struct Status {
     pub nat: Nat,
     /// What is wrong, in words.
     pub problems: Vec<String>,
+    /// What is otherwise than the file says, in words.
+    pub notices: Vec<String>,
 }
 
 /// The daemon.
@@ -139,6 +145,8 @@ pub struct Member {
     pub weight: u16,
     /// `ready`, `drain`, `down`, `closing` or `retired`.
     pub state: &'static str,
+    /// Why it takes new flows or does not; none if the daemon's record does not know it.
+    pub why: Option<Why>,
     /// Whether its next hop is resolved, and its answers are translated; else why not.
     pub next_hop: String,
     /// Slots that name it.
@@ -271,10 +279,12 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, 
     let now = dataplane::moment(pins)?.tick;
     let flows = tables.flows_by_member(now)?;
     let nat_flows = readback::nat_flows(tables, now)?;
+    let installed = tables.services()?;
+    let names = names(&installed, report);
     let mut members: BTreeMap<ServiceId, Vec<Member>> = BTreeMap::new();
     for record in tables.members()? {
         let id = ServiceId(record.info.service);
-        let name = report.services.iter().find(|name| is_of(tables, id, name));
+        let name = names.get(&id).copied();
         let traffic = tables.traffic(record.id)?;
         let member = Member {
             id: record.id.number(),
@@ -284,6 +294,7 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, 
             forward: forward_word(record.info.forward),
             weight: record.info.weight,
             state: state_word(record.word, record.info.retired_at),
+            why: name.and_then(|name| why(report, name, record.info.address.ip(), record.info.port)),
             next_hop: next_hop_word(report, record.word, record.info.address.ip()),
             slots: 0,
             packets: traffic.packets,
@@ -294,8 +305,8 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, 
         members.entry(id).or_default().push(member);
     }
     let mut services = Vec::new();
-    for (id, record) in tables.services()? {
-        let name = report.services.iter().find(|name| is_of(tables, id, name));
+    for (id, record) in installed {
+        let name = names.get(&id).copied();
         let words = tables.slots(id).unwrap_or_default();
         let mut of_service = members.remove(&id).unwrap_or_default();
         let named = slots_by_member(&words);
@@ -362,12 +373,19 @@ fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, 
         },
         elsewhere,
         interfaces,
+        checks: report.health.clone(),
         memory_bytes: tables.memory_bytes()?,
         services,
         drops: tables.drops(ServiceId::NONE)?.into_iter().map(|(reason, count)| (reason.word(), count)).collect(),
         notes: tables.notes(ServiceId::NONE)?.into_iter().map(|(note, count)| (note.word(), count)).collect(),
         nat,
         problems,
+        notices: report
+            .config_notes
+            .iter()
+            .cloned()
+            .chain(report.overrides.iter().map(|line| format!("by the operator: {line}")))
+            .collect(),
     })
 }
 
@@ -400,6 +418,7 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
     problems.extend(report.forgone.iter().cloned());
     problems.extend(report.address_errors.iter().cloned());
     problems.extend(report.held_back.iter().cloned());
+    problems.extend(report.health.iter().filter(|(_, entry)| !entry.is_up).map(|(server, entry)| unhealthy(server, entry)));
     let troubles = troubles(report, running);
     let gone = interfaces.iter().filter(|one| !one.attached && !troubles.contains_key(&one.name));
     problems.extend(gone.map(|one| match one.state {
@@ -428,6 +447,13 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
     problems
 }
 
+fn unhealthy(server: &ServerName, entry: &Entry) -> String {
+    match &entry.cause {
+        Some(cause) => format!("server {server} is down: {cause}"),
+        None => format!("server {server} is taken for down until it has been checked"),
+    }
+}
+
 /// Of a daemon that runs: links change, and nobody else tells.
 fn troubles(report: &Report, running: bool) -> BTreeMap<String, Trouble> {
     if running { report.troubled_interfaces.clone() } else { BTreeMap::new() }
@@ -454,11 +480,16 @@ fn in_another_namespace(report: &Report, running: bool) -> String {
     format!("the interfaces are in another network namespace than this command, which does not see whether they have been renamed{cure}")
 }
 
-fn is_of(tables: &Tables, id: ServiceId, name: &ServiceName) -> bool {
-    tables
-        .services
-        .record(u32::from(id.0))
-        .is_ok_and(|record| record.vip.ip() == name.vip && record.port == name.port && record.protocol == name.protocol)
+/// The names of the installed services.
+pub(super) fn names<'r>(installed: &[(ServiceId, lb_common::maps::Service)], report: &'r Report) -> BTreeMap<ServiceId, &'r ServiceName> {
+    let known: BTreeMap<(IpAddr, u16, u8), &ServiceName> =
+        report.services.iter().map(|name| ((name.vip, name.port, name.protocol), name)).collect();
+    let named = installed.iter().map(|(id, record)| (*id, known.get(&(record.vip.ip(), record.port, record.protocol))));
+    named.filter_map(|(id, name)| Some((id, *name?))).collect()
+}
+
+fn why(report: &Report, name: &ServiceName, address: IpAddr, port: u16) -> Option<Why> {
+    report.standings.get(&ServerName::new(&name.pool, server_name(name, address, port))).copied()
 }
 
 fn server_name(name: &ServiceName, address: IpAddr, port: u16) -> String {

@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::{
     Document,
     listener::ListenerSection,
-    model::{ServerState, UdpFlows},
+    model::{Probe, ServerState, UdpFlows},
     pool::{BalanceWord, ForwardWord, PoolSection},
     relations,
     report::Report,
@@ -32,6 +32,7 @@ pub(super) fn advise(document: &Document, report: &mut Report) {
             report.warn(pool.header.clone(), format!("no listener uses pool `{name}`"), None);
         }
         advise_servers(name, pool, report);
+        advise_check(pool, report);
     }
     for (name, listener) in &document.listeners {
         for bind in listener.binds.iter().filter(|bind| is_link_local(bind.get_ref().address)) {
@@ -46,6 +47,27 @@ pub(super) fn advise(document: &Document, report: &mut Report) {
         if let Some(pool) = listener.pool.as_ref().and_then(|pool| document.pools.get(pool.get_ref())) {
             advise_pair(name, listener, pool, report);
         }
+    }
+}
+
+fn advise_check(pool: &PoolSection, report: &mut Report) {
+    let Ok(model) = &pool.model else { return };
+    let Some(check) = &model.check else {
+        if !model.slow_start.is_zero() || model.panic_threshold_pct > 0 {
+            let message = "`slow_start` and `panic_threshold` have no effect: no check finds servers down";
+            report.warn(pool.header.clone(), message, Some("add check.tcp = true"));
+        }
+        return;
+    };
+    if let Probe::Http(http) = &check.probe
+        && http.path == "/"
+    {
+        let hint = "a path made for the purpose tells whether the server can do its work: \"GET /healthz\"";
+        report.advise(pool.header.clone(), "the check asks for `/`", hint);
+    }
+    if check.pace.timeout > check.pace.interval {
+        let message = "a check may take longer than the interval: the next one waits for it";
+        report.warn(pool.header.clone(), message, Some("lower check.timeout, or raise check.interval"));
     }
 }
 

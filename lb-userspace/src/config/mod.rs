@@ -7,11 +7,13 @@
 //! | `report` | the list of findings |
 //! | `reader` | typed access to the syntax tree |
 //! | `value` | durations, rates, binds and other small languages |
-//! | `node`, `listener`, `pool`, `server` | one section each |
+//! | `node`, `listener`, `pool`, `check`, `server` | one section each |
 //! | `relations` | what sections require of each other: errors |
 //! | `lint` | what is allowed and hardly meant: warnings and advice |
 //! | `load_io` | reads the file |
 
+mod admin;
+mod check;
 mod diagnostic;
 mod lint;
 mod listener;
@@ -27,7 +29,7 @@ mod server;
 mod tests;
 mod value;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use toml::{
     Spanned,
@@ -41,7 +43,7 @@ pub use self::{
 };
 use self::{
     listener::{ListenerKeys, ListenerSection},
-    model::{Bind, Config, Listener},
+    model::{Admin, Bind, Config, Listener, Server},
     node::{LimitsSection, NodeSection},
     pool::{PoolKeys, PoolSection},
     reader::{Item, Table},
@@ -80,7 +82,25 @@ pub fn node_section(text: &ConfigText, host_name: &str) -> Option<model::Node> {
     Document::read(&tree, host_name, &mut report).node.model.ok()
 }
 
+/// `IP`, `IP:PORT` or `[IPv6]:PORT`.
+///
+/// # Errors
+/// What is wrong with the text, in words.
+pub fn endpoint(text: &str) -> Result<(IpAddr, Option<u16>), String> {
+    value::endpoint(text).map_err(|error| error.to_string())
+}
+
 impl Config {
+    /// The socket of the admin API.
+    pub fn admin_socket(&self) -> PathBuf {
+        self.admin.socket.clone().unwrap_or_else(|| self.node.state_dir.join("admin.sock"))
+    }
+
+    /// The server of this name in the pool of that name.
+    pub fn server(&self, pool: &str, server: &str) -> Option<&Server> {
+        self.pools.get(pool)?.servers.get(server)
+    }
+
     /// Every bind with its listener and the listener's name: one for each service.
     pub fn binds(&self) -> impl Iterator<Item = (Bind, &Listener, &str)> {
         self.listeners.iter().flat_map(|(name, listener)| listener.binds.iter().map(move |bind| (*bind, listener, name.as_str())))
@@ -91,6 +111,7 @@ impl Config {
 #[derive(Debug)]
 struct Document {
     node: NodeSection,
+    admin: Result<Admin, Reported>,
     limits: LimitsSection,
     listeners: BTreeMap<String, ListenerSection>,
     pools: BTreeMap<String, PoolSection>,
@@ -102,6 +123,7 @@ impl Document {
     fn read<'d>(tree: &'d Spanned<DeTable<'d>>, host_name: &str, report: &mut Report) -> Self {
         let mut root = Table::root(tree);
         let node = node::read_node(root.child("node", report), host_name, report);
+        let admin = admin::read(root.child("admin", report), report);
         let limits = node::read_limits(root.child("limits", report), report);
         let mut defaults = root.child("defaults", report);
         let listener_defaults = ListenerKeys::read(&mut defaults, report);
@@ -111,13 +133,14 @@ impl Document {
         let pools = read_named(&mut root, "pool", report, |item, report| pool::read(item, &pool_defaults, report));
         root.finish(report);
         let sections = listeners.as_ref().and(pools.as_ref()).map_or_else(|reported| Err(*reported), |_| Ok(()));
-        Self { node, limits, listeners: listeners.unwrap_or_default(), pools: pools.unwrap_or_default(), sections }
+        Self { node, admin, limits, listeners: listeners.unwrap_or_default(), pools: pools.unwrap_or_default(), sections }
     }
 
     fn into_config(self) -> Result<Config, Reported> {
         self.sections?;
         Ok(Config {
             node: self.node.model?,
+            admin: self.admin?,
             limits: self.limits.model?,
             listeners: self.listeners.into_iter().map(|(name, section)| Ok((name, section.model?))).collect::<Result<_, _>>()?,
             pools: self.pools.into_iter().map(|(name, section)| Ok((name, section.model?))).collect::<Result<_, _>>()?,

@@ -4,11 +4,17 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
+pub use self::check::{Check, CheckTls, HttpProbe, HttpVersion, Pace, Probe, Step, Via};
+
+mod check;
+
 /// A whole configuration. Every pool that a listener names exists.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Config {
     /// This machine.
     pub node: Node,
+    /// Who may operate the daemon.
+    pub admin: Admin,
     /// Sizes of the tables, fixed while the data plane is loaded.
     pub limits: Limits,
     /// By name.
@@ -38,6 +44,17 @@ pub struct Node {
     pub tunnel_source4: Option<IpAddr>,
     /// Outer source address of IPv6 tunnels.
     pub tunnel_source6: Option<IpAddr>,
+}
+
+/// `[admin]`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Admin {
+    /// The socket of the admin API; `admin.sock` in the state directory if none.
+    pub socket: Option<PathBuf>,
+    /// The group that the socket belongs to: its members may look.
+    pub group: Option<String>,
+    /// The users beside root who may change something.
+    pub users: Vec<String>,
 }
 
 /// `node.xdp`.
@@ -163,6 +180,12 @@ pub struct Pool {
     pub balance: Balance,
     /// What becomes of the flows of a server that is down.
     pub on_down: OnDown,
+    /// How its servers are checked; none: each counts as up.
+    pub check: Option<Check>,
+    /// The time over which a server that comes back up regains its weight; zero: at once.
+    pub slow_start: Duration,
+    /// The share of servers, in percent, below which those that are down are used as well; 0 never.
+    pub panic_threshold_pct: u8,
     /// By name. At least one.
     pub servers: BTreeMap<String, Server>,
 }

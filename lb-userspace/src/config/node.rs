@@ -107,8 +107,7 @@ fn read_interfaces(item: &Item<'_>, report: &mut Report) -> Result<Vec<String>, 
 }
 
 fn read_path(item: &Item<'_>, report: &mut Report) -> Result<PathBuf, Reported> {
-    let absolute = |text: &str| if text.starts_with('/') { Ok(PathBuf::from(text)) } else { Err(ValueError::Path(text.to_owned())) };
-    item.parsed(absolute, report)
+    item.parsed(value::absolute_path, report)
 }
 
 /// A start may make and a stop remove it.

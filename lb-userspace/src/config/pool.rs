@@ -3,11 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use toml::Spanned;
 
 use super::{
+    check::CheckKeys,
     diagnostic::Span,
     model::{Balance, Forward, OnDown, Pool, Server},
     reader::{Item, Key, Table, inherit, or, read_all},
@@ -70,6 +72,9 @@ pub(super) struct PoolKeys {
     on_down: Key<OnDown>,
     snat: Key<Vec<Spanned<IpAddr>>>,
     gue_port: Key<u16>,
+    slow_start: Key<Duration>,
+    panic_threshold_pct: Key<u8>,
+    check: CheckKeys,
     server: ServerKeys,
 }
 
@@ -84,6 +89,9 @@ impl PoolKeys {
             on_down: table.optional("on_down", report, |item, report| item.word(ON_DOWN, report)),
             snat: table.optional("snat", report, read_snat),
             gue_port: table.optional("gue_port", report, |item, report| item.short(1..=u16::MAX, report)),
+            slow_start: table.optional("slow_start", report, |item, report| item.parsed(value::slow_start, report)),
+            panic_threshold_pct: table.optional("panic_threshold", report, |item, report| item.parsed(value::percentage, report)),
+            check: CheckKeys::read(table, report),
             server: server_keys,
         }
     }
@@ -95,6 +103,9 @@ impl PoolKeys {
             on_down: inherit(self.on_down, &defaults.on_down),
             snat: inherit(self.snat, &defaults.snat),
             gue_port: inherit(self.gue_port, &defaults.gue_port),
+            slow_start: inherit(self.slow_start, &defaults.slow_start),
+            panic_threshold_pct: inherit(self.panic_threshold_pct, &defaults.panic_threshold_pct),
+            check: self.check.inheriting(&defaults.check),
             server: self.server.inheriting(&defaults.server),
         }
     }
@@ -141,6 +152,9 @@ fn pool_model(forward: ForwardWord, keys: PoolKeys, servers: &BTreeMap<String, S
             BalanceWord::RoundRobin | BalanceWord::Tuple | BalanceWord::NotForL4(_) => Balance::Tuple,
         },
         on_down: or(keys.on_down, OnDown::Keep)?,
+        check: keys.check.into_model()?,
+        slow_start: or(keys.slow_start, Duration::ZERO)?,
+        panic_threshold_pct: or(keys.panic_threshold_pct, 0)?,
         servers: servers.iter().map(|(name, section)| (name.clone(), section.server)).collect::<BTreeMap<String, Server>>(),
     })
 }

@@ -102,6 +102,33 @@ impl<'d> Table<'d> {
         }
     }
 
+    /// Like [`Self::child`]; a value that is no table goes to `otherwise`.
+    pub(super) fn child_or(&mut self, key: &'static str, report: &mut Report, otherwise: impl FnOnce(&Item<'d>, &mut Report)) -> Self {
+        match self.entries.and_then(|entries| entries.get(key)) {
+            Some(value) if value.get_ref().as_table().is_none() => {
+                let absent = Table { span: self.span.clone(), path: join(&self.path, key), entries: None, asked: Vec::new() };
+                if let Some(item) = self.item(key) {
+                    otherwise(&item, report);
+                }
+                absent
+            }
+            Some(_) | None => self.child(key, report),
+        }
+    }
+
+    /// The keys of a table whose entries are strings, with their place.
+    pub(super) fn strings(&mut self, key: &'static str, report: &mut Report) -> Key<BTreeMap<String, String>> {
+        self.optional(key, report, |item, report| {
+            let table = item.table(report)?;
+            let mut strings = BTreeMap::new();
+            for (name, value) in table.entries.into_iter().flatten() {
+                let item = Item { path: join(&table.path, name.get_ref()), span: value.span(), value: value.get_ref() };
+                strings.insert(name.get_ref().to_string(), item.string(report)?.to_owned());
+            }
+            Ok(strings)
+        })
+    }
+
     /// The entries of a table whose keys are names that the operator chose, by name; none where there is no such table.
     pub(super) fn named(&mut self, key: &'static str, report: &mut Report) -> Result<BTreeMap<String, Item<'d>>, Reported> {
         let Some(item) = self.item(key) else { return Ok(BTreeMap::new()) };
@@ -193,12 +220,29 @@ impl<'d> Item<'d> {
 
     /// The elements of an array of strings; a lone string counts as an array of one.
     pub(super) fn elements(&self, report: &mut Report) -> Result<Vec<Self>, Reported> {
-        let item = |value: &'d Spanned<DeValue<'d>>| Item { path: self.path.clone(), span: value.span(), value: value.get_ref() };
-        match self.value.as_array() {
-            Some(array) => Ok(array.iter().map(item).collect()),
+        match self.array() {
+            Some(array) => Ok(array),
             None if self.is_string() => Ok(vec![Item { path: self.path.clone(), span: self.span.clone(), value: self.value }]),
             None => Err(self.wrong_type("a string or an array of strings", report)),
         }
+    }
+
+    /// The elements of an array; none if it is something else.
+    pub(super) fn array(&self) -> Option<Vec<Self>> {
+        let item = |value: &'d Spanned<DeValue<'d>>| Item { path: self.path.clone(), span: value.span(), value: value.get_ref() };
+        Some(self.value.as_array()?.iter().map(item).collect())
+    }
+
+    pub(super) fn is_table(&self) -> bool {
+        self.value.as_table().is_some()
+    }
+
+    pub(super) fn is_boolean(&self) -> bool {
+        self.value.as_bool().is_some()
+    }
+
+    pub(super) fn is_integer(&self) -> bool {
+        self.value.as_integer().is_some()
     }
 
     pub(super) fn table(&self, report: &mut Report) -> Result<Table<'d>, Reported> {

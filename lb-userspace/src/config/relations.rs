@@ -9,7 +9,7 @@ use super::{
     Document,
     diagnostic::Span,
     listener::ListenerSection,
-    model::{Bind, Limits, Protocol},
+    model::{Bind, Limits, Probe, Protocol},
     pool::{ForwardWord, PoolSection},
     reader::suggestion,
     report::Report,
@@ -75,6 +75,24 @@ fn check_pools(document: &Document, report: &mut Report) {
     for pool in document.pools.values() {
         check_servers(pool, &vips, report);
         check_snat(pool, report);
+    }
+    for (name, pool) in &document.pools {
+        check_checks(document, name, pool, report);
+    }
+}
+
+/// A check needs a port.
+fn check_checks(document: &Document, name: &str, pool: &PoolSection, report: &mut Report) {
+    let Ok(model) = &pool.model else { return };
+    let Some(check) = model.check.as_ref().filter(|check| !matches!(check.probe, Probe::Command { .. })) else { return };
+    let listeners = document.listeners.values().filter(|listener| listener.pool.as_ref().is_some_and(|pool| pool.get_ref() == name));
+    let binds: Vec<_> =
+        listeners.flat_map(|listener| &listener.binds).filter_map(|bind| Some((bind.get_ref().protocol, bind.get_ref().port?))).collect();
+    for (server, section) in &pool.servers {
+        if check.port_for(&section.server, binds.iter().copied()).is_none() {
+            let message = format!("nobody says by which port `{server}` is checked");
+            report.error_hint(section.address.clone(), message, "give check.port, or the server a port");
+        }
     }
 }
 

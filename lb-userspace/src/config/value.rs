@@ -4,6 +4,7 @@ use std::{
     fmt,
     net::{AddrParseError, IpAddr, Ipv6Addr},
     num::ParseIntError,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -54,6 +55,20 @@ pub(super) enum ValueError {
     Path(String),
     #[error("the string is empty")]
     Empty,
+    #[error("{0:?} is not in hex")]
+    Hex(String),
+    #[error("{text:?} is not a regular expression")]
+    Pattern { text: String, source: Box<regex::Error> },
+    #[error("{0:?} is not a method and a path")]
+    Request(String),
+    #[error("{0:?} is not a status, or a range of them")]
+    Status(String),
+    #[error("{0:?} is not a user's name")]
+    User(String),
+    #[error("{0:?} is not the name of a host")]
+    Host(String),
+    #[error("{0:?} is not a percentage")]
+    Percentage(String),
 }
 
 impl ValueError {
@@ -76,8 +91,15 @@ impl ValueError {
             Self::Network { .. } => "write \"10.0.0.0/8\", \"2001:db8::/32\" or one address",
             Self::Name(_) => "names have 1 to 64 letters, digits, `-`, `_` and `.`",
             Self::Interface(_) => "names of interfaces have 1 to 15 characters without spaces and `/`",
-            Self::Path(_) => "write it from the root: \"/run/weir\"",
+            Self::Path(_) => "write it from the root: it begins with `/`",
             Self::Empty => "leave the key out to have its default",
+            Self::Hex(_) => "two digits a byte, with spaces or without: \"01 ff\"",
+            Self::Pattern { .. } => "the syntax is that of RE2, without look-around and back-references",
+            Self::Request(_) => "write \"GET /healthz\", with GET, HEAD, POST, PUT or OPTIONS",
+            Self::Status(_) => "write 200, \"200-399\", or a list of these",
+            Self::User(_) => "names of users have 1 to 63 printable characters",
+            Self::Host(_) => "write \"www.example.com\"",
+            Self::Percentage(_) => "write \"50%\", or \"off\"",
         }
     }
 }
@@ -162,6 +184,82 @@ pub(super) fn network(text: &str) -> Result<IpNet, ValueError> {
 pub(super) fn idle_time(text: &str) -> Result<Duration, ValueError> {
     let duration = duration(text, Duration::from_secs(1), Duration::from_secs(4 * 3600))?;
     if duration.subsec_nanos() == 0 { Ok(duration) } else { Err(ValueError::PartOfSecond(text.to_owned())) }
+}
+
+/// The times of a check: 10 ms to 1 h.
+pub(super) fn check_interval(text: &str) -> Result<Duration, ValueError> {
+    duration(text, Duration::from_millis(10), Duration::from_secs(3600))
+}
+
+/// The time over which a server regains its weight: up to 1 h, or `off`.
+pub(super) fn slow_start(text: &str) -> Result<Duration, ValueError> {
+    if text == "off" { Ok(Duration::ZERO) } else { duration(text, Duration::from_secs(1), Duration::from_secs(3600)) }
+}
+
+/// `50%`, or `off`.
+pub(super) fn percentage(text: &str) -> Result<u8, ValueError> {
+    if text == "off" {
+        return Ok(0);
+    }
+    let number = text.strip_suffix('%').and_then(|number| number.trim().parse().ok());
+    number.filter(|number| *number <= 100).ok_or_else(|| ValueError::Percentage(text.to_owned()))
+}
+
+/// Bytes in hex, two digits each, with spaces between them or without.
+pub(super) fn hex(text: &str) -> Result<Vec<u8>, ValueError> {
+    let digits: Option<Vec<u8>> = text.chars().filter(|c| !c.is_whitespace()).map(|c| Some(c.to_digit(16)? as u8)).collect();
+    match digits {
+        Some(digits) if digits.len().is_multiple_of(2) => Ok(digits.chunks_exact(2).map(|pair| pair[0] << 4 | pair[1]).collect()),
+        Some(_) | None => Err(ValueError::Hex(text.to_owned())),
+    }
+}
+
+/// A regular expression of the `regex` crate.
+pub(super) fn pattern(text: &str) -> Result<String, ValueError> {
+    match regex::bytes::Regex::new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(source) => Err(ValueError::Pattern { text: text.to_owned(), source: Box::new(source) }),
+    }
+}
+
+/// A method and a path: what an HTTP check asks for. The path alone is asked for by GET.
+pub(super) fn request_line(text: &str) -> Result<(String, String), ValueError> {
+    const METHODS: [&str; 5] = ["GET", "HEAD", "POST", "PUT", "OPTIONS"];
+    let (method, path) = text.split_once(' ').unwrap_or(("GET", text));
+    let is_path = (path.starts_with('/') || path == "*" && method == "OPTIONS") && path.bytes().all(|byte| byte.is_ascii_graphic());
+    if METHODS.contains(&method) && is_path { Ok((method.to_owned(), path.to_owned())) } else { Err(ValueError::Request(text.to_owned())) }
+}
+
+/// `200`, or `200-399`.
+pub(super) fn status_range(text: &str) -> Result<(u16, u16), ValueError> {
+    let (low, high) = text.split_once('-').unwrap_or((text, text));
+    match (low.trim().parse(), high.trim().parse()) {
+        (Ok(low), Ok(high)) if (100..=high).contains(&low) && high <= 599 => Ok((low, high)),
+        (Ok(_) | Err(_), Ok(_) | Err(_)) => Err(ValueError::Status(text.to_owned())),
+    }
+}
+
+/// A user of a database.
+pub(super) fn user(text: &str) -> Result<String, ValueError> {
+    let is_user = (1..=63).contains(&text.len()) && !text.chars().any(char::is_control);
+    if is_user { Ok(text.to_owned()) } else { Err(ValueError::User(text.to_owned())) }
+}
+
+/// A host's name: labels of letters, digits and hyphens (RFC 1123 s2.1), and underscores, which SRV records have (RFC 2782).
+pub(super) fn host_name(text: &str) -> Result<String, ValueError> {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if name.len() <= 253 && name.split('.').all(is_label) { Ok(name.to_ascii_lowercase()) } else { Err(ValueError::Host(text.to_owned())) }
+}
+
+/// A path from the root.
+pub(super) fn absolute_path(text: &str) -> Result<PathBuf, ValueError> {
+    if text.starts_with('/') { Ok(PathBuf::from(text)) } else { Err(ValueError::Path(text.to_owned())) }
 }
 
 /// `COUNT/DURATION`, or `off`. The duration is from 100 ms to 1 h, the interval between two events a microsecond or more.

@@ -9,15 +9,19 @@ use std::{
 };
 
 use ipnet::IpNet;
-use lb_common::{
-    maps::{ForwardKind, SOURCE_ALLOW, SOURCE_DENY, Service, SourceRule},
-    words::MemberWord,
-};
+use lb_common::maps::{ForwardKind, SOURCE_ALLOW, SOURCE_DENY, Service, SourceRule};
 
-use super::{Endpoint, ServiceKey, header::NextHop, installed::Identity, number, op::PlaneSpec};
+use super::{
+    Endpoint, ServiceKey,
+    header::NextHop,
+    installed::Identity,
+    number,
+    op::PlaneSpec,
+    standing::{Standing, View, standings},
+};
 use crate::{
     balance::digest,
-    config::model::{Balance, Config, Forward, Listener, Node, OnDown, Pool, Protocol, Rate, Server, ServerState, UdpFlows},
+    config::model::{Balance, Config, Forward, Listener, Node, Pool, Protocol, Rate, Server, UdpFlows},
 };
 
 /// What this host knows of its network.
@@ -76,8 +80,10 @@ impl DesiredService {
 /// What a member should be.
 #[derive(Clone, PartialEq, Debug)]
 pub struct DesiredMember {
-    /// Its weight in the table.
+    /// Its weight.
     pub weight: u16,
+    /// What its slots are apportioned by.
+    pub share: u16,
     /// A union of the `MemberWord` states.
     pub state: u8,
     /// How packets reach it.
@@ -91,8 +97,10 @@ pub struct DesiredMember {
 }
 
 impl Desired {
-    /// The state that `config` asks for on `host`.
-    pub fn from_config(config: &Config, host: &Host) -> Self {
+    /// The state that `config` asks for on `host`, with what is known of servers beside it.
+    pub fn from_config(config: &Config, view: &View, host: &Host) -> Self {
+        let standings: BTreeMap<&str, Vec<Standing>> =
+            config.pools.iter().map(|(name, pool)| (name.as_str(), standings(name, pool, view))).collect();
         let services = config
             .listeners
             .values()
@@ -100,7 +108,7 @@ impl Desired {
             .flat_map(|(listener, pool)| listener.binds.iter().map(move |bind| (listener, pool, bind)))
             .map(|(listener, pool, bind)| {
                 let key = ServiceKey { vip: bind.address, port: bind.port.unwrap_or(0), protocol: bind.protocol };
-                (key, DesiredService::new(key, listener, pool, &config.node, host))
+                (key, DesiredService::new(key, listener, pool, &standings[listener.pool.as_str()], &config.node, host))
             })
             .collect();
         Self { services, next_hops: host.next_hops.clone() }
@@ -108,20 +116,19 @@ impl Desired {
 }
 
 impl DesiredService {
-    fn new(key: ServiceKey, listener: &Listener, pool: &Pool, node: &Node, host: &Host) -> Self {
+    fn new(key: ServiceKey, listener: &Listener, pool: &Pool, standings: &[Standing], node: &Node, host: &Host) -> Self {
         let idle = match key.protocol {
             Protocol::Tcp => listener.tcp_idle,
             Protocol::Udp => listener.udp_idle,
         };
         let (rate_interval_us, rate_tolerance_us) = listener.conn_rate.map_or((0, 0), gcra);
-        let standings = standings(pool);
         let members = pool
             .servers
             .values()
             .zip(standings)
-            .map(|(server, (weight, state))| {
+            .map(|(server, standing)| {
                 let endpoint = Endpoint { address: server.address, port: server.port.unwrap_or(0) };
-                (endpoint, DesiredMember::new(key, server, weight, state, &pool.forward, node, host))
+                (endpoint, DesiredMember::new(key, server, standing, &pool.forward, node, host))
             })
             .collect();
         Self {
@@ -142,7 +149,8 @@ impl DesiredMember {
         Identity { endpoint: *endpoint, is_translated: self.forward == ForwardKind::Nat }
     }
 
-    fn new(key: ServiceKey, server: &Server, weight: u16, state: u8, forward: &Forward, node: &Node, host: &Host) -> Self {
+    fn new(key: ServiceKey, server: &Server, standing: &Standing, forward: &Forward, node: &Node, host: &Host) -> Self {
+        let Standing { weight, share, state, .. } = *standing;
         let (kind, gue_port) = match (forward, server.address) {
             (Forward::Nat { .. }, _) => (ForwardKind::Nat, 0),
             (Forward::Dsr, _) => (ForwardKind::Dsr, 0),
@@ -160,7 +168,7 @@ impl DesiredMember {
             Forward::Nat { snat } => planes(key, server, snat, host),
             Forward::Dsr | Forward::Ipip | Forward::Gue { .. } => Vec::new(),
         };
-        Self { weight, state, forward: kind, gue_port, tunnel_source, planes }
+        Self { weight, share, state, forward: kind, gue_port, tunnel_source, planes }
     }
 }
 
@@ -208,25 +216,6 @@ fn source_rules(vip: IpAddr, listener: &Listener) -> BTreeMap<IpNet, SourceRule>
     let allow = listener.allow.iter().map(|net| (net, SOURCE_ALLOW));
     let deny = listener.deny.iter().map(|net| (net, SOURCE_DENY));
     allow.chain(deny).filter(|(net, _)| net.addr().is_ipv4() == vip.is_ipv4()).map(|(net, rule)| (net.trunc(), rule)).collect()
-}
-
-/// Weight and state of each server, in the order of their names. Backups take flows only while every primary is down; one that drains is
-/// not.
-fn standings(pool: &Pool) -> Vec<(u16, u8)> {
-    let are_primaries_down = pool.servers.values().filter(|server| !server.backup).all(|server| server.state == ServerState::Down);
-    let down = match pool.on_down {
-        OnDown::Keep => MemberWord::NO_NEW | MemberWord::DOWN,
-        OnDown::CloseSessions => MemberWord::NO_NEW | MemberWord::DOWN | MemberWord::CLOSING,
-    };
-    pool.servers
-        .values()
-        .map(|server| match server.state {
-            ServerState::Down => (0, down),
-            ServerState::Drain => (0, MemberWord::NO_NEW),
-            ServerState::Ready if server.weight == 0 || server.backup && !are_primaries_down => (0, MemberWord::NO_NEW),
-            ServerState::Ready => (server.weight, 0),
-        })
-        .collect()
 }
 
 /// A plane for each SNAT address of the server's family; without any, for the address that the route to the server prefers.

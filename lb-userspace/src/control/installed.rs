@@ -101,7 +101,7 @@ pub struct InstalledMember {
     /// The service in its word.
     pub service: ServiceId,
     /// The header that its word names.
-    pub header: Option<Box<Header>>,
+    pub header: Option<Arc<Header>>,
 }
 
 impl Installed {

@@ -1,13 +1,18 @@
 //! Desired state, the model of what the maps hold, and the plan from one to the other. Pure.
 
 pub mod desired;
+pub mod difference;
+pub mod event;
 pub mod header;
+pub mod history;
 pub mod installed;
 pub mod op;
+pub mod overrides;
 pub mod plan;
 mod planes;
 mod ports;
 pub mod slot;
+pub mod standing;
 
 use std::net::IpAddr;
 

@@ -34,7 +34,7 @@ pub enum Op {
         /// Whose.
         id: MemberId,
         /// None: the word names header 0 (no next hop).
-        header: Option<Box<Header>>,
+        header: Option<Arc<Header>>,
     },
     /// Write a plane's constant fields, its chunks as they are, and publish its endpoint in `NAT_ENDPOINTS`.
     WritePlane {

@@ -247,7 +247,15 @@ mod tests {
             udp_idle: Duration::from_secs(30),
             udp: UdpFlows::Tracked,
         };
-        let pool = |forward| Pool { forward, balance: Balance::Tuple, on_down: OnDown::Keep, servers: BTreeMap::new() };
+        let pool = |forward| Pool {
+            forward,
+            balance: Balance::Tuple,
+            on_down: OnDown::Keep,
+            check: None,
+            slow_start: Duration::ZERO,
+            panic_threshold_pct: 0,
+            servers: BTreeMap::new(),
+        };
         let node = Node {
             name: String::new(),
             interfaces: vec![],
@@ -260,6 +268,7 @@ mod tests {
             tunnel_source6: None,
         };
         let mut config = Config {
+            admin: crate::config::model::Admin::default(),
             node,
             limits: Limits::default(),
             listeners: BTreeMap::from([("web".to_owned(), listener("192.0.2.1", "a"))]),

@@ -7,13 +7,16 @@ use std::path::PathBuf;
 use tracing::{debug, error, info, warn};
 
 use super::{
+    admin_io::AdminSocket,
+    config_io::First,
     daemon_io::{Absent, Beginning, Daemon},
     driver::RunError,
-    report::{Report, Trouble, in_words, warnings},
+    report::{Report, Trouble, in_words},
     report_io,
 };
 use crate::{
-    config::{self, model::Config},
+    config::model::Config,
+    control::history::History,
     dataplane::{self, LoadError, Missing, PinDir, PinDirError},
 };
 
@@ -60,8 +63,8 @@ impl Daemon {
             lost,
             "somebody removed the pins: the data plane is loaded anew, its flows are lost"
         );
-        let Self { config_path, config, report, pins, .. } = self;
-        Remnant { config_path, config, report, rest: pins, told: None }
+        let Self { config_path, configured, history, admin, report, pins, .. } = self;
+        Remnant { config_path, config: configured, history, admin: Some(admin), report, rest: pins, told: None }
     }
 }
 
@@ -69,6 +72,9 @@ impl Daemon {
 pub(super) struct Remnant {
     config_path: PathBuf,
     config: Config,
+    history: History,
+    /// The admin API, until it is handed on.
+    admin: Option<AdminSocket>,
     report: Report,
     /// The pin directory that may have pins left.
     rest: Option<(u64, u64)>,
@@ -83,10 +89,13 @@ impl Remnant {
         self.remove_rest()?;
         let mut daemon = match self.start_by_file().await {
             Some(started) => started?,
-            None => self.start_by(self.config.clone(), self.report.config_warnings.clone()).await?,
+            None => {
+                let (warnings, errors) = (self.report.config_warnings.clone(), self.report.config_errors.clone());
+                self.start_by(First { config: self.config.clone(), warnings, errors, history: self.history.clone(), admin: None }).await?
+            }
         };
         // Tells what is wrong with the file, or waits for a start.
-        daemon.reload().await;
+        daemon.reload(false).await;
         Ok(daemon)
     }
 
@@ -100,12 +109,12 @@ impl Remnant {
     }
 
     /// None if the file is none to start by.
-    async fn start_by_file(&self) -> Option<Result<Daemon, RunError>> {
-        let (mut config, findings, text) = config::load(&self.config_path, &config::host_name()).ok()?;
-        config.node.pin_dir.clone_from(&self.config.node.pin_dir);
-        config.node.state_dir.clone_from(&self.config.node.state_dir);
-        let is_another = config != self.config;
-        match self.start_by(config, warnings(&findings, &text)).await {
+    async fn start_by_file(&mut self) -> Option<Result<Daemon, RunError>> {
+        let mut first = First::of(&self.config_path).ok().filter(|first| first.errors.is_empty())?;
+        first.config.node.pin_dir.clone_from(&self.config.node.pin_dir);
+        first.config.node.state_dir.clone_from(&self.config.node.state_dir);
+        let is_another = first.config != self.config;
+        match self.start_by(first).await {
             Err(error) if is_another && !is_taken(&error) => {
                 debug!(error = in_words(&error), "the configuration that was in force is loaded, not the file");
                 None
@@ -114,9 +123,10 @@ impl Remnant {
         }
     }
 
-    async fn start_by(&self, config: Config, warnings: Vec<String>) -> Result<Daemon, RunError> {
+    async fn start_by(&mut self, first: First) -> Result<Daemon, RunError> {
         let forgone = self.report.forgone.clone();
-        Daemon::start(Beginning { config_path: &self.config_path, config, warnings, forgone, absent: Absent::Awaited }).await
+        let first = First { admin: self.admin.take(), ..first };
+        Daemon::start(Beginning { config_path: &self.config_path, first, forgone, absent: Absent::Awaited }).await
     }
 
     /// Tells a failure, and leaves it in the record.

@@ -13,26 +13,31 @@ use tracing::{error, info, warn};
 
 use super::{
     addresses::AddressPlan,
+    admin_io::AdminSocket,
+    checks_io::Checks,
+    config_io::{First, found},
     driver::RunError,
+    keep_io,
     own_macs::own_macs,
     readback,
-    reload::{cut_off, restart_only, with_fixed},
-    report::{Report, in_words, load_errors, names_of, warnings},
+    report::{Report, in_words, names_of},
     report_io, retirement,
 };
 use crate::{
-    config::{
-        self,
-        model::{Config, Forward},
-    },
+    config::model::{Config, Forward},
     control::{
         desired::{Desired, Host, node_slot_key},
+        event::{Events, What},
         header,
+        history::History,
         installed::{Capacity, Installed},
+        overrides::Overrides,
         plan::{self, Freeable, Plan},
         slot,
+        standing::View,
     },
     dataplane::{self, Dataplane, DroppedPacket, Features, Origin, PinDir, Request, Samples, SlotRules},
+    health::book::Book,
     netlink::{AddressError, Change, Netlink, NextHops, Unresolved, sysctl_io},
     path_mtu::{Heard, PathMtus, TooBig, tunnel::Tunnel},
 };
@@ -40,6 +45,8 @@ use crate::{
 /// How slots live, for the data plane.
 const SLOT_RULES: SlotRules = SlotRules { change: |word, member, now| slot::change(word, member, now).word, ripen: slot::ripen };
 
+/// A record that is written so fast is written whenever it changes.
+const SHORT_WRITE: Duration = Duration::from_millis(10);
 /// What is forgone where this process has to mount the BPF file system.
 const OWN_MOUNT: &str = "no BPF file system was mounted, so that weir mounted one, in its own mount namespace: nobody outside may see the pins, and \
                          they may vanish with that namespace (ip netns exec makes one; nsenter --net=/run/netns/NAME does not; or mount -t bpf bpf \
@@ -52,10 +59,8 @@ const SAMPLES_AT_ONCE: usize = 64;
 pub(super) struct Beginning<'a> {
     /// The configuration's file.
     pub(super) config_path: &'a Path,
-    /// What it says.
-    pub(super) config: Config,
-    /// Warnings about it.
-    pub(super) warnings: Vec<String>,
+    /// What it says, or what is in force instead.
+    pub(super) first: First,
     /// What the daemon has to do without already.
     pub(super) forgone: Vec<String>,
     /// What of interfaces that do not exist.
@@ -74,12 +79,25 @@ pub(super) enum Absent {
 /// The daemon.
 pub(super) struct Daemon {
     pub(super) config_path: PathBuf,
+    /// As the file, or whoever applied it, has it.
+    pub(super) configured: Config,
+    /// As the operator's overrides make it: the one in force.
     pub(super) config: Config,
     pub(super) dataplane: Dataplane,
-    installed: Installed,
-    netlink: Netlink,
-    next_hops: NextHops,
+    pub(super) installed: Installed,
+    pub(super) netlink: Netlink,
+    pub(super) next_hops: NextHops,
     path_mtus: PathMtus,
+    pub(super) checks: Checks,
+    pub(super) book: Book,
+    /// What the operator says beside the configuration.
+    pub(super) overrides: Overrides,
+    /// The configurations that were in force.
+    pub(super) history: History,
+    pub(super) events: Events,
+    pub(super) admin: AdminSocket,
+    /// Operations on the maps since the start.
+    pub(super) operations: usize,
     /// The names of this host's links, by index.
     pub(super) links: BTreeMap<u32, String>,
     /// The indexes of those that the configuration names.
@@ -93,35 +111,40 @@ pub(super) struct Daemon {
     /// The pin directory that this process has locked.
     pub(super) pins: Option<(u64, u64)>,
     /// The names of the links among which the file, though sound, was refused.
-    refused_among: Option<BTreeMap<u32, String>>,
+    pub(super) refused_among: Option<BTreeMap<u32, String>>,
     /// What the configuration file says that waits for another start.
-    waits_for_start: Vec<String>,
+    pub(super) waits_for_start: Vec<String>,
     /// When to look for what can be freed, in seconds of the Unix epoch.
-    next_look: Option<u64>,
+    pub(super) next_look: Option<u64>,
     /// The network could not be read whole, and has to be again.
     pub(super) is_network_stale: bool,
     /// The record could not be written, which has been told.
     is_record_refused: bool,
+    is_report_due: bool,
+    report_written: Instant,
+    report_took: Duration,
 }
 
 impl Daemon {
     /// Loads or adopts the data plane, takes the addresses, and converges once. If it fails, what was loaded afresh is removed.
     pub(super) async fn start(beginning: Beginning<'_>) -> Result<Self, RunError> {
-        let Beginning { config_path, config, warnings, forgone, absent } = beginning;
-        let state_dir = config.node.state_dir.clone();
+        let Beginning { config_path, first, forgone, absent } = beginning;
+        let state_dir = first.config.node.state_dir.clone();
         let prepared = report_io::prepare(&state_dir)?;
-        let mounts = PinDir::at(&config.node.pin_dir).mounts();
-        let started = Self::start_prepared(config_path, config, warnings, absent).await;
+        let mounts = PinDir::at(&first.config.node.pin_dir).mounts();
+        let started = Self::start_prepared(config_path, first, absent).await;
         if started.is_err() {
             report_io::unprepare(&state_dir, prepared);
         }
         let mut daemon = started?;
         forgone.into_iter().chain(mounts.then(|| OWN_MOUNT.into())).for_each(|what| daemon.forgo(what));
-        daemon.write_report();
+        daemon.write_report_now();
         Ok(daemon)
     }
 
-    async fn start_prepared(config_path: &Path, config: Config, warnings: Vec<String>, absent: Absent) -> Result<Self, RunError> {
+    async fn start_prepared(config_path: &Path, first: First, absent: Absent) -> Result<Self, RunError> {
+        let overrides: Overrides = found(&first.config.node.state_dir, keep_io::OVERRIDES).unwrap_or_default();
+        let config = overrides.effective(&first.config);
         let earlier = report_io::earlier(&config.node)?;
         let links = Netlink::open()?.links().await?;
         let is_asked_for = |name: &&String| absent == Absent::Refused || links.iter().any(|link| link.name == **name);
@@ -138,7 +161,7 @@ impl Daemon {
         };
         let (dataplane, origin) = Dataplane::start(&request)?;
         let pins = PinDir::at(&config.node.pin_dir);
-        let started = Self::take_over(config_path, config, warnings, dataplane, origin, earlier).await;
+        let started = Self::take_over(config_path, first, overrides, dataplane, origin, earlier).await;
         if started.is_err() && origin == Origin::Fresh {
             // The first failure is the one to report.
             let _ = dataplane::stop(&pins);
@@ -154,12 +177,14 @@ impl Daemon {
 
     async fn take_over(
         config_path: &Path,
-        config: Config,
-        warnings: Vec<String>,
+        first: First,
+        overrides: Overrides,
         dataplane: Dataplane,
         origin: Origin,
         earlier: Report,
     ) -> Result<Self, RunError> {
+        let First { config: configured, warnings, errors, history, admin } = first;
+        let config = overrides.effective(&configured);
         dataplane.follow_record(&config.node.state_dir)?;
         let installed = readback::installed(dataplane.tables(), Capacity::of(&config.limits))?;
         let samples = Samples::open(&PinDir::at(&config.node.pin_dir))?;
@@ -176,18 +201,27 @@ impl Daemon {
             config: config_path.to_owned(),
             config_taken_at: unix_time().as_secs(),
             config_warnings: warnings,
+            config_errors: errors,
             added_addresses: earlier.added_addresses,
             ..Report::default()
         };
         let pins = PinDir::at(&config.node.pin_dir).identity();
         let mut daemon = Self {
             config_path: config_path.to_owned(),
+            configured,
+            admin: admin.unwrap_or_else(|| AdminSocket::listen(&config)),
             config,
             dataplane,
             installed,
             netlink: Netlink::open()?,
             next_hops,
             path_mtus: PathMtus::default(),
+            checks: Checks::start(random_u64().unwrap_or_default())?,
+            book: Book::new(earlier.health),
+            overrides,
+            history,
+            events: Events::default(),
+            operations: 0,
             links: BTreeMap::new(),
             taken: BTreeSet::new(),
             own_addresses: BTreeSet::new(),
@@ -200,99 +234,21 @@ impl Daemon {
             next_look: Some(0),
             is_network_stale: false,
             is_record_refused: false,
+            is_report_due: true,
+            report_written: Instant::now(),
+            report_took: Duration::ZERO,
         };
         daemon.next_hops.set_servers(&daemon.servers()).await?;
+        daemon.set_checks().await;
         daemon.follow_network(Convergence::First).await?;
+        daemon.keep_history();
+        daemon.report.admin_socket = daemon.admin.path();
+        if let Some(why) = daemon.admin.refusal() {
+            daemon.forgo(why);
+        }
+        daemon.tell(What::Started { origin: daemon.report.origin.clone() });
         info!(origin = %daemon.report.origin, services = daemon.installed.services.len(), "the data plane forwards");
         Ok(daemon)
-    }
-
-    /// Reads the file again. A bad one leaves the configuration in force as it is, and is reported.
-    pub(super) async fn reload(&mut self) {
-        self.refused_among = None;
-        match config::load(&self.config_path, &config::host_name()) {
-            Ok((config, findings, text)) => match self.take_config(config).await {
-                Ok(cut_off) => {
-                    self.report.config_errors.clear();
-                    self.report.config_warnings = warnings(&findings, &text);
-                    self.report.config_warnings.extend(cut_off);
-                }
-                Err(error) => {
-                    self.refuse_config(vec![in_words(&error)]);
-                    self.refused_among = Some(self.links.clone());
-                }
-            },
-            Err(error) => self.refuse_config(load_errors(&error)),
-        }
-        self.write_report();
-    }
-
-    /// A sound file may have been refused for an interface that has come, or left, since.
-    async fn retry_refused(&mut self) {
-        if self.refused_among.as_ref().is_some_and(|links| *links != self.links) {
-            info!("the interfaces are others than when the configuration was refused: it is tried again");
-            self.reload().await;
-        }
-    }
-
-    fn refuse_config(&mut self, errors: Vec<String>) {
-        for line in &errors {
-            error!("{line}");
-        }
-        warn!("the configuration in force stays");
-        self.report.config_errors = errors;
-    }
-
-    /// Says whose connections end.
-    async fn take_config(&mut self, config: Config) -> Result<Vec<String>, RunError> {
-        let waits_for_start = restart_only(&self.config, &config);
-        for line in waits_for_start.iter().filter(|line| !self.waits_for_start.contains(line)) {
-            warn!("{line}");
-        }
-        let config = with_fixed(&self.config, config);
-        let cut_off = cut_off(&self.config, &config);
-        if config != self.config {
-            // More than is needed does no harm, and spares a rebuild when the feature comes back.
-            let features = Features(Features::of(&config).0 | self.dataplane.features().0);
-            let links = self.netlink.links().await?;
-            if features != self.dataplane.features() {
-                self.dataplane.rebuild(features)?;
-            }
-            self.take_macs(own_macs(&config, &links))?;
-            self.take_interfaces(&config)?;
-            self.config = config;
-            self.report.node.clone_from(&self.config.node.name);
-            self.report.config_taken_at = unix_time().as_secs();
-            info!("the configuration is taken");
-            cut_off.iter().for_each(|line| warn!("{line}"));
-        }
-        self.waits_for_start = waits_for_start;
-        self.next_look = Some(0);
-        let servers = self.servers();
-        let known = self.next_hops.set_servers(&servers).await.map_err(RunError::from);
-        self.or_again(known);
-        let followed = self.follow_network(Convergence::Other).await;
-        self.or_again(followed);
-        Ok(cut_off)
-    }
-
-    /// All of the new interfaces or none. One that was named before is taken when it appears, if it has gone.
-    fn take_interfaces(&mut self, config: &Config) -> Result<(), RunError> {
-        let named = self.config.node.interfaces.iter().chain(self.dataplane.interfaces().keys());
-        let current: BTreeSet<String> = named.cloned().collect();
-        let wanted: BTreeSet<String> = config.node.interfaces.iter().cloned().collect();
-        for name in wanted.difference(&current) {
-            if let Err(error) = self.dataplane.add_interface(name) {
-                for added in wanted.difference(&current).take_while(|added| *added != name) {
-                    self.dataplane.remove_interface(added)?;
-                }
-                return Err(error.into());
-            }
-        }
-        for name in current.difference(&wanted) {
-            self.dataplane.remove_interface(name)?;
-        }
-        Ok(())
     }
 
     /// Something changed in the network: next hops are resolved again and the maps follow.
@@ -338,6 +294,7 @@ impl Daemon {
             warn!(error, "slots do not ripen");
         }
         self.tell_drops();
+        self.see_to_confirmation().await;
         if self.is_network_stale {
             self.reread_network().await;
         } else if self.report.apply_error.is_some() || self.next_look.is_some_and(|at| at <= unix_time().as_secs()) {
@@ -359,7 +316,7 @@ impl Daemon {
     }
 
     /// Has what failed tried again a second later.
-    fn or_again(&mut self, done: Result<(), RunError>) {
+    pub(super) fn or_again(&mut self, done: Result<(), RunError>) {
         if let Err(error) = done {
             warn!(error = in_words(&error), "the network could not be read; it is tried again");
             self.is_network_stale = true;
@@ -376,7 +333,7 @@ impl Daemon {
         }
     }
 
-    fn take_macs(&mut self, macs: OwnMacs) -> Result<(), RunError> {
+    pub(super) fn take_macs(&mut self, macs: OwnMacs) -> Result<(), RunError> {
         if macs != self.dataplane.macs() {
             self.dataplane.set_macs(macs)?;
             info!("frames are taken by the interfaces' new addresses");
@@ -386,7 +343,7 @@ impl Daemon {
 
     /// Reads links and addresses, and converges: an address is there before a packet leaves with it, and gone or not yet there while the maps do
     /// not answer for it, for then the host would refuse its packets.
-    async fn follow_network(&mut self, convergence: Convergence) -> Result<(), RunError> {
+    pub(super) async fn follow_network(&mut self, convergence: Convergence) -> Result<(), RunError> {
         let links = self.netlink.links().await?;
         self.take_macs(own_macs(&self.config, &links))?;
         self.take_links(&links);
@@ -434,12 +391,23 @@ impl Daemon {
     }
 
     /// The servers of the configuration, and those whose members are still in the maps.
-    fn servers(&self) -> BTreeSet<IpAddr> {
+    pub(super) fn servers(&self) -> BTreeSet<IpAddr> {
         let configured = self.config.pools.values().flat_map(|pool| pool.servers.values()).map(|server| server.address);
         configured.chain(self.installed.members.values().map(|member| member.endpoint().address)).collect()
     }
 
     fn desired(&mut self) -> Desired {
+        let host = self.host();
+        Desired::from_config(&self.config, &self.view(), &host)
+    }
+
+    /// What is known of servers beside the configuration.
+    pub(super) fn view(&self) -> View {
+        View { health: self.book.health(&self.config, Instant::now()), overrides: self.overrides.servers.clone() }
+    }
+
+    /// What this host knows of its network.
+    pub(super) fn host(&mut self) -> Host {
         let resolved = self.next_hops.next_hops();
         self.report.unresolved = resolved.iter().filter_map(|(server, hop)| Some((*server, hop.as_ref().err()?.to_string()))).collect();
         self.report.unanswered = self.unanswered(&resolved);
@@ -448,7 +416,7 @@ impl Daemon {
             .filter_map(|(server, hop)| Some((server, next_hop(hop.ok()?, self.path_mtus.mtu(server).unwrap_or(u16::MAX)))))
             .collect();
         let ephemeral_ports = sysctl_io::local_port_range().unwrap_or(32_768..=60_999);
-        Desired::from_config(&self.config, &Host { next_hops, own_addresses: self.own_addresses.clone(), ephemeral_ports })
+        Host { next_hops, own_addresses: self.own_addresses.clone(), ephemeral_ports }
     }
 
     /// The servers of NAT whose answers, if they come the way that packets go, come by an interface without the program.
@@ -468,7 +436,7 @@ impl Daemon {
 
     /// Plans from what the maps hold to what they should, and performs the plan. After a failure the maps are read back, and the next second
     /// plans again.
-    fn converge(&mut self) {
+    pub(super) fn converge(&mut self) {
         match self.try_converge() {
             Ok(()) => self.report.apply_error = None,
             Err(error) => {
@@ -491,18 +459,20 @@ impl Daemon {
         let desired = self.desired();
         let now = self.dataplane.tick()?;
         let now_unix_s = unix_time().as_secs();
-        let looks = self.next_look.is_some_and(|at| at <= now_unix_s);
+        let is_look_due = self.next_look.is_some_and(|at| at <= now_unix_s);
+        let looks = is_look_due && retirement::next_look(&self.installed, &desired, now_unix_s).is_some();
         let freeable = if looks { readback::freeable(self.dataplane.tables(), &self.installed, now)? } else { Freeable::default() };
         readback::look_at_planes(self.dataplane.tables(), &mut self.installed)?;
         let mut random = || random_u64().unwrap_or_else(|| unix_time().as_nanos() as u64);
         let Plan { ops, unplaced } = plan::plan(&desired, &self.installed, now_unix_s, &freeable, &mut random);
+        self.operations += ops.len();
         for op in &ops {
             self.dataplane.applier().apply(op, now)?;
             self.installed.apply(op);
         }
         let headers = self.installed.members.values().filter_map(|member| member.header.as_deref());
         self.path_mtus.set_tunnels(headers.filter_map(Tunnel::of_header));
-        if looks || !ops.is_empty() {
+        if is_look_due || !ops.is_empty() {
             self.next_look = retirement::next_look(&self.installed, &desired, now_unix_s);
         }
         if !unplaced.is_empty() && !ops.is_empty() {
@@ -523,11 +493,23 @@ impl Daemon {
         Ok(())
     }
 
-    fn write_report(&mut self) {
-        self.report.services = names_of(&self.config);
-        self.report.narrow_ways = self.path_mtus.troubles();
-        self.report.read_at_ms = unix_time().as_millis() as u64;
-        self.report.packets = self.installed.members.keys().filter_map(|id| Some((id.number(), self.traffic(*id)?))).collect();
+    /// A record that takes long to write is written seldom: for a tenth of the time at most.
+    pub(super) fn write_report(&mut self) {
+        self.is_report_due = true;
+        if self.report_due().is_some_and(|at| at <= Instant::now()) {
+            self.write_report_now();
+        }
+    }
+
+    /// When the record is to be written, if it is.
+    pub(super) fn report_due(&self) -> Option<Instant> {
+        let rest = if self.report_took < SHORT_WRITE { Duration::ZERO } else { self.report_took * 10 };
+        self.is_report_due.then(|| self.report_written + rest)
+    }
+
+    pub(super) fn write_report_now(&mut self) {
+        let began = Instant::now();
+        self.fill_report();
         let written = report_io::write(&self.config.node.state_dir, &self.report);
         if let Err(error) = &written
             && !self.is_record_refused
@@ -535,6 +517,21 @@ impl Daemon {
             warn!(error = in_words(error), "weir status will not know this daemon");
         }
         self.is_record_refused = written.is_err();
+        self.is_report_due = false;
+        self.report_written = Instant::now();
+        self.report_took = began.elapsed();
+    }
+
+    fn fill_report(&mut self) {
+        self.report.services = names_of(&self.config);
+        self.report.health.clone_from(self.book.entries());
+        self.report.standings = self.standings();
+        self.report.overrides = self.overrides.in_words();
+        self.report.generation = self.history.in_force;
+        self.report.config_notes = self.history.notes();
+        self.report.narrow_ways = self.path_mtus.troubles();
+        self.report.read_at_ms = unix_time().as_millis() as u64;
+        self.report.packets = self.installed.members.keys().filter_map(|id| Some((id.number(), self.traffic(*id)?))).collect();
     }
 
     fn traffic(&self, id: MemberId) -> Option<(u64, u64)> {
@@ -543,22 +540,29 @@ impl Daemon {
     }
 
     /// Before the process ends: the record stays, for the data plane does too.
-    pub(super) fn leave(&mut self) {
+    pub(super) async fn leave(&mut self) {
+        self.admin.close().await;
+        self.report.admin_socket = None;
         self.report.pid = 0;
-        self.write_report();
+        self.write_report_now();
     }
 }
 
 /// Which time the maps are made to follow.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Convergence {
+pub(super) enum Convergence {
     /// By this process: the tables that are found may be those that would be computed.
     First,
     /// A later one.
     Other,
 }
 
-fn unix_time() -> Duration {
+/// Milliseconds of the Unix epoch.
+pub(super) fn unix_ms() -> u64 {
+    unix_time().as_millis() as u64
+}
+
+pub(super) fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 

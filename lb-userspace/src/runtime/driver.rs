@@ -1,24 +1,28 @@
 //! `weir run`: the loop over files, signals, netlink and time.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "owns the event loop, its timers and its sockets")]
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tracing::{info, warn};
 
 use super::{
     anew_io::{Remnant, is_taken},
+    config_io::First,
     daemon_io::{Absent, Beginning, Daemon},
     files_io::{FileWatch, Stamp},
     readback::ReadBackError,
-    report::{in_words, warnings},
+    report::in_words,
     report_io::ReportError,
 };
 use crate::{
-    config::{self, LoadError as ConfigLoadError},
+    config::LoadError as ConfigLoadError,
     dataplane::{AttachError, LoadError, PinDirError, SWEEP_INTERVAL, TablesError},
     netlink::{OpenError, RefreshError, RequestError, WatchError, Watcher},
     path_mtu::{
@@ -89,11 +93,7 @@ pub enum RunError {
 /// [`RunError`] if it cannot start; nothing is half-applied then.
 pub fn run(config_path: PathBuf) -> Result<(), RunError> {
     let stamp = Stamp::of(&config_path);
-    let (config, findings, text) = config::load(&config_path, &config::host_name())?;
-    let told = warnings(&findings, &text);
-    for line in &told {
-        warn!("{line}");
-    }
+    let first = First::of(&config_path)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         // Subscribed before the first reading, so that nothing changes unnoticed in between.
@@ -102,7 +102,7 @@ pub fn run(config_path: PathBuf) -> Result<(), RunError> {
         let routers = Listener::open();
         let mut file = ConfigFile::new(config_path, stamp);
         let forgone = routers.as_ref().err().map(|error| in_words(error)).into_iter().chain(file.arm()).collect();
-        let beginning = Beginning { config_path: &file.path, config, warnings: told, forgone, absent: Absent::Refused };
+        let beginning = Beginning { config_path: &file.path, first, forgone, absent: Absent::Refused };
         let daemon = Daemon::start(beginning).await?;
         serve(daemon, signals, watcher, routers.ok(), file).await
     })
@@ -138,8 +138,9 @@ async fn serve(
     let mut is_file_due = true;
     loop {
         if std::mem::take(&mut is_file_due) && file.has_changed() {
-            daemon.reload().await;
+            daemon.reload(false).await;
         }
+        let (ramp, report) = (daemon.next_ramp_step(), daemon.report_due());
         // Every arm is cancel safe: signals and ticks stay pending, the watchers keep what they have until it is returned.
         tokio::select! {
             _ = signals.terminate.recv() => break,
@@ -147,7 +148,7 @@ async fn serve(
             _ = signals.hangup.recv() => {
                 file.has_changed();
                 info!("told to read the configuration again");
-                daemon.reload().await;
+                daemon.reload(true).await;
             }
             () = file.event() => {
                 file.settle().await;
@@ -161,6 +162,10 @@ async fn serve(
                     daemon.reread_network().await;
                 }
             },
+            changed = daemon.checks.changed() => daemon.handle_health(changed).await,
+            ask = daemon.admin.asked() => daemon.handle_ask(ask).await,
+            () = at(ramp) => daemon.handle_ramp_step(),
+            () = at(report) => daemon.write_report_now(),
             said = too_big(routers.as_ref()) => match said {
                 Ok(said) => daemon.handle_too_big(said),
                 Err(error) => {
@@ -181,7 +186,7 @@ async fn serve(
             _ = sweep.tick() => daemon.sweep(),
         }
     }
-    daemon.leave();
+    daemon.leave().await;
     info!("the daemon ends; the data plane goes on");
     Ok(())
 }
@@ -262,6 +267,13 @@ impl ConfigFile {
 async fn too_big(routers: Option<&Listener>) -> Result<TooBig, ListenError> {
     match routers {
         Some(routers) => routers.too_big().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn at(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
         None => std::future::pending().await,
     }
 }

@@ -6,14 +6,21 @@
 //! | `daemon_io` | what the loop keeps, and what it does on each event |
 //! | `links_io`, `anew_io` | what it does about interfaces, and about pins that somebody removed |
 //! | `addresses`, `own_macs`, `reload`, `retirement` | its decisions: which addresses, whose frames, what of a new file, when to look for what may go. Pure. |
+//! | `checks_io` | the thread of the checks |
+//! | `health_io` | what becomes of their results |
 //! | `readback` | what the maps hold, as `control` models it |
 //! | `report` | the record that the daemon leaves for `weir status`, and its reading (`report_io`) |
 
 mod addresses;
+mod admin_io;
 mod anew_io;
+mod checks_io;
+mod config_io;
 mod daemon_io;
 mod driver;
 mod files_io;
+mod health_io;
+mod keep_io;
 mod links_io;
 mod own_macs;
 pub mod readback;
@@ -21,5 +28,6 @@ mod reload;
 pub mod report;
 pub mod report_io;
 mod retirement;
+mod view_io;
 
 pub use driver::{RunError, run};

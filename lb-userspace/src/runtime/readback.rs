@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_common::{
-    maps::NatPlane,
+    maps::{NatFlow, NatPlane},
     nat::{PortState, PortWord, is_reusable},
     words::{MemberId, ServiceId, SlotWord, Tick},
 };
@@ -52,7 +52,7 @@ pub fn installed(tables: &Tables, capacity: Capacity) -> Result<Installed, ReadB
     for member in tables.members()? {
         if member.info.service != 0 {
             let (state, service) = (member.word.state(), member.word.service());
-            installed.members.insert(member.id, InstalledMember { info: member.info, state, service, header: member.header.map(Box::new) });
+            installed.members.insert(member.id, InstalledMember { info: member.info, state, service, header: member.header.map(Arc::new) });
         }
     }
     installed.planes = tables.planes()?.into_iter().map(|(index, plane)| (index, spec(&plane))).collect();
@@ -119,9 +119,26 @@ pub struct NatFlows {
 /// # Errors
 /// [`AccessError`] never for tables of the right size.
 pub fn nat_flows(tables: &Tables, now: Tick) -> Result<NatFlows, AccessError> {
+    let mut flows = NatFlows::default();
+    each_nat_flow(tables, now, |word, flow| {
+        if let Some(member) = MemberId::new(flow.member) {
+            *flows.by_member.entry(member).or_default() += 1;
+            if !matches!(word.state(), PortState::Resting | PortState::Reset) {
+                *flows.connected.entry(member).or_default() += 1;
+            }
+        }
+        *flows.by_plane.entry(flow.plane).or_default() += 1;
+    })?;
+    Ok(flows)
+}
+
+/// Tells `tell` of every translated flow that is alive at `now`, with its port's word.
+///
+/// # Errors
+/// [`AccessError`] never for tables of the right size.
+pub fn each_nat_flow(tables: &Tables, now: Tick, mut tell: impl FnMut(PortWord, &NatFlow)) -> Result<(), AccessError> {
     let idle: BTreeMap<ServiceId, (u8, u32)> =
         tables.services()?.into_iter().map(|(id, service)| (id, (service.protocol, service.idle_s))).collect();
-    let mut flows = NatFlows::default();
     for line in 0..tables.nat_ports.len() {
         for (place, word) in tables.nat_ports.record(line)?.into_iter().enumerate() {
             let word = PortWord(word);
@@ -130,17 +147,10 @@ pub fn nat_flows(tables: &Tables, now: Tick) -> Result<NatFlows, AccessError> {
             }
             let flow = tables.nat_flows.record(line * 8 + place as u32)?;
             let Some(&(protocol, idle_s)) = idle.get(&ServiceId(flow.service)) else { continue };
-            if is_reusable(word, protocol, idle_s, now) {
-                continue;
+            if !is_reusable(word, protocol, idle_s, now) {
+                tell(word, &flow);
             }
-            if let Some(member) = MemberId::new(flow.member) {
-                *flows.by_member.entry(member).or_default() += 1;
-                if !matches!(word.state(), PortState::Resting | PortState::Reset) {
-                    *flows.connected.entry(member).or_default() += 1;
-                }
-            }
-            *flows.by_plane.entry(flow.plane).or_default() += 1;
         }
     }
-    Ok(flows)
+    Ok(())
 }

@@ -9,7 +9,11 @@ use crate::{
         ConfigText, Diagnostic, LoadError,
         model::{Config, Protocol},
     },
-    control::ServiceKey,
+    control::{
+        ServiceKey,
+        standing::{ServerName, Why},
+    },
+    health::book::Entry,
 };
 
 /// The daemon's record, `state.json`. Everything that the maps themselves tell is left to them. What another version did not write is empty.
@@ -40,6 +44,8 @@ pub struct Report {
     pub config_errors: Vec<String>,
     /// Warnings about the configuration in force.
     pub config_warnings: Vec<String>,
+    /// Where its admin API is.
+    pub admin_socket: Option<PathBuf>,
     /// What the daemon has to do without, and why.
     pub forgone: Vec<String>,
     /// What keeps the maps from being as they should be.
@@ -58,6 +64,16 @@ pub struct Report {
     pub address_errors: Vec<String>,
     /// Next hops that are missing, by server, and why.
     pub unresolved: BTreeMap<IpAddr, String>,
+    /// What checks found, by `POOL/SERVER`.
+    pub health: BTreeMap<ServerName, Entry>,
+    /// Why each server takes new flows or does not, by `POOL/SERVER`.
+    pub standings: BTreeMap<ServerName, Why>,
+    /// What the operator says beside the configuration, in words.
+    pub overrides: Vec<String>,
+    /// The number of the configuration in force.
+    pub generation: u64,
+    /// What is in force instead of the file, and what waits to be confirmed, in words.
+    pub config_notes: Vec<String>,
     /// What is wrong with the path MTU of ways to servers.
     pub narrow_ways: Vec<String>,
     /// Names of what the maps know by number.

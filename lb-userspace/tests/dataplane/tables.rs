@@ -13,8 +13,10 @@ fn a_member_gets_a_fresh_header_each_time_and_keeps_its_state() {
         forward: ForwardKind::Dsr as u8,
         ..MemberInfo::zeroed()
     };
-    let set =
-        |mtu| Op::SetHeader { id: member(1), header: Some(Box::new(Header { kind: ForwardKind::Dsr as u8, mtu, ..Header::zeroed() })) };
+    let set = |mtu| Op::SetHeader {
+        id: member(1),
+        header: Some(std::sync::Arc::new(Header { kind: ForwardKind::Dsr as u8, mtu, ..Header::zeroed() })),
+    };
     apply_all(&mut dataplane, &[Op::WriteMember { id: member(1), info }, set(1500), set(1400), set(1300)], 100);
     let installed = dataplane.tables().members().unwrap();
     assert_eq!((installed[0].word, installed[0].info), (MemberWord::new(3, MemberWord::NO_NEW, ServiceId(3)), info));

@@ -153,7 +153,7 @@ impl World {
         };
         let target = Target { forward: spec.forward, server, vip: spec.vip, tunnel_source: None, gue_port: 6080, planes };
         let header = header::build(&target, &hop)?;
-        self.apply(&Op::SetHeader { id, header: Some(Box::new(header)) })
+        self.apply(&Op::SetHeader { id, header: Some(std::sync::Arc::new(header)) })
     }
 
     /// A plane of its own for a server, of a SNAT address with the ports from 1 024 on.

@@ -24,10 +24,11 @@ fn every_shipped_example_is_accepted_without_a_warning() {
         include_str!("../../../../conf/l4-dsr.toml"),
         include_str!("../../../../conf/l4-ipip.toml"),
         include_str!("../../../../conf/l4-gue.toml"),
+        include_str!("../../../../conf/l4-checks.toml"),
         FULL,
     ];
     let services: Vec<usize> = examples.iter().map(|text| accepted(text).binds().count()).collect();
-    assert_eq!(services, [3, 2, 2, 2, 5]);
+    assert_eq!(services, [3, 2, 2, 2, 3, 5]);
 }
 
 #[test]
@@ -65,6 +66,9 @@ fn the_smallest_file_has_the_documented_defaults() {
         forward: Forward::Nat { snat: vec![] },
         balance: Balance::Tuple,
         on_down: OnDown::Keep,
+        check: None,
+        slow_start: Duration::ZERO,
+        panic_threshold_pct: 0,
         servers: [("a".to_owned(), server)].into(),
     };
     assert_eq!(config.pools["web"], pool);

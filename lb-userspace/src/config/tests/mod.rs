@@ -1,6 +1,7 @@
 //! Behaviour of the reader: what is accepted, and the exact words for what is not.
 
 mod accepted;
+mod checks;
 mod errors;
 mod lints;
 mod random;

@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use super::*;
-use crate::config::model::{AddressPolicy, Bind, Limits, XdpMode};
+use lb_common::words::MemberWord;
+
+use crate::config::model::{AddressPolicy, Bind, Limits, OnDown, ServerState, XdpMode};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -13,7 +15,15 @@ fn server(address: &str) -> Server {
 
 fn pool(servers: &[Server]) -> Pool {
     let servers = servers.iter().enumerate().map(|(i, server)| (format!("s{i}"), *server)).collect();
-    Pool { forward: Forward::Dsr, balance: Balance::Tuple, on_down: OnDown::Keep, servers }
+    Pool {
+        forward: Forward::Dsr,
+        balance: Balance::Tuple,
+        on_down: OnDown::Keep,
+        check: None,
+        slow_start: Duration::ZERO,
+        panic_threshold_pct: 0,
+        servers,
+    }
 }
 
 fn listener(binds: &[(&str, Option<u16>, Protocol)]) -> Listener {
@@ -43,7 +53,13 @@ fn config(listener: Listener, pool: Pool) -> Config {
         tunnel_source4: Some(ip("172.16.0.1")),
         tunnel_source6: None,
     };
-    Config { node, limits: Limits::default(), listeners: [("l".into(), listener)].into(), pools: [("p".into(), pool)].into() }
+    Config {
+        node,
+        admin: crate::config::model::Admin::default(),
+        limits: Limits::default(),
+        listeners: [("l".into(), listener)].into(),
+        pools: [("p".into(), pool)].into(),
+    }
 }
 
 fn host() -> Host {
@@ -56,7 +72,7 @@ fn host() -> Host {
 }
 
 fn only_service(config: &Config) -> DesiredService {
-    let desired = Desired::from_config(config, &host());
+    let desired = Desired::from_config(config, &View::default(), &host());
     assert_eq!(desired.services.len(), 1);
     desired.services.into_values().next().unwrap()
 }
@@ -120,7 +136,7 @@ fn every_bind_is_a_service_with_the_idle_timeout_of_its_protocol() {
     let mut listener =
         listener(&[("192.0.2.1", Some(53), Protocol::Tcp), ("192.0.2.1", Some(53), Protocol::Udp), ("2001:db8::1", None, Protocol::Tcp)]);
     listener.udp = UdpFlows::Stateless;
-    let desired = Desired::from_config(&config(listener, pool(&[server("10.0.0.1")])), &host());
+    let desired = Desired::from_config(&config(listener, pool(&[server("10.0.0.1")])), &View::default(), &host());
     let seen: Vec<_> = desired.services.iter().map(|(key, s)| (key.vip, key.port, key.protocol, s.idle_s, s.flags)).collect();
     assert_eq!(
         seen,

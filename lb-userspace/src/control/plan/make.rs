@@ -1,6 +1,9 @@
 //! Planes, services, members, headers, source rules.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use lb_common::{
     maps::{Header, MemberInfo, Service},
@@ -183,7 +186,7 @@ fn header_of(draft: &Draft<'_>, key: &ServiceKey, server: &Endpoint, member: &De
 }
 
 fn set_header(draft: &mut Draft<'_>, id: MemberId, header: Option<Header>) {
-    let header = header.map(Box::new);
+    let header = header.map(Arc::new);
     if draft.state.members.get(&id).is_some_and(|member| member.header != header) {
         draft.push(Op::SetHeader { id, header });
     }

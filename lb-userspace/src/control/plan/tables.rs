@@ -95,9 +95,9 @@ struct Wanted {
 
 impl Wanted {
     fn new(service: &DesiredService, id: impl Fn(Identity) -> Option<MemberId>) -> Self {
-        let members = service.identities().filter(|(_, member)| member.weight > 0);
+        let members = service.identities().filter(|(_, member)| member.share > 0);
         let share = |server, weight| Share { server, weight };
-        members.filter_map(|(identity, member)| Some((share(identity.endpoint, member.weight), (id(identity)?, member.weight)))).collect()
+        members.filter_map(|(identity, member)| Some((share(identity.endpoint, member.share), (id(identity)?, member.share)))).collect()
     }
 
     fn slots(&self, slots: usize, tables: &mut Tables) -> Arc<[Option<MemberId>]> {

@@ -11,6 +11,7 @@ use crate::{
         desired::{Desired, Host},
         installed::Capacity,
         plan::{Freeable, Plan, Unplaced},
+        standing::View,
     },
 };
 
@@ -77,7 +78,7 @@ fn a_host() -> impl Strategy<Value = Host> {
 
 fn a_desire() -> impl Strategy<Value = Desired> {
     (some_listeners(), a_pool(), a_pool(), a_host())
-        .prop_map(|(listeners, first, second, host)| Desired::from_config(&config(&listeners, &[first, second]), &host))
+        .prop_map(|(listeners, first, second, host)| Desired::from_config(&config(&listeners, &[first, second]), &View::default(), &host))
 }
 
 #[derive(Clone, Debug)]

@@ -25,6 +25,7 @@ use crate::{
         installed::{Capacity, Identity, InstalledMember},
         op::PlaneSpec,
         slot,
+        standing::View,
     },
 };
 
@@ -41,7 +42,15 @@ pub(super) fn server(number: u8) -> Server {
 
 pub(super) fn pool(servers: &[Server]) -> Pool {
     let servers = servers.iter().map(|server| (server.address.to_string(), *server)).collect();
-    Pool { forward: Forward::Dsr, balance: Balance::Tuple, on_down: OnDown::Keep, servers }
+    Pool {
+        forward: Forward::Dsr,
+        balance: Balance::Tuple,
+        on_down: OnDown::Keep,
+        check: None,
+        slow_start: Duration::ZERO,
+        panic_threshold_pct: 0,
+        servers,
+    }
 }
 
 pub(super) fn bind(address: &str, port: Option<u16>, protocol: Protocol) -> Bind {
@@ -75,6 +84,7 @@ pub(super) fn config(listeners: &[Listener], pools: &[Pool]) -> Config {
         tunnel_source6: None,
     };
     Config {
+        admin: crate::config::model::Admin::default(),
         node,
         limits: Limits::default(),
         listeners: listeners.iter().enumerate().map(|(i, listener)| (format!("l{i}"), listener.clone())).collect(),
@@ -96,7 +106,7 @@ pub(super) fn host() -> Host {
 }
 
 pub(super) fn desired(listeners: &[Listener], pools: &[Pool]) -> Desired {
-    Desired::from_config(&config(listeners, pools), &host())
+    Desired::from_config(&config(listeners, pools), &View::default(), &host())
 }
 
 /// One web service on these servers.

@@ -1,0 +1,342 @@
+//! Requests and answers. Paths begin with `/v1/`; a change that breaks clients gets another number.
+
+use std::{fmt, net::IpAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    control::{
+        difference::Difference,
+        overrides::AddedServer,
+        standing::{Override, ServerName, Why},
+    },
+    health::book::Entry,
+};
+
+/// What is asked of the daemon. Each is a path of its own; see [`Request::path`].
+#[derive(Clone, PartialEq, Debug)]
+pub enum Request {
+    /// Servers with their standing, checks and overrides.
+    Servers,
+    /// The overrides.
+    Overrides,
+    /// The configurations that were in force.
+    History,
+    /// What happened.
+    Events(Since),
+    /// What would change if this were the configuration.
+    Diff(Candidate),
+    /// A configuration is to be in force.
+    Apply(Apply),
+    /// The last one that waits for it is confirmed.
+    Confirm,
+    /// An earlier one is to be in force.
+    Rollback(Rollback),
+    /// Servers take no new flows.
+    Drain(Selection),
+    /// Servers are out of use.
+    Maint(Selection),
+    /// Servers are used again: what was said of their state is cleared.
+    Ready(Selection),
+    /// Servers get another weight.
+    Weight(WeightChange),
+    /// A server joins a pool.
+    Add(Addition),
+    /// A server leaves its pool.
+    Remove(Removal),
+    /// A listener uses another pool.
+    Switch(Switch),
+}
+
+/// Which events.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Since {
+    /// Those after this number.
+    pub since: u64,
+    /// Whether those that come are told as they happen.
+    pub follow: bool,
+}
+
+/// A configuration: a text, or the daemon's file as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Candidate {
+    /// The text; none: the daemon reads its file.
+    pub text: Option<String>,
+    /// What messages call it.
+    pub name: Option<String>,
+}
+
+/// A configuration that is to be in force.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Apply {
+    /// The text; none: the daemon reads its file.
+    pub text: Option<String>,
+    /// What messages call it.
+    pub name: Option<String>,
+    /// Seconds after which the earlier one is in force again unless this one is confirmed.
+    pub confirm_s: Option<u64>,
+}
+
+/// Which earlier configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rollback {
+    /// Its number in the history; none: the one before.
+    pub to: Option<u64>,
+}
+
+/// Which servers.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Selection {
+    /// A pattern: `web/a`, `web/*`.
+    pub servers: String,
+    /// Even if nobody of a pool takes new flows then.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Another weight.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightChange {
+    /// A pattern: `web/a`, `web/*`.
+    pub servers: String,
+    /// From 0 to 1 000; none: that of the configuration.
+    pub weight: Option<u16>,
+    /// Even if nobody of a pool takes new flows then.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A server that joins its pool.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Addition {
+    /// Its names.
+    pub server: ServerName,
+    /// What it is.
+    #[serde(flatten)]
+    pub added: AddedServer,
+}
+
+/// A server that leaves its pool.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Removal {
+    /// Its names.
+    pub server: ServerName,
+    /// Even if nobody of the pool takes new flows then.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Another pool for a listener.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Switch {
+    /// The listener's name.
+    pub listener: String,
+    /// The pool's name.
+    pub pool: String,
+    /// Even if nobody of that pool takes new flows.
+    #[serde(default)]
+    pub force: bool,
+}
+
+impl Request {
+    /// Its method and path.
+    pub const fn path(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Servers => ("GET", "/v1/servers"),
+            Self::Overrides => ("GET", "/v1/overrides"),
+            Self::History => ("GET", "/v1/history"),
+            Self::Events(_) => ("GET", "/v1/events"),
+            Self::Diff(_) => ("POST", "/v1/diff"),
+            Self::Apply(_) => ("POST", "/v1/apply"),
+            Self::Confirm => ("POST", "/v1/confirm"),
+            Self::Rollback(_) => ("POST", "/v1/rollback"),
+            Self::Drain(_) => ("POST", "/v1/drain"),
+            Self::Maint(_) => ("POST", "/v1/maint"),
+            Self::Ready(_) => ("POST", "/v1/ready"),
+            Self::Weight(_) => ("POST", "/v1/weight"),
+            Self::Add(_) => ("POST", "/v1/servers/add"),
+            Self::Remove(_) => ("POST", "/v1/servers/remove"),
+            Self::Switch(_) => ("POST", "/v1/switch"),
+        }
+    }
+
+    /// Whether it changes something, which readers may not.
+    pub const fn is_change(&self) -> bool {
+        !matches!(self, Self::Servers | Self::Overrides | Self::History | Self::Events(_) | Self::Diff(_))
+    }
+
+    /// Its body.
+    ///
+    /// # Errors
+    /// Never for these types.
+    pub fn body(&self) -> serde_json::Result<Option<String>> {
+        let body = match self {
+            Self::Servers | Self::Overrides | Self::History | Self::Events(_) | Self::Confirm => return Ok(None),
+            Self::Diff(body) => serde_json::to_string(body),
+            Self::Apply(body) => serde_json::to_string(body),
+            Self::Rollback(body) => serde_json::to_string(body),
+            Self::Drain(body) | Self::Maint(body) | Self::Ready(body) => serde_json::to_string(body),
+            Self::Weight(body) => serde_json::to_string(body),
+            Self::Add(body) => serde_json::to_string(body),
+            Self::Remove(body) => serde_json::to_string(body),
+            Self::Switch(body) => serde_json::to_string(body),
+        };
+        body.map(Some)
+    }
+}
+
+/// As the command that asks for it.
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let force = |force: bool| if force { " --force" } else { "" };
+        match self {
+            Self::Servers => f.write_str("servers"),
+            Self::Overrides => f.write_str("overrides"),
+            Self::History => f.write_str("history"),
+            Self::Events(_) => f.write_str("events"),
+            Self::Diff(_) => f.write_str("diff"),
+            Self::Apply(Apply { name, confirm_s, .. }) => {
+                f.write_str("apply")?;
+                name.as_ref().map_or(Ok(()), |name| write!(f, " {name}"))?;
+                confirm_s.map_or(Ok(()), |seconds| write!(f, " --confirm {seconds}s"))
+            }
+            Self::Confirm => f.write_str("apply --confirmed"),
+            Self::Rollback(Rollback { to: Some(to) }) => write!(f, "rollback {to}"),
+            Self::Rollback(Rollback { to: None }) => f.write_str("rollback"),
+            Self::Drain(which) => write!(f, "drain {}{}", which.servers, force(which.force)),
+            Self::Maint(which) => write!(f, "maint {}{}", which.servers, force(which.force)),
+            Self::Ready(which) => write!(f, "ready {}", which.servers),
+            Self::Weight(WeightChange { servers, weight: Some(weight), force: is_forced }) => {
+                write!(f, "weight {servers} {weight}{}", force(*is_forced))
+            }
+            Self::Weight(WeightChange { servers, weight: None, .. }) => write!(f, "weight {servers} default"),
+            Self::Add(Addition { server, added }) => write!(f, "server add {server} {}", added.address),
+            Self::Remove(Removal { server, force: is_forced }) => write!(f, "server remove {server}{}", force(*is_forced)),
+            Self::Switch(Switch { listener, pool, force: is_forced }) => write!(f, "switch {listener} {pool}{}", force(*is_forced)),
+        }
+    }
+}
+
+/// A server as it is.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ServerView {
+    /// Its names.
+    pub server: ServerName,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port; none keeps the packet's.
+    pub port: Option<u16>,
+    /// Used only while no primary server is up.
+    pub backup: bool,
+    /// Why it takes new flows, or does not.
+    pub why: Why,
+    /// Whether it takes them.
+    pub takes_new_flows: bool,
+    /// Its weight now; 0 if it takes none.
+    pub weight: u16,
+    /// The configuration's; none if the server is not there.
+    pub configured_weight: Option<u16>,
+    /// What its checks found; none without checks.
+    pub check: Option<Entry>,
+    /// What the operator says of it.
+    #[serde(rename = "override")]
+    pub said: Option<Override>,
+    /// Whether the operator added it.
+    pub added: bool,
+    /// Live flows.
+    pub flows: u64,
+}
+
+/// A configuration that was in force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// Counts from 1.
+    pub generation: u64,
+    /// Milliseconds of the Unix epoch at which it was first applied.
+    pub at_ms: u64,
+    /// Who or what had it applied.
+    pub by: String,
+    /// What messages call it.
+    pub file: String,
+    /// Whether it is in force.
+    pub in_force: bool,
+}
+
+/// The configurations that were in force, the oldest first.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HistoryView {
+    /// They.
+    pub entries: Vec<HistoryEntry>,
+    /// Until when the one in force has to be confirmed, in milliseconds of the Unix epoch.
+    pub confirm_until_ms: Option<u64>,
+}
+
+/// A configuration is in force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Applied {
+    /// Its number in the history.
+    pub generation: u64,
+    /// That of the one before.
+    pub was: u64,
+    /// Until when it has to be confirmed, in milliseconds of the Unix epoch.
+    pub confirm_until_ms: Option<u64>,
+    /// Warnings about it.
+    pub warnings: Vec<String>,
+    /// What of it waits.
+    pub held_back: Vec<String>,
+}
+
+/// What a configuration would change.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct DiffView {
+    /// How the maps would differ.
+    pub difference: Difference,
+    /// Whose connections would end, and why.
+    pub ends: Vec<String>,
+    /// Operations on the maps.
+    pub operations: usize,
+    /// What would wait for another start.
+    pub waits_for_start: Vec<String>,
+    /// What would find no room.
+    pub no_room: Vec<String>,
+    /// Servers of which it is not known yet how packets reach them.
+    pub not_resolved_yet: Vec<String>,
+    /// Warnings about it.
+    pub warnings: Vec<String>,
+}
+
+/// A refusal.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[error("{error}{}", .hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
+pub struct Refusal {
+    /// What is refused and why.
+    pub error: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+    /// More lines, such as the errors of a configuration.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub details: Vec<String>,
+}
+
+impl Refusal {
+    /// Without a hint.
+    pub fn text(error: impl Into<String>) -> Self {
+        Self { error: error.into(), hint: None, details: Vec::new() }
+    }
+
+    /// From the text of an error, whose hint stands on a line of its own.
+    pub fn of(error: &(impl std::error::Error + ?Sized)) -> Self {
+        let text = error.to_string();
+        let (error, hint) = text.split_once("\nhint: ").map_or((text.as_str(), None), |(error, hint)| (error, Some(hint.to_owned())));
+        Self { error: error.to_owned(), hint, details: Vec::new() }
+    }
+}

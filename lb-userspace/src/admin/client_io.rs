@@ -1,0 +1,144 @@
+//! The commands' side: one request on one connection.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "connects to the daemon's socket")]
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, StatusCode, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::net::UnixStream;
+
+use super::api::{Refusal, Request, Since};
+
+/// A plan of a thousand services takes some; a daemon that says nothing for so long is stuck.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    /// Nobody listens.
+    #[error("no daemon listens on {path}\nhint: start it: weir run", path = .path.display())]
+    NoDaemon {
+        /// The socket.
+        path: PathBuf,
+        /// The refusal.
+        source: io::Error,
+    },
+    /// The socket lets the user not in.
+    #[error("you may not use {path}\nhint: root may, and the members of admin.group", path = .path.display())]
+    Denied {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The connection broke.
+    #[error("the daemon did not answer")]
+    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No answer in time.
+    #[error("the daemon has not answered for {} s", PATIENCE.as_secs())]
+    Silent,
+    /// The daemon refuses.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl AskError {
+    fn broken(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
+/// Asks the daemon that listens at `socket`.
+///
+/// # Errors
+/// [`AskError`].
+pub fn ask(socket: &Path, request: &Request) -> Result<Value, AskError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::broken)?;
+    runtime.block_on(async {
+        match tokio::time::timeout(PATIENCE, exchange(socket, request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(AskError::Silent),
+        }
+    })
+}
+
+async fn exchange(socket: &Path, request: &Request) -> Result<Value, AskError> {
+    let (method, path) = request.path();
+    let body = request.body().map_err(AskError::broken)?.unwrap_or_default();
+    let method = if method == "GET" { Method::GET } else { Method::POST };
+    let (status, body) = send(socket, method, path, body).await?;
+    let answer: Result<Value, _> = serde_json::from_slice(&body);
+    match (status, answer) {
+        (StatusCode::OK, Ok(answer)) => Ok(answer),
+        (_, Ok(answer)) => Err(match serde_json::from_value::<Refusal>(answer) {
+            Ok(refusal) => refusal.into(),
+            Err(error) => AskError::broken(error),
+        }),
+        (_, Err(error)) => Err(AskError::broken(error)),
+    }
+}
+
+async fn send(socket: &Path, method: Method, path: &str, body: String) -> Result<(StatusCode, Bytes), AskError> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(connect(socket).await?)).await.map_err(AskError::broken)?;
+    let request = hyper::Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "weir")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(AskError::broken)?;
+    let exchanged = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        Ok::<_, hyper::Error>((status, response.into_body().collect().await?.to_bytes()))
+    };
+    tokio::select! {
+        exchanged = exchanged => exchanged.map_err(AskError::broken),
+        ended = connection => Err(AskError::broken(ended.err().map_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof).into(), Box::<dyn std::error::Error + Send + Sync>::from))),
+    }
+}
+
+async fn connect(socket: &Path) -> Result<UnixStream, AskError> {
+    let path = || socket.to_owned();
+    UnixStream::connect(socket).await.map_err(|source| {
+        let is_denied = source.kind() == io::ErrorKind::PermissionDenied;
+        if is_denied { AskError::Denied { path: path() } } else { AskError::NoDaemon { path: path(), source } }
+    })
+}
+
+/// Tells each event to `tell` as it happens, until that says to stop or the daemon ends.
+///
+/// # Errors
+/// [`AskError`].
+pub fn follow(socket: &Path, since: Since, mut tell: impl FnMut(&[u8]) -> io::Result<bool>) -> Result<(), AskError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::broken)?;
+    runtime.block_on(async {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(connect(socket).await?)).await.map_err(AskError::broken)?;
+        let request = hyper::Request::builder()
+            .uri(format!("/v1/events?follow=true&since={}", since.since))
+            .header("host", "weir")
+            .body(Full::new(Bytes::new()))
+            .map_err(AskError::broken)?;
+        let followed = async {
+            let mut body = sender.send_request(request).await.map_err(AskError::broken)?.into_body();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(AskError::broken)?;
+                if let Some(lines) = frame.data_ref()
+                    && !tell(lines).map_err(AskError::broken)?
+                {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        tokio::pin!(followed);
+        tokio::select! {
+            followed = &mut followed => followed,
+            _ = connection => Ok(()),
+        }
+    })
+}

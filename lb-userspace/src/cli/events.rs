@@ -1,0 +1,96 @@
+//! `weir events`: what happened, and what happens.
+
+use std::{
+    io::{self, Write},
+    path::Path,
+};
+
+use clap::Args;
+
+use super::{
+    Exit, Format,
+    apply::time,
+    operate::{asked, refuse, socket_of},
+    tell,
+};
+use crate::{
+    admin::{
+        api::{Request, Since},
+        client_io::follow,
+    },
+    control::event::{Event, What},
+};
+
+/// `weir events`.
+#[derive(Args, Debug)]
+pub struct EventsArgs {
+    /// Goes on with those to come, until it is ended.
+    #[arg(short, long)]
+    follow: bool,
+    /// Only those after this number.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    since: u64,
+}
+
+/// Performs `weir events`.
+///
+/// # Errors
+/// Those of writing.
+pub fn events(config: &Path, arguments: &EventsArgs, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    let since = Since { since: arguments.since, follow: arguments.follow };
+    if !arguments.follow {
+        return match asked::<Vec<Event>>(config, &Request::Events(since)) {
+            Ok(events) => {
+                events.iter().try_for_each(|event| show(event, format, out))?;
+                Ok(Exit::Fine)
+            }
+            Err(error) => refuse(err, &error),
+        };
+    }
+    let socket = match socket_of(config) {
+        Ok(socket) => socket,
+        Err(error) => return refuse(err, &error),
+    };
+    let mut rest = Vec::new();
+    let tell_line = |bytes: &[u8]| {
+        rest.extend_from_slice(bytes);
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            show(&serde_json::from_slice(&line)?, format, out)?;
+        }
+        out.flush()?;
+        Ok(true)
+    };
+    match follow(&socket, since, tell_line) {
+        Ok(()) => {
+            writeln!(err, "the daemon has ended")?;
+            Ok(Exit::Refused)
+        }
+        Err(error) => tell(err, &error, Exit::Refused),
+    }
+}
+
+fn show(event: &Event, format: Format, out: &mut impl Write) -> io::Result<()> {
+    match format {
+        Format::Json => {
+            serde_json::to_writer(&mut *out, event)?;
+            writeln!(out)
+        }
+        Format::Text => writeln!(out, "{}  {}  {}", event.number, time(event.at_ms), in_words(&event.what)),
+    }
+}
+
+fn in_words(what: &What) -> String {
+    let because = |cause: &Option<String>| cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
+    match what {
+        What::Started { origin } => format!("the daemon took charge, data plane {origin}"),
+        What::ServerUp { server, cause, results } => format!("{server} is up after {results} results; it was down{}", because(cause)),
+        What::ServerDown { server, cause, results } => format!("{server} is down after {results} results{}", because(cause)),
+        What::Applied { generation, by, operations } => {
+            format!("configuration {generation} is in force, by {by}, with {operations} operations")
+        }
+        What::Refused { by, errors } => format!("a configuration by {by} was refused: {}", errors.join("; ")),
+        What::Operated { by, command } => format!("{by}: weir {command}"),
+        What::RolledBack { generation, why } => format!("configuration {generation} is in force again: {why}"),
+    }
+}

@@ -1,0 +1,295 @@
+//! The commands that say something to the daemon: states, weights and servers, and the way there.
+
+use std::{
+    io::{self, Write},
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+use clap_complete::ArgValueCompleter;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{
+    Exit, Format, complete,
+    place_io::{Place, PlaceError},
+    render::table,
+    tell, wait_io,
+};
+use crate::{
+    admin::{
+        api::{Addition, Removal, Request, Selection, ServerView, Switch, WeightChange},
+        client_io::{AskError, ask},
+    },
+    config::endpoint,
+    control::{overrides::AddedServer, standing::ServerName},
+};
+
+/// Servers, by a pattern.
+#[derive(Args, Debug)]
+pub struct ServersArgs {
+    /// POOL/SERVER; `*` and `?` stand for any letters.
+    #[arg(value_name = "POOL/SERVER", add = ArgValueCompleter::new(complete::servers))]
+    servers: String,
+    /// Even if nobody of a pool takes new flows then.
+    #[arg(long)]
+    force: bool,
+}
+
+/// `weir drain`.
+#[derive(Args, Debug)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    servers: ServersArgs,
+    /// Waits until their flows have ended, and has them in maintenance then.
+    #[arg(long)]
+    wait: bool,
+    /// Waits so long at most; what flows are left then are the pool's `on_down`'s.
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, requires = "wait")]
+    deadline: Option<Duration>,
+}
+
+/// `weir weight`.
+#[derive(Args, Debug)]
+pub struct WeightArgs {
+    /// POOL/SERVER; `*` and `?` stand for any letters.
+    #[arg(value_name = "POOL/SERVER", add = ArgValueCompleter::new(complete::servers))]
+    servers: String,
+    /// 0 to 1000, or `default`: that of the configuration.
+    #[arg(value_parser = weight)]
+    weight: WeightWord,
+    /// Even if nobody of a pool takes new flows then.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct WeightWord(Option<u16>);
+
+fn weight(text: &str) -> Result<WeightWord, String> {
+    match text.parse() {
+        _ if text == "default" => Ok(WeightWord(None)),
+        Ok(weight @ 0..=1000) => Ok(WeightWord(Some(weight))),
+        Ok(_) | Err(_) => Err("a weight is from 0 to 1000, or `default`".into()),
+    }
+}
+
+/// `weir server`.
+#[derive(Subcommand, Debug)]
+pub enum Server {
+    /// Adds a server to a pool until it is removed; the file stays as it is.
+    Add {
+        /// POOL/SERVER.
+        #[arg(value_name = "POOL/SERVER")]
+        server: ServerName,
+        /// IP, IP:PORT or [IPv6]:PORT.
+        #[arg(value_parser = endpoint)]
+        address: (IpAddr, Option<u16>),
+        /// Its share, 0 to 1000.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=1000))]
+        weight: u16,
+        /// Used only while no primary server is up.
+        #[arg(long)]
+        backup: bool,
+    },
+    /// Takes a server out of its pool, one of the file too; the file stays as it is.
+    Remove {
+        /// POOL/SERVER.
+        #[arg(value_name = "POOL/SERVER", add = ArgValueCompleter::new(complete::servers))]
+        server: ServerName,
+        /// Even if nobody of the pool takes new flows then.
+        #[arg(long)]
+        force: bool,
+    },
+    /// Lists servers: their state and why, weight, flows, overrides.
+    List,
+}
+
+/// `weir switch`.
+#[derive(Args, Debug)]
+pub struct SwitchTo {
+    /// The listener.
+    #[arg(add = ArgValueCompleter::new(complete::listeners))]
+    listener: String,
+    /// The pool that it uses from now on.
+    #[arg(add = ArgValueCompleter::new(complete::pools))]
+    pool: String,
+    /// Even if nobody of that pool takes new flows.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Why the daemon's answer cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum OperateError {
+    /// Where it is is not known.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// It refuses, or is not there.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The answer is of another version.
+    #[error("the daemon's answer is not understood\nhint: is it of another version than this command?")]
+    Answer(#[source] serde_json::Error),
+}
+
+/// The socket of the daemon that `config` describes.
+pub(super) fn socket_of(config: &Path) -> Result<PathBuf, OperateError> {
+    let place = Place::of(config)?;
+    let told = place.report.ok().and_then(|report| report.admin_socket);
+    Ok(told.unwrap_or_else(|| place.state_dir.join("admin.sock")))
+}
+
+/// Asks the daemon, and understands the answer.
+pub(super) fn asked<T: DeserializeOwned>(config: &Path, request: &Request) -> Result<T, OperateError> {
+    let answer = ask(&socket_of(config)?, request)?;
+    serde_json::from_value(answer).map_err(OperateError::Answer)
+}
+
+/// Tells an error, its details included.
+pub(super) fn refuse(err: &mut impl Write, error: &OperateError) -> io::Result<Exit> {
+    if let OperateError::Ask(AskError::Refused(refusal)) = error {
+        refusal.details.iter().try_for_each(|line| writeln!(err, "{line}"))?;
+    }
+    let exit = if matches!(error, OperateError::Place(_)) { Exit::Usage } else { Exit::Refused };
+    tell(err, error, exit)
+}
+
+/// Performs `weir drain`.
+///
+/// # Errors
+/// Those of writing.
+pub fn drain(config: &Path, arguments: &DrainArgs, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    let ServersArgs { servers, force } = &arguments.servers;
+    let selection = || Selection { servers: servers.clone(), force: *force };
+    let drained: Vec<ServerView> = match asked(config, &Request::Drain(selection())) {
+        Ok(drained) => drained,
+        Err(error) => return refuse(err, &error),
+    };
+    if !arguments.wait {
+        return show(&drained, format, out);
+    }
+    let names: Vec<ServerName> = drained.into_iter().map(|server| server.server).collect();
+    if let Err(error) = wait_io::until_empty(config, &names, arguments.deadline, err)? {
+        return refuse(err, &error);
+    }
+    // They take no flows any more: nobody is left to be deserted.
+    match asked::<Vec<ServerView>>(config, &Request::Maint(Selection { force: true, ..selection() })) {
+        Ok(servers) => show(&servers, format, out),
+        Err(error) => refuse(err, &error),
+    }
+}
+
+/// Performs `weir maint`, or `weir ready` if `is_ready`.
+///
+/// # Errors
+/// Those of writing.
+pub fn set_state(
+    config: &Path,
+    ServersArgs { servers, force }: ServersArgs,
+    is_ready: bool,
+    format: Format,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<Exit> {
+    let selection = Selection { servers, force };
+    told(config, &if is_ready { Request::Ready(selection) } else { Request::Maint(selection) }, format, out, err)
+}
+
+/// Performs `weir weight`.
+///
+/// # Errors
+/// Those of writing.
+pub fn set_weight(
+    config: &Path,
+    WeightArgs { servers, weight, force }: WeightArgs,
+    format: Format,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<Exit> {
+    told(config, &Request::Weight(WeightChange { servers, weight: weight.0, force }), format, out, err)
+}
+
+/// Performs `weir server`.
+///
+/// # Errors
+/// Those of writing.
+pub fn server(config: &Path, command: Server, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    let request = match command {
+        Server::Add { server, address: (address, port), weight, backup } => {
+            Request::Add(Addition { server, added: AddedServer { address, port, weight, backup } })
+        }
+        Server::Remove { server, force } => Request::Remove(Removal { server, force }),
+        Server::List => Request::Servers,
+    };
+    told(config, &request, format, out, err)
+}
+
+/// Performs `weir switch`.
+///
+/// # Errors
+/// Those of writing.
+pub fn switch(
+    config: &Path,
+    SwitchTo { listener, pool, force }: SwitchTo,
+    format: Format,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<Exit> {
+    told(config, &Request::Switch(Switch { listener, pool, force }), format, out, err)
+}
+
+fn told(config: &Path, request: &Request, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    match asked::<Vec<ServerView>>(config, request) {
+        Ok(servers) => show(&servers, format, out),
+        Err(error) => refuse(err, &error),
+    }
+}
+
+fn show(servers: &[ServerView], format: Format, out: &mut impl Write) -> io::Result<Exit> {
+    match format {
+        Format::Json => json(&servers, out)?,
+        Format::Text if servers.is_empty() => writeln!(out, "done")?,
+        Format::Text => {
+            let rows: Vec<Vec<String>> = servers.iter().map(row).collect();
+            table(&["SERVER", "ADDRESS", "STATE", "WEIGHT", "FLOWS", "SAID BY THE OPERATOR", "CHECK"], &rows, out)?;
+        }
+    }
+    Ok(Exit::Fine)
+}
+
+fn row(server: &ServerView) -> Vec<String> {
+    let address = match server.port {
+        None => server.address.to_string(),
+        Some(port) => std::net::SocketAddr::new(server.address, port).to_string(),
+    };
+    let state = serde_json::to_value(server.why).ok().and_then(|why| why.as_str().map(str::to_owned)).unwrap_or_default();
+    let mut said: Vec<String> = Vec::new();
+    if server.added {
+        said.push("added".into());
+    }
+    if let Some(words) = server.said {
+        said.extend(words.state.map(|state| format!("{state:?}").to_lowercase()));
+        said.extend(words.weight.map(|weight| format!("weight {weight}")));
+    }
+    let check = match &server.check {
+        None => "-".to_owned(),
+        Some(check) if check.is_up => "up".to_owned(),
+        Some(check) => check.cause.clone().unwrap_or_else(|| "not yet checked".to_owned()),
+    };
+    let said = if said.is_empty() { "-".to_owned() } else { said.join(", ") };
+    vec![server.server.to_string(), address, state, server.weight.to_string(), server.flows.to_string(), said, check]
+}
+
+/// Writes one JSON document.
+pub(super) fn json(value: &impl serde::Serialize, out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)
+}
+
+/// What is asked for its answer as it is.
+pub(super) fn plain(config: &Path, request: &Request) -> Result<Value, OperateError> {
+    asked(config, request)
+}

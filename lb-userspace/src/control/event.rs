@@ -1,0 +1,129 @@
+//! What happened: changes of servers, of the configuration and of what the operator says. Kept in memory, the latest ones, and told to whoever follows.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::standing::ServerName;
+
+/// How many are kept.
+pub const MOST: usize = 1000;
+
+/// One thing that happened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Event {
+    /// Counts from 1 since the daemon's start.
+    pub number: u64,
+    /// Milliseconds of the Unix epoch.
+    pub at_ms: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum What {
+    /// The daemon took charge of the data plane.
+    Started {
+        /// Whether the data plane was there: `adopted` or `fresh`.
+        origin: String,
+    },
+    /// A server's checks succeed again.
+    ServerUp {
+        /// Which.
+        server: ServerName,
+        /// What was wrong until then.
+        cause: Option<String>,
+        /// Results in a row that led to it.
+        results: u16,
+    },
+    /// A server's checks fail.
+    ServerDown {
+        /// Which.
+        server: ServerName,
+        /// What is wrong.
+        cause: Option<String>,
+        /// Results in a row that led to it.
+        results: u16,
+    },
+    /// A configuration is in force.
+    Applied {
+        /// Its number in the history.
+        generation: u64,
+        /// Who or what had it applied.
+        by: String,
+        /// Operations on the maps.
+        operations: usize,
+    },
+    /// A configuration was refused; the one in force stays.
+    Refused {
+        /// Who or what wanted it.
+        by: String,
+        /// What is wrong with it.
+        errors: Vec<String>,
+    },
+    /// The operator said something.
+    Operated {
+        /// Who.
+        by: String,
+        /// What, as a command.
+        command: String,
+    },
+    /// An earlier configuration is in force again, because nobody confirmed the later one or its servers went down.
+    RolledBack {
+        /// The number of the one in force.
+        generation: u64,
+        /// Why.
+        why: String,
+    },
+}
+
+/// The latest events.
+#[derive(Clone, Debug, Default)]
+pub struct Events {
+    kept: VecDeque<Event>,
+    numbers: u64,
+}
+
+impl Events {
+    /// Keeps what happened; gives it with its number.
+    pub fn add(&mut self, what: What, at_ms: u64) -> Event {
+        self.numbers += 1;
+        let event = Event { number: self.numbers, at_ms, what };
+        if self.kept.len() == MOST {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(event.clone());
+        event
+    }
+
+    /// The events after `number`, the oldest first; all that are kept for 0.
+    pub fn since(&self, number: u64) -> impl Iterator<Item = &Event> {
+        self.kept.iter().filter(move |event| event.number > number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Events, MOST, What};
+
+    #[test]
+    fn the_latest_are_kept_and_numbered() {
+        let mut events = Events::default();
+        for _ in 0..MOST + 5 {
+            events.add(What::Started { origin: "fresh".into() }, 7);
+        }
+        assert_eq!(events.since(0).map(|event| event.number).collect::<Vec<_>>(), (6..=1005).collect::<Vec<_>>());
+        assert_eq!(events.since(1003).count(), 2);
+    }
+
+    #[test]
+    fn an_event_is_one_object() {
+        let event =
+            Events::default().add(What::ServerDown { server: "web/a".parse().unwrap(), cause: Some("L4 refused".into()), results: 3 }, 9);
+        let json = serde_json::to_string(&event).unwrap();
+        assert_eq!(json, r#"{"number":1,"at_ms":9,"kind":"server-down","server":"web/a","cause":"L4 refused","results":3}"#);
+    }
+}

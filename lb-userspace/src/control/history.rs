@@ -1,0 +1,198 @@
+//! The configurations that were in force: the last ten, and which of them is. Pure.
+
+use serde::{Deserialize, Serialize};
+
+/// How many are kept.
+pub const MOST: usize = 10;
+
+/// A configuration that was in force.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Counts from 1, never again.
+    pub generation: u64,
+    /// Milliseconds of the Unix epoch at which it was first applied.
+    pub at_ms: u64,
+    /// Who or what had it applied.
+    pub by: String,
+    /// What messages call it.
+    pub file: String,
+    /// The text.
+    pub text: String,
+}
+
+/// The configurations that were in force, and the one that is.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct History {
+    /// The oldest first.
+    pub entries: Vec<Entry>,
+    /// The generation in force; 0: none of them.
+    pub in_force: u64,
+    /// What the daemon's own file said when the one in force was applied. As long as it says the same, a start goes on with the one in force.
+    pub own_text: String,
+    /// Milliseconds of the Unix epoch until which the one in force has to be confirmed.
+    pub confirm_until_ms: Option<u64>,
+    /// The generation that follows otherwise.
+    pub otherwise: u64,
+}
+
+/// Why there is no way back.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum HistoryError {
+    /// The oldest one is in force.
+    #[error("no earlier configuration is known\nhint: weir history lists them")]
+    NoEarlier,
+    /// It is not kept.
+    #[error("generation {0} is not known\nhint: weir history lists those that are")]
+    Unknown(u64),
+    /// Nothing waits for a confirmation.
+    #[error("no configuration waits to be confirmed")]
+    NothingToConfirm,
+}
+
+impl History {
+    /// A text is in force: the entry that has it already, if that is the latest, or a new one. Gives its generation. What waited to be confirmed no
+    /// longer does.
+    pub fn apply(&mut self, text: &str, file: &str, by: &str, at_ms: u64) -> u64 {
+        self.confirm_until_ms = None;
+        let latest = self.entries.last().map_or(0, |entry| entry.generation);
+        match self.current() {
+            Some(entry) if entry.text == text => {}
+            Some(_) | None => {
+                let entry = Entry { generation: latest + 1, at_ms, by: by.to_owned(), file: file.to_owned(), text: text.to_owned() };
+                self.entries.push(entry);
+                self.in_force = latest + 1;
+                let excess = self.entries.len().saturating_sub(MOST);
+                self.entries.drain(..excess);
+            }
+        }
+        self.in_force
+    }
+
+    /// The one in force.
+    pub fn current(&self) -> Option<&Entry> {
+        self.get(self.in_force)
+    }
+
+    fn get(&self, generation: u64) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.generation == generation)
+    }
+
+    /// The one to go back to: of this generation, or the one before that in force.
+    ///
+    /// # Errors
+    /// [`HistoryError`] if it is not kept.
+    pub fn earlier(&self, to: Option<u64>) -> Result<&Entry, HistoryError> {
+        match to {
+            Some(generation) => self.get(generation).ok_or(HistoryError::Unknown(generation)),
+            None => self.entries.iter().rfind(|entry| entry.generation < self.in_force).ok_or(HistoryError::NoEarlier),
+        }
+    }
+
+    /// The one of this generation is in force again.
+    pub fn go_back(&mut self, generation: u64) {
+        self.in_force = generation;
+        self.confirm_until_ms = None;
+    }
+
+    /// The one in force has to be confirmed until then, or else `otherwise` follows. Without another one nothing is awaited.
+    pub fn await_confirmation(&mut self, until_ms: u64, otherwise: u64) {
+        if self.get(otherwise).is_some() && otherwise != self.in_force {
+            (self.confirm_until_ms, self.otherwise) = (Some(until_ms), otherwise);
+        }
+    }
+
+    /// The one in force is confirmed.
+    ///
+    /// # Errors
+    /// [`HistoryError::NothingToConfirm`].
+    pub fn confirm(&mut self) -> Result<(), HistoryError> {
+        self.confirm_until_ms.take().map(drop).ok_or(HistoryError::NothingToConfirm)
+    }
+
+    /// The generation that follows because nobody confirmed the one in force by `now_ms`.
+    pub fn unconfirmed(&self, now_ms: u64) -> Option<u64> {
+        self.confirm_until_ms.filter(|until| *until <= now_ms).map(|_| self.otherwise)
+    }
+
+    /// What is in force instead of the file, and what waits to be confirmed, in words.
+    pub fn notes(&self) -> Vec<String> {
+        let Some(entry) = self.current() else { return Vec::new() };
+        let is_other = entry.text != self.own_text;
+        let other = is_other.then(|| {
+            format!("configuration {} ({}, by {}) is in force, not the file's: weir diff", entry.generation, entry.file, entry.by)
+        });
+        let waits =
+            self.confirm_until_ms.map(|_| format!("configuration {} is taken back unless it is confirmed: weir confirm", entry.generation));
+        other.into_iter().chain(waits).collect()
+    }
+
+    /// The text that a start goes on with instead of that of its file: the file has not changed since another one was applied.
+    pub fn instead_of(&self, own_text: &str) -> Option<&Entry> {
+        self.current().filter(|entry| self.own_text == own_text && entry.text != own_text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(history: &History) -> Vec<&str> {
+        history.entries.iter().map(|entry| entry.text.as_str()).collect()
+    }
+
+    #[test]
+    fn the_last_ten_are_kept() {
+        let mut history = History::default();
+        for number in 0..12 {
+            assert_eq!(history.apply(&number.to_string(), "f", "file", number), number + 1);
+        }
+        assert_eq!(texts(&history), (2..12).map(|number| number.to_string()).collect::<Vec<_>>());
+        assert_eq!(history.apply("11", "f", "file", 99), 12);
+        assert_eq!(history.earlier(Some(2)), Err(HistoryError::Unknown(2)));
+    }
+
+    #[test]
+    fn one_may_go_back_and_forth() {
+        let mut history = History::default();
+        ["a", "b", "c"].iter().for_each(|text| assert!(history.apply(text, "f", "file", 0) > 0));
+        assert_eq!(history.earlier(None).unwrap().text, "b");
+        history.go_back(2);
+        assert_eq!(history.earlier(None).unwrap().text, "a");
+        assert_eq!(history.earlier(Some(3)).unwrap().text, "c");
+        history.go_back(1);
+        assert_eq!(history.earlier(None), Err(HistoryError::NoEarlier));
+        // What comes next is a new one, and the way back leads over all that were.
+        assert_eq!(history.apply("d", "f", "file", 0), 4);
+        assert_eq!(history.earlier(None).unwrap().text, "c");
+    }
+
+    #[test]
+    fn the_latest_counts_down_until_it_is_confirmed() {
+        let mut history = History::default();
+        assert_eq!(history.confirm(), Err(HistoryError::NothingToConfirm));
+        history.apply("a", "f", "file", 0);
+        history.await_confirmation(100, 1);
+        assert_eq!(history.unconfirmed(1000), None, "there is nothing to go back to");
+        history.apply("b", "f", "root", 0);
+        history.await_confirmation(100, 1);
+        assert_eq!((history.unconfirmed(99), history.unconfirmed(100)), (None, Some(1)));
+        history.confirm().unwrap();
+        assert_eq!(history.unconfirmed(100), None);
+        history.await_confirmation(100, 1);
+        history.apply("c", "f", "root", 0);
+        assert_eq!(history.unconfirmed(100), None, "another one is in force");
+    }
+
+    #[test]
+    fn a_start_goes_on_with_what_was_applied_until_its_file_changes() {
+        let mut history = History::default();
+        assert_eq!(history.instead_of("a"), None);
+        history.apply("a", "f", "file", 0);
+        history.own_text = "a".into();
+        assert_eq!(history.instead_of("a"), None);
+        history.apply("b", "f", "root", 0);
+        assert_eq!(history.instead_of("a").unwrap().text, "b");
+        assert_eq!(history.instead_of("a2"), None);
+    }
+}

@@ -1,0 +1,279 @@
+//! What the operator says beside the configuration: states, weights, servers that come and go, listeners that use another pool. It outlives the daemon
+//! until it is cleared, and never changes the file.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::standing::{AdminState, Override, ServerName, View, standings};
+use crate::config::model::{Config, Forward, Pool, Server, ServerState};
+
+/// Everything that the operator says.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Overrides {
+    /// Of servers. Those of a server that the configuration has no more wait for its return.
+    pub servers: BTreeMap<ServerName, Override>,
+    /// The pool that a listener uses instead of its own.
+    pub switched: BTreeMap<String, String>,
+    /// Servers beside those of the configuration.
+    pub added: BTreeMap<ServerName, AddedServer>,
+    /// Servers of the configuration that are left out.
+    pub removed: BTreeSet<ServerName>,
+}
+
+/// A server that the configuration does not have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct AddedServer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port; none keeps the packet's.
+    #[serde(default)]
+    pub port: Option<u16>,
+    /// Its share, 0 to 1 000.
+    #[serde(default = "one")]
+    pub weight: u16,
+    /// Used only while no primary server is up.
+    #[serde(default)]
+    pub backup: bool,
+}
+
+const fn one() -> u16 {
+    1
+}
+
+/// Why the operator's word is refused.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum OverrideError {
+    /// The pattern is none.
+    #[error("{0:?} is no pattern\nhint: write POOL/SERVER, with `*` and `?` for any letters")]
+    Pattern(String),
+    /// It fits no server.
+    #[error("no server is {0:?}\nhint: see weir status")]
+    NoServer(String),
+    /// There is no such pool.
+    #[error("there is no pool {0:?}")]
+    NoPool(String),
+    /// There is no such listener.
+    #[error("there is no listener {0:?}")]
+    NoListener(String),
+    /// The pool has a server of that name.
+    #[error("{0} is there already")]
+    Exists(ServerName),
+    /// The pool has a server of that address.
+    #[error("{server} would have the address of {other}")]
+    SameAddress {
+        /// The one to be added.
+        server: ServerName,
+        /// The one that has it.
+        other: String,
+    },
+    /// A pool cannot be without servers.
+    #[error("{0} is the last server of its pool\nhint: weir maint takes it out of use")]
+    OnlyServer(ServerName),
+    /// Nobody would serve the pool.
+    #[error("no server of {} would take new flows\nhint: --force does it nevertheless", .0.join(", "))]
+    LastServer(Vec<String>),
+    /// The weight is beyond what weights are.
+    #[error("weights are from 0 to 1000, not {0}")]
+    Weight(u16),
+    /// The server does not fit the pool's forward mode.
+    #[error("{server} does not fit: {why}")]
+    Unfit {
+        /// The server.
+        server: ServerName,
+        /// What does not.
+        why: &'static str,
+    },
+}
+
+impl Overrides {
+    /// The configuration as the operator has it.
+    pub fn effective(&self, config: &Config) -> Config {
+        let mut config = config.clone();
+        for (listener, pool) in &self.switched {
+            if let Some(listener) = config.listeners.get_mut(listener)
+                && config.pools.contains_key(pool)
+            {
+                listener.pool.clone_from(pool);
+            }
+        }
+        for (name, added) in &self.added {
+            if let Some(pool) = config.pools.get_mut(&name.pool)
+                && !pool.servers.values().any(|server| (server.address, server.port) == (added.address, added.port))
+            {
+                pool.servers.entry(name.server.clone()).or_insert(added.server());
+            }
+        }
+        for name in &self.removed {
+            if let Some(pool) = config.pools.get_mut(&name.pool)
+                && pool.servers.len() > 1
+            {
+                pool.servers.remove(&name.server);
+            }
+        }
+        config
+    }
+
+    /// A line for each thing that is said.
+    pub fn in_words(&self) -> Vec<String> {
+        let state = |name: &ServerName, said: &Override| {
+            let state = said.state.map(|state| match state {
+                AdminState::Ready => "ready".to_owned(),
+                AdminState::Drain => "drained".to_owned(),
+                AdminState::Maint => "in maintenance".to_owned(),
+            });
+            let weight = said.weight.map(|weight| format!("of weight {weight}"));
+            let words: Vec<String> = state.into_iter().chain(weight).collect();
+            format!("{name} is {}", words.join(", "))
+        };
+        let servers = self.servers.iter().map(|(name, said)| state(name, said));
+        let added = self.added.keys().map(|name| format!("{name} is added"));
+        let removed = self.removed.iter().map(|name| format!("{name} is removed"));
+        let switched = self.switched.iter().map(|(listener, pool)| format!("listener {listener} uses pool {pool}"));
+        servers.chain(added).chain(removed).chain(switched).collect()
+    }
+
+    /// With what `change` says of a server; what is no difference to the configuration any more is forgotten.
+    pub fn say(&mut self, name: &ServerName, change: impl FnOnce(&mut Override)) {
+        let said = self.servers.entry(name.clone()).or_default();
+        change(said);
+        if said.is_empty() {
+            self.servers.remove(name);
+        }
+    }
+
+    /// Adds a server to a pool of `config`, which is as configured.
+    ///
+    /// # Errors
+    /// [`OverrideError`] if the pool has it already, or it does not fit.
+    pub fn add(&mut self, config: &Config, name: ServerName, added: AddedServer) -> Result<(), OverrideError> {
+        let effective = self.effective(config);
+        let pool = effective.pools.get(&name.pool).ok_or_else(|| OverrideError::NoPool(name.pool.clone()))?;
+        if pool.servers.contains_key(&name.server) {
+            return Err(OverrideError::Exists(name));
+        }
+        let endpoint = (added.address, added.port);
+        if let Some((other, _)) = pool.servers.iter().find(|(_, server)| (server.address, server.port) == endpoint) {
+            return Err(OverrideError::SameAddress { server: name, other: other.clone() });
+        }
+        if added.weight > 1000 {
+            return Err(OverrideError::Weight(added.weight));
+        }
+        if let Some(why) = unfit(&effective, &name.pool, pool, &added) {
+            return Err(OverrideError::Unfit { server: name, why });
+        }
+        // One of the configuration that had been left out, with the same name, is another server from now on.
+        self.removed.remove(&name);
+        let is_configured = config.pools.get(&name.pool).and_then(|pool| pool.servers.get(&name.server)) == Some(&added.server());
+        if !is_configured {
+            self.added.insert(name, added);
+        }
+        Ok(())
+    }
+
+    /// Takes a server out of its pool.
+    ///
+    /// # Errors
+    /// [`OverrideError`] if there is none, or no other.
+    pub fn remove(&mut self, config: &Config, name: &ServerName) -> Result<(), OverrideError> {
+        let effective = self.effective(config);
+        let pool = effective.pools.get(&name.pool).ok_or_else(|| OverrideError::NoPool(name.pool.clone()))?;
+        if !pool.servers.contains_key(&name.server) {
+            return Err(OverrideError::NoServer(name.to_string()));
+        }
+        if pool.servers.len() == 1 {
+            return Err(OverrideError::OnlyServer(name.clone()));
+        }
+        self.added.remove(name);
+        self.servers.remove(name);
+        if config.pools.get(&name.pool).is_some_and(|pool| pool.servers.contains_key(&name.server)) {
+            self.removed.insert(name.clone());
+        }
+        Ok(())
+    }
+
+    /// Has a listener use another pool; its own again if that is the one of the configuration.
+    ///
+    /// # Errors
+    /// [`OverrideError`] if either does not exist.
+    pub fn switch(&mut self, config: &Config, listener: &str, pool: &str) -> Result<(), OverrideError> {
+        let configured = config.listeners.get(listener).ok_or_else(|| OverrideError::NoListener(listener.to_owned()))?;
+        if !config.pools.contains_key(pool) {
+            return Err(OverrideError::NoPool(pool.to_owned()));
+        }
+        if configured.pool == pool {
+            self.switched.remove(listener);
+        } else {
+            self.switched.insert(listener.to_owned(), pool.to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl AddedServer {
+    fn server(&self) -> Server {
+        let Self { address, port, weight, backup } = *self;
+        Server { address, port, weight, backup, state: ServerState::Ready }
+    }
+}
+
+/// What speaks against a server in a pool; as for those of a file.
+fn unfit(config: &Config, name: &str, pool: &Pool, added: &AddedServer) -> Option<&'static str> {
+    let binds = || config.binds().filter(|(_, listener, _)| listener.pool == name).map(|(bind, ..)| bind);
+    if config.binds().any(|(bind, ..)| bind.address == added.address) {
+        return Some("its address is a VIP");
+    }
+    let keeps_family = matches!(pool.forward, Forward::Nat { .. } | Forward::Dsr);
+    if keeps_family && binds().any(|bind| bind.address.is_ipv4() != added.address.is_ipv4()) {
+        return Some("its address is of the other family than the VIP, which nat and dsr keep");
+    }
+    let keeps_port = !matches!(pool.forward, Forward::Nat { .. });
+    if keeps_port && added.port.is_some_and(|port| binds().any(|bind| bind.port != Some(port))) {
+        return Some("only nat rewrites ports");
+    }
+    if let Forward::Nat { snat } = &pool.forward
+        && !snat.is_empty()
+        && !snat.iter().any(|address| address.is_ipv4() == added.address.is_ipv4())
+    {
+        return Some("no SNAT address of the pool is of its family");
+    }
+    None
+}
+
+/// The servers of `config` that a pattern of [`ServerName`] fits: `web/a`, `web/*`, `*/db?`.
+///
+/// # Errors
+/// [`OverrideError::Pattern`], or [`OverrideError::NoServer`] if it fits none.
+pub fn select(config: &Config, pattern: &str) -> Result<Vec<ServerName>, OverrideError> {
+    let whole = || OverrideError::Pattern(pattern.to_owned());
+    let (pool, server) = pattern.split_once('/').ok_or_else(whole)?;
+    let (pool, server) = (glob(pool).ok_or_else(whole)?, glob(server).ok_or_else(whole)?);
+    let pools = config.pools.iter().filter(|(name, _)| pool.matches(name));
+    let servers = pools.flat_map(|(pool, section)| section.servers.keys().map(move |server| ServerName::new(pool, server)));
+    let selected: Vec<ServerName> = servers.filter(|name| server.matches(&name.server)).collect();
+    if selected.is_empty() { Err(OverrideError::NoServer(pattern.to_owned())) } else { Ok(selected) }
+}
+
+fn glob(text: &str) -> Option<glob::Pattern> {
+    if text.is_empty() || text.contains('/') { None } else { glob::Pattern::new(text).ok() }
+}
+
+/// The pools and listeners with a server that takes new flows before, and none after: those of `before` as they were seen, and of `after`.
+pub fn deserted(before: (&Config, &View), after: (&Config, &View)) -> Vec<String> {
+    let serves = |name: &str, (config, view): (&Config, &View)| {
+        config.pools.get(name).is_some_and(|pool| standings(name, pool, view).iter().any(|standing| standing.weight > 0))
+    };
+    let pools = before.0.pools.keys().filter(|name| serves(name, before) && !serves(name, after)).map(|name| format!("pool {name}"));
+    let switched = after.0.listeners.iter().filter(|(name, listener)| {
+        let was = before.0.listeners.get(*name).map(|listener| listener.pool.as_str());
+        was.is_some_and(|was| was != listener.pool && serves(was, before)) && !serves(&listener.pool, after)
+    });
+    pools.chain(switched.map(|(name, _)| format!("listener {name}"))).collect()
+}
+
+#[cfg(test)]
+mod tests;

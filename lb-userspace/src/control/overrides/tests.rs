@@ -1,0 +1,153 @@
+use super::*;
+use crate::{
+    config::{ConfigText, parse},
+    control::standing::{AdminState, Health},
+};
+
+fn config() -> Config {
+    let text = "
+[node]
+interfaces = 'eth0'
+slot_seed = 's'
+[listener.web]
+mode = 'l4'
+bind = '192.0.2.1:80'
+pool = 'blue'
+[listener.six]
+mode = 'l4'
+bind = '[2001:db8::1]:80'
+pool = 'six'
+[pool.blue]
+servers = { a = '10.0.0.1', b = '10.0.0.2:8080' }
+[pool.green]
+servers = { a = '10.0.1.1' }
+[pool.six]
+forward = 'dsr'
+servers = { x1 = '2001:db8:1::1', x2 = '2001:db8:1::2' }
+";
+    parse(&ConfigText::new("weir.toml", text), "host").unwrap().0
+}
+
+fn name(text: &str) -> ServerName {
+    text.parse().unwrap()
+}
+
+fn added(address: &str) -> AddedServer {
+    AddedServer { address: address.parse().unwrap(), port: None, weight: 5, backup: false }
+}
+
+fn selected(pattern: &str) -> Vec<String> {
+    select(&config(), pattern).unwrap().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_pattern_names_servers_within_and_across_pools() {
+    assert_eq!(selected("blue/a"), ["blue/a"]);
+    assert_eq!(selected("*/a"), ["blue/a", "green/a"]);
+    assert_eq!(selected("six/x?"), ["six/x1", "six/x2"]);
+    assert_eq!(selected("*/*").len(), 5);
+    assert_eq!(select(&config(), "blue/c"), Err(OverrideError::NoServer("blue/c".into())));
+    for bad in ["blue", "/a", "blue/", "a/b/c", "[/a"] {
+        assert_eq!(select(&config(), bad), Err(OverrideError::Pattern(bad.into())));
+    }
+}
+
+#[test]
+fn what_says_nothing_is_forgotten() {
+    let mut overrides = Overrides::default();
+    overrides.say(&name("blue/a"), |said| said.weight = Some(3));
+    overrides.say(&name("blue/a"), |said| said.state = Some(AdminState::Drain));
+    overrides.say(&name("blue/a"), |said| said.weight = None);
+    assert_eq!(overrides.servers.len(), 1);
+    overrides.say(&name("blue/a"), |said| said.state = None);
+    assert_eq!(overrides, Overrides::default());
+}
+
+#[test]
+fn servers_are_added_and_left_out_beside_the_file() {
+    let (config, mut overrides) = (config(), Overrides::default());
+    overrides.add(&config, name("blue/c"), added("10.0.0.3")).unwrap();
+    overrides.remove(&config, &name("blue/a")).unwrap();
+    let servers = |overrides: &Overrides| overrides.effective(&config).pools["blue"].servers.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(servers(&overrides), ["b", "c"]);
+    overrides.remove(&config, &name("blue/b")).unwrap();
+    assert_eq!(overrides.remove(&config, &name("blue/c")), Err(OverrideError::OnlyServer(name("blue/c"))));
+    overrides.add(&config, name("blue/a"), AddedServer { weight: 1, ..added("10.0.0.1") }).unwrap();
+    overrides.remove(&config, &name("blue/c")).unwrap();
+    assert_eq!(servers(&overrides), ["a"], "the file's own again");
+    assert_eq!((overrides.added.len(), overrides.removed.len()), (0, 1));
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let (config, mut overrides) = (config(), Overrides::default());
+    let mut refused = |server: &str, added: AddedServer| overrides.add(&config, name(server), added).unwrap_err().to_string();
+    assert_eq!(refused("red/a", added("10.0.0.9")), "there is no pool \"red\"");
+    assert_eq!(refused("blue/a", added("10.0.0.9")), "blue/a is there already");
+    assert_eq!(refused("blue/c", added("10.0.0.1")), "blue/c would have the address of a");
+    assert_eq!(refused("blue/c", added("192.0.2.1")), "blue/c does not fit: its address is a VIP");
+    assert_eq!(
+        refused("blue/c", added("2001:db8::9")),
+        "blue/c does not fit: its address is of the other family than the VIP, which nat and dsr keep"
+    );
+    assert_eq!(refused("six/c", AddedServer { port: Some(81), ..added("2001:db8::9") }), "six/c does not fit: only nat rewrites ports");
+    assert_eq!(refused("blue/c", AddedServer { weight: 1001, ..added("10.0.0.9") }), "weights are from 0 to 1000, not 1001");
+}
+
+#[test]
+fn a_listener_is_switched_to_another_pool_and_back() {
+    let (config, mut overrides) = (config(), Overrides::default());
+    overrides.switch(&config, "web", "green").unwrap();
+    assert_eq!(overrides.effective(&config).listeners["web"].pool, "green");
+    overrides.switch(&config, "web", "blue").unwrap();
+    assert_eq!(overrides, Overrides::default());
+    assert_eq!(overrides.switch(&config, "wep", "green"), Err(OverrideError::NoListener("wep".into())));
+    assert_eq!(overrides.switch(&config, "web", "red"), Err(OverrideError::NoPool("red".into())));
+}
+
+#[test]
+fn what_names_nothing_of_a_later_file_does_no_harm() {
+    let mut overrides = Overrides::default();
+    overrides.switched.insert("web".into(), "gone".into());
+    overrides.added.insert(name("gone/a"), added("10.0.0.9"));
+    overrides.added.insert(name("blue/z"), AddedServer { port: None, ..added("10.0.0.1") });
+    overrides.removed.insert(name("green/a"));
+    assert_eq!(overrides.effective(&config()), config());
+}
+
+#[test]
+fn a_pool_that_would_lose_its_last_server_is_named() {
+    let drain = |servers: &[&str]| {
+        let said = Override { state: Some(AdminState::Drain), weight: None };
+        View { overrides: servers.iter().map(|server| (name(server), said)).collect(), ..View::default() }
+    };
+    assert_eq!(deserted((&config(), &View::default()), (&config(), &drain(&["blue/a"]))), Vec::<String>::new());
+    assert_eq!(deserted((&config(), &View::default()), (&config(), &drain(&["blue/a", "blue/b", "green/a"]))), ["pool blue", "pool green"]);
+    assert_eq!(deserted((&config(), &drain(&["green/a"])), (&config(), &drain(&["green/a"]))), Vec::<String>::new(), "it had none before");
+    let sick = Health { is_up: false, ramp_permille: 1000 };
+    let without_b = |mut view: View| {
+        view.health.insert(name("blue/b"), sick);
+        view
+    };
+    assert_eq!(
+        deserted((&config(), &without_b(View::default())), (&config(), &without_b(drain(&["blue/a"])))),
+        ["pool blue"],
+        "the other is down"
+    );
+}
+
+#[test]
+fn overrides_are_kept_as_json() {
+    let (config, mut overrides) = (config(), Overrides::default());
+    overrides.say(&name("blue/a"), |said| said.state = Some(AdminState::Maint));
+    overrides.add(&config, name("blue/c"), added("10.0.0.3")).unwrap();
+    overrides.remove(&config, &name("six/x1")).unwrap();
+    overrides.switch(&config, "web", "green").unwrap();
+    let text = serde_json::to_string(&overrides).unwrap();
+    assert_eq!(
+        text,
+        r#"{"servers":{"blue/a":{"state":"maint","weight":null}},"switched":{"web":"green"},"added":{"blue/c":{"address":"10.0.0.3","port":null,"weight":5,"backup":false}},"removed":["six/x1"]}"#
+    );
+    assert_eq!(serde_json::from_str::<Overrides>(&text).unwrap(), overrides);
+    assert_eq!(serde_json::from_str::<Overrides>("{}").unwrap(), Overrides::default());
+}

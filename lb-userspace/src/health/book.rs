@@ -1,0 +1,137 @@
+//! What the daemon knows of its servers' health: it outlives the daemon, and says by which part of their weight servers that come back are used. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::{driver::Changed, monitor::Presumption, target::targets};
+use crate::{
+    config::model::{Config, Pace},
+    control::standing::{AdminState, Health, Override, ServerName},
+    health::target::Target,
+};
+
+/// Steps of a slow start.
+const STEPS: u32 = 40;
+
+/// What is kept of a server.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Entry {
+    /// Whether it is up.
+    pub is_up: bool,
+    /// Milliseconds of the Unix epoch at which it went up or down.
+    pub since_ms: u64,
+    /// Why it is down, or was before.
+    pub cause: Option<String>,
+}
+
+/// The servers that are to be checked: what each is asked, how often, and what it is taken for until its first result.
+pub type Wanted = BTreeMap<ServerName, (Target, Pace, Presumption)>;
+
+/// The health of all servers that are checked.
+#[derive(Debug, Default)]
+pub struct Book {
+    entries: BTreeMap<ServerName, Entry>,
+    /// When servers that come back began to.
+    ramps: BTreeMap<ServerName, Instant>,
+    /// The servers that were configured and not in maintenance at the last look; none before the first.
+    served: Option<BTreeSet<ServerName>>,
+}
+
+impl Book {
+    /// With what an earlier process knew.
+    pub fn new(entries: BTreeMap<ServerName, Entry>) -> Self {
+        Self { entries, ramps: BTreeMap::new(), served: None }
+    }
+
+    /// What is kept of every server, by its name.
+    pub fn entries(&self) -> &BTreeMap<ServerName, Entry> {
+        &self.entries
+    }
+
+    /// What is checked from now on: every server with a check that is not in maintenance. One that comes into a pool whose other servers are up counts
+    /// as down until it was checked; one that was there counts as before, or as up.
+    pub fn checks(&mut self, config: &Config, overrides: &BTreeMap<ServerName, Override>) -> Wanted {
+        let is_maintained = |name: &ServerName| overrides.get(name).is_some_and(|said| said.state == Some(AdminState::Maint));
+        let names = config.pools.iter().flat_map(|(pool, section)| section.servers.keys().map(move |server| ServerName::new(pool, server)));
+        let served: BTreeSet<ServerName> = names.filter(|name| !is_maintained(name)).collect();
+        let newcomers = self.served.as_ref().map_or_else(BTreeSet::new, |known| served.difference(known).cloned().collect());
+        let is_up = |name: &ServerName| self.entries.get(name).is_none_or(|entry| entry.is_up);
+        let others_up: BTreeSet<&str> =
+            served.iter().filter(|name| !newcomers.contains(*name) && is_up(name)).map(|name| name.pool.as_str()).collect();
+        let presume = |name: &ServerName| if newcomers.contains(name) { !others_up.contains(name.pool.as_str()) } else { is_up(name) };
+        let mut checks = BTreeMap::new();
+        let mut entries = BTreeMap::new();
+        for (name, (target, pace)) in targets(config).into_iter().filter(|(name, _)| served.contains(name)) {
+            let is_up = presume(&name);
+            let known = self.entries.get(&name).filter(|entry| entry.is_up == is_up).cloned();
+            entries.insert(name.clone(), known.unwrap_or(Entry { is_up, since_ms: 0, cause: None }));
+            checks.insert(name, (target, pace, if is_up { Presumption::Up } else { Presumption::Down }));
+        }
+        self.ramps.retain(|name, _| entries.contains_key(name));
+        self.entries = entries;
+        self.served = Some(served);
+        checks
+    }
+
+    /// A server went up or down. `now_ms` is in milliseconds of the Unix epoch.
+    pub fn handle_changed(&mut self, changed: &Changed, config: &Config, now: Instant, now_ms: u64) {
+        let Some(entry) = self.entries.get_mut(&changed.server) else { return };
+        let is_back = changed.is_up && !entry.is_up;
+        *entry = Entry { is_up: changed.is_up, since_ms: now_ms, cause: changed.cause.as_ref().map(ToString::to_string) };
+        if is_back && !slow_start(config, &changed.server).is_zero() {
+            self.ramps.insert(changed.server.clone(), now);
+        } else {
+            self.ramps.remove(&changed.server);
+        }
+    }
+
+    /// What the checks found, as far as it decides on flows.
+    pub fn health(&self, config: &Config, now: Instant) -> BTreeMap<ServerName, Health> {
+        let of = |(name, entry): (&ServerName, &Entry)| {
+            let ramp_permille = self.ramps.get(name).map_or(1000, |since| ramp(now - *since, slow_start(config, name)));
+            (name.clone(), Health { is_up: entry.is_up, ramp_permille })
+        };
+        self.entries.iter().map(of).collect()
+    }
+
+    /// When a slow start has its next step.
+    pub fn poll_timeout(&self, config: &Config, now: Instant) -> Option<Instant> {
+        let next = |(name, since): (&ServerName, &Instant)| {
+            let whole = slow_start(config, name);
+            let step = whole / STEPS;
+            let done = ramp_steps(now - *since, whole);
+            *since + step * (done + 1)
+        };
+        self.ramps.iter().map(next).min()
+    }
+
+    /// Forgets slow starts that are over.
+    pub fn handle_timeout(&mut self, config: &Config, now: Instant) {
+        self.ramps.retain(|name, since| ramp_steps(now - *since, slow_start(config, name)) < STEPS);
+    }
+}
+
+fn slow_start(config: &Config, name: &ServerName) -> Duration {
+    config.pools.get(&name.pool).map_or(Duration::ZERO, |pool| pool.slow_start)
+}
+
+/// The part of its weight that a server has some time after it came back, in thousandths: a step's first moment has what the ramp has at its middle.
+fn ramp(elapsed: Duration, whole: Duration) -> u16 {
+    let steps = ramp_steps(elapsed, whole);
+    if steps >= STEPS { 1000 } else { ((2 * steps + 1) * 1000 / (2 * STEPS)) as u16 }
+}
+
+fn ramp_steps(elapsed: Duration, whole: Duration) -> u32 {
+    if whole.is_zero() {
+        return STEPS;
+    }
+    let steps = elapsed.as_nanos() * u128::from(STEPS) / whole.as_nanos();
+    u32::try_from(steps).unwrap_or(STEPS).min(STEPS)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,184 @@
+//! Makes the checks that the monitor asks for, each a task of its own, and tells the daemon what became of its servers.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "owns the timers and tasks of the checks")]
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::{sleep_until, timeout},
+};
+
+use super::{
+    book::Wanted,
+    monitor::{Known, Monitor, Output, Presumption},
+    outcome::{Failure, Outcome},
+    probe::{self, Kit, Progress},
+    target::Target,
+};
+use crate::control::standing::ServerName;
+
+/// Checks under way at the same time; more wait for their turn.
+const MOST_AT_ONCE: usize = 8192;
+
+/// What the daemon asks of the checks.
+#[derive(Debug)]
+pub enum Command {
+    /// These servers are checked from now on, and no other.
+    Set {
+        /// What each is asked, how often, and what it is taken for if it is new.
+        servers: Wanted,
+    },
+    /// Something speaks against a server: it is checked at once.
+    Hint(ServerName),
+    /// What is known of every server now.
+    Tell(oneshot::Sender<Snapshot>),
+}
+
+/// What is known of every server at a time.
+pub type Snapshot = BTreeMap<ServerName, Known>;
+
+/// A server went up or down.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Changed {
+    /// Which.
+    pub server: ServerName,
+    /// Whether it is up.
+    pub is_up: bool,
+    /// Why it is down, or was until now.
+    pub cause: Option<Failure>,
+    /// Results in a row that led to it.
+    pub results: u16,
+}
+
+/// Runs checks until the daemon is gone. To be called in a [`tokio::task::LocalSet`]. `seed` spreads them.
+pub async fn run(seed: u64, mut commands: mpsc::Receiver<Command>, changes: mpsc::Sender<Changed>) {
+    let mut checks = Checks::new(seed);
+    loop {
+        for change in checks.proceed() {
+            if changes.send(change).await.is_err() {
+                return;
+            }
+        }
+        let due = checks.monitor.poll_timeout().map(tokio::time::Instant::from_std);
+        // Every arm is cancel safe: commands and results stay where they are.
+        tokio::select! {
+            command = commands.recv() => match command {
+                Some(command) => checks.obey(command),
+                None => return,
+            },
+            Some(done) = checks.running.join_next() => checks.take(done),
+            () = at(due) => checks.monitor.handle_timeout(Instant::now()),
+        }
+    }
+}
+
+async fn at(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A check that has ended.
+struct Done {
+    server: ServerName,
+    number: u64,
+    outcome: Outcome,
+}
+
+struct Checks {
+    monitor: Monitor,
+    targets: BTreeMap<ServerName, Rc<Target>>,
+    kit: Rc<Kit>,
+    running: JoinSet<Done>,
+    waiting: VecDeque<(ServerName, u64)>,
+}
+
+impl Checks {
+    fn new(seed: u64) -> Self {
+        Self {
+            monitor: Monitor::new(seed),
+            targets: BTreeMap::new(),
+            kit: Rc::new(Kit::new()),
+            running: JoinSet::new(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Set { servers } => self.set(servers),
+            Command::Hint(server) => self.monitor.handle_hint(&server, Instant::now()),
+            // Who asked may be gone.
+            Command::Tell(reply) => drop(reply.send(self.monitor.known().map(|(name, known)| (name.clone(), known.clone())).collect())),
+        }
+    }
+
+    fn set(&mut self, servers: Wanted) {
+        let now = Instant::now();
+        let paces = servers.iter().map(|(name, (_, pace, _))| (name.clone(), *pace)).collect();
+        self.monitor.set(&paces, |name| servers.get(name).map_or(Presumption::Up, |(.., presumption)| *presumption), now);
+        let mut targets = BTreeMap::new();
+        for (name, (target, ..)) in servers {
+            match self.targets.remove(&name) {
+                Some(known) if *known == target => _ = targets.insert(name, known),
+                earlier => {
+                    if earlier.is_some() {
+                        self.monitor.restart(&name, now);
+                    }
+                    targets.insert(name, Rc::new(target));
+                }
+            }
+        }
+        self.targets = targets;
+    }
+
+    fn take(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        match done {
+            Ok(Done { server, number, outcome }) => self.monitor.handle_outcome(&server, number, &outcome, Instant::now()),
+            Err(error) => tracing::error!(%error, "a check ended without a result"),
+        }
+    }
+
+    /// Starts what is due; gives what changed.
+    fn proceed(&mut self) -> Vec<Changed> {
+        let mut changes = Vec::new();
+        while let Some(output) = self.monitor.poll_output() {
+            match output {
+                Output::Check { server, number } => self.waiting.push_back((server, number)),
+                Output::Changed { server, is_up, cause, results } => changes.push(Changed { server, is_up, cause, results }),
+            }
+        }
+        while self.running.len() < MOST_AT_ONCE
+            && let Some((server, number)) = self.waiting.pop_front()
+        {
+            self.start(server, number);
+        }
+        changes
+    }
+
+    fn start(&mut self, server: ServerName, number: u64) {
+        let Some(target) = self.targets.get(&server).map(Rc::clone) else { return };
+        let kit = Rc::clone(&self.kit);
+        self.running.spawn_local(async move {
+            let started = Instant::now();
+            let failure = check(&target, &kit).await;
+            Done { server, number, outcome: Outcome { failure, took: started.elapsed() } }
+        });
+    }
+}
+
+/// What is wrong with a server, if anything.
+async fn check(target: &Target, kit: &Kit) -> Option<Failure> {
+    let progress = Progress::new();
+    match timeout(target.timeout.max(Duration::from_millis(1)), probe::run(target, kit, &progress)).await {
+        Ok(Ok(())) => None,
+        Ok(Err(failure)) => Some(failure),
+        Err(_) => Some(progress.timeout(target)),
+    }
+}

@@ -1,0 +1,271 @@
+//! When each server is checked, and when the results make it go up or down. Pure.
+//!
+//! ```text
+//!               fall bad results in a row
+//!   ┌── up ───────────────────────────────→ down ──┐
+//!   │    ↑                                    │    │
+//!   └ ok │        rise good results in a row  │ bad┘
+//!        └────────────────────────────────────┘
+//! ```
+//!
+//! A result that contradicts the state makes it *unsure*: the next check comes after `interval_unsure`. A server that nobody has checked yet is as it was
+//! when an earlier process knew it, else as it is told to be; its first result decides alone.
+//!
+//! Checks are spread: the first of a server comes at a random point of its interval (at most a second), the others keep that rhythm.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use super::outcome::{Failure, Layer, Outcome};
+use crate::{balance::digest, config::model::Pace, control::standing::ServerName};
+
+/// The longest wait before a server's first check.
+const FIRST_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a server is taken for before its first result.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Presumption {
+    /// Up: nothing speaks against it.
+    Up,
+    /// Down: it was when it was last known, or its pool can do without it until it is checked.
+    Down,
+}
+
+/// What has to be done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Output {
+    /// A check has to be made; its result comes to [`Monitor::handle_outcome`] with the number.
+    Check {
+        /// Of whom.
+        server: ServerName,
+        /// Which it is.
+        number: u64,
+    },
+    /// A server went up or down.
+    Changed {
+        /// Which.
+        server: ServerName,
+        /// Whether it is up.
+        is_up: bool,
+        /// Why it is down, or was until now.
+        cause: Option<Failure>,
+        /// Results in a row that led to it.
+        results: u16,
+    },
+}
+
+/// What is known of a server.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Known {
+    /// Whether it is up.
+    pub is_up: bool,
+    /// Whether the last result contradicts that, or there is none yet.
+    pub is_unsure: bool,
+    /// When it became what it is.
+    pub since: Instant,
+    /// The last bad result.
+    pub failure: Option<Failure>,
+    /// The last result: when it came, and how long the check took.
+    pub last: Option<(Instant, Duration)>,
+    /// Results in a row that contradict the state.
+    pub contradicting: u16,
+}
+
+/// All checks of a node.
+#[derive(Debug)]
+pub struct Monitor {
+    seed: u64,
+    entries: BTreeMap<ServerName, Entry>,
+    due: BTreeSet<(Instant, ServerName)>,
+    outputs: VecDeque<Output>,
+    numbers: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    pace: Pace,
+    known: Known,
+    /// The check that is under way, and since when.
+    running: Option<(u64, Instant)>,
+    /// When the next begins, if none is under way.
+    next: Instant,
+    /// Somebody noticed something: the next check comes at once.
+    is_hinted: bool,
+}
+
+impl Monitor {
+    /// Without servers. `seed` decides at which point of their intervals servers are checked.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, entries: BTreeMap::new(), due: BTreeSet::new(), outputs: VecDeque::new(), numbers: 0 }
+    }
+
+    /// Checks these servers from now on, and no other. A server that is new is taken for what `presume` says.
+    pub fn set(&mut self, servers: &BTreeMap<ServerName, Pace>, presume: impl Fn(&ServerName) -> Presumption, now: Instant) {
+        let gone: Vec<ServerName> = self.entries.keys().filter(|name| !servers.contains_key(name)).cloned().collect();
+        for name in gone {
+            self.forget(&name);
+        }
+        for (name, &pace) in servers {
+            match self.entries.get_mut(name) {
+                Some(entry) if entry.pace == pace => {}
+                Some(entry) => {
+                    entry.pace = pace;
+                    // No longer than a new server would wait.
+                    let next = entry.next.min(now + pace.interval.min(FIRST_WITHIN));
+                    self.plan(name, next);
+                }
+                None => {
+                    let is_up = presume(name) == Presumption::Up;
+                    let known = Known { is_up, is_unsure: true, since: now, failure: None, last: None, contradicting: 0 };
+                    let first = now + self.phase(name, pace.interval.min(FIRST_WITHIN));
+                    self.entries.insert(name.clone(), Entry { pace, known, running: None, next: first, is_hinted: false });
+                    self.due.insert((first, name.clone()));
+                }
+            }
+        }
+    }
+
+    /// Asks this server anew, as if it had never been: what is asked of it has changed.
+    pub fn restart(&mut self, name: &ServerName, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.running = None;
+            entry.known.is_unsure = true;
+            entry.known.last = None;
+            entry.known.contradicting = 0;
+            let first = now + self.phase(name, FIRST_WITHIN.min(self.entries[name].pace.interval));
+            self.plan(name, first);
+        }
+    }
+
+    /// Somebody noticed something about a server: it is checked at once, unless that is done already.
+    pub fn handle_hint(&mut self, name: &ServerName, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.is_hinted = true;
+            entry.known.is_unsure = true;
+            if entry.running.is_none() {
+                self.plan(name, now);
+            }
+        }
+    }
+
+    /// A check came to its end. One that was not asked for, or whose server is checked otherwise by now, counts for nothing.
+    pub fn handle_outcome(&mut self, name: &ServerName, number: u64, outcome: &Outcome, now: Instant) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let Some((running, started)) = entry.running else { return };
+        if running != number {
+            return;
+        }
+        entry.running = None;
+        let is_local = outcome.failure.as_ref().is_some_and(|failure| failure.layer == Layer::Local);
+        if let Some(results) = entry.take(outcome, is_local, now) {
+            let Known { is_up, ref failure, .. } = entry.known;
+            self.outputs.push_back(Output::Changed { server: name.clone(), is_up, cause: failure.clone(), results });
+        }
+        let next = if entry.is_hinted { now } else { (started + entry.wait()).max(now) };
+        self.plan(name, next);
+    }
+
+    /// Starts what is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, name)) = self.due.first().cloned() {
+            if at > now {
+                break;
+            }
+            self.due.remove(&(at, name.clone()));
+            let Some(entry) = self.entries.get_mut(&name) else { continue };
+            self.numbers += 1;
+            entry.running = Some((self.numbers, at.max(now.checked_sub(entry.pace.interval).unwrap_or(at))));
+            entry.is_hinted = false;
+            self.outputs.push_back(Output::Check { server: name, number: self.numbers });
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// What has to be done next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// What is known of every server.
+    pub fn known(&self) -> impl Iterator<Item = (&ServerName, &Known)> {
+        self.entries.iter().map(|(name, entry)| (name, &entry.known))
+    }
+
+    /// What is known of a server; none if it is not checked.
+    pub fn of(&self, name: &ServerName) -> Option<&Known> {
+        self.entries.get(name).map(|entry| &entry.known)
+    }
+
+    fn forget(&mut self, name: &ServerName) {
+        if let Some(entry) = self.entries.remove(name) {
+            self.due.remove(&(entry.next, name.clone()));
+        }
+    }
+
+    /// Has the next check begin at `at`.
+    fn plan(&mut self, name: &ServerName, at: Instant) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        self.due.remove(&(entry.next, name.clone()));
+        entry.next = at;
+        if entry.running.is_none() {
+            self.due.insert((at, name.clone()));
+        }
+    }
+
+    /// A time shorter than `within` that is this server's.
+    fn phase(&self, name: &ServerName, within: Duration) -> Duration {
+        let point = digest::bytes(name.to_string().as_bytes(), self.seed);
+        within.mul_f64((point >> 11) as f64 / (1_u64 << 53) as f64)
+    }
+}
+
+impl Entry {
+    /// Counts a result; if it changes the server's state, how many in a row led to it. A check that this machine could not make says nothing of the
+    /// server.
+    fn take(&mut self, outcome: &Outcome, is_local: bool, now: Instant) -> Option<u16> {
+        let known = &mut self.known;
+        let is_first = known.last.is_none();
+        if outcome.failure.is_some() {
+            known.failure.clone_from(&outcome.failure);
+        }
+        if is_local {
+            return None;
+        }
+        known.last = Some((now, outcome.took));
+        if outcome.failure.is_none() == known.is_up {
+            known.contradicting = 0;
+            known.is_unsure = false;
+            return None;
+        }
+        known.contradicting = known.contradicting.saturating_add(1);
+        known.is_unsure = true;
+        let needed = if known.is_up { self.pace.fall } else { self.pace.rise };
+        if !is_first && known.contradicting < needed {
+            return None;
+        }
+        let results = known.contradicting;
+        known.is_up = !known.is_up;
+        known.is_unsure = false;
+        known.contradicting = 0;
+        known.since = now;
+        Some(results)
+    }
+
+    /// From the start of the last check to that of the next.
+    fn wait(&self) -> Duration {
+        match (self.known.is_unsure, self.known.is_up) {
+            (true, _) => self.pace.interval_unsure,
+            (false, true) => self.pace.interval,
+            (false, false) => self.pace.interval_down,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

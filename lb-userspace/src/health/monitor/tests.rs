@@ -1,0 +1,209 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const PACE: Pace = Pace {
+    interval: Duration::from_millis(1000),
+    interval_unsure: Duration::from_millis(200),
+    interval_down: Duration::from_millis(3000),
+    timeout: Duration::from_millis(200),
+    rise: 2,
+    fall: 3,
+};
+
+fn web() -> ServerName {
+    ServerName::new("web", "a")
+}
+
+fn epoch() -> Instant {
+    #[allow(clippy::disallowed_methods, reason = "an instant can be had from the clock alone; all others are counted from it")]
+    Instant::now()
+}
+
+/// A monitor of one server, and a server that answers after a time.
+struct Trial {
+    start: Instant,
+    now: Instant,
+    monitor: Monitor,
+    starts: Vec<u64>,
+    changes: Vec<(u64, bool, u16)>,
+}
+
+impl Trial {
+    fn new(presumption: Presumption) -> Self {
+        let start = epoch();
+        let mut monitor = Monitor::new(7);
+        monitor.set(&[(web(), PACE)].into(), |_| presumption, start);
+        Self { start, now: start, monitor, starts: Vec::new(), changes: Vec::new() }
+    }
+
+    fn at(&self) -> u64 {
+        (self.now - self.start).as_millis() as u64
+    }
+
+    /// Runs until `until`, milliseconds from the start; each check takes `took` and finds what `is_good` says of the time of its start.
+    fn run(&mut self, until: u64, took: u64, is_good: impl Fn(u64) -> bool) {
+        while let Some(at) = self.monitor.poll_timeout().filter(|at| *at <= self.start + MS(until)) {
+            self.now = at;
+            self.monitor.handle_timeout(at);
+            while let Some(output) = self.monitor.poll_output() {
+                match output {
+                    Output::Check { server, number } => {
+                        self.starts.push(self.at());
+                        let good = is_good(self.at());
+                        self.now += MS(took);
+                        let failure = (!good).then(|| Failure::new(Layer::L4, "refused"));
+                        self.monitor.handle_outcome(&server, number, &Outcome { failure, took: MS(took) }, self.now);
+                    }
+                    Output::Changed { is_up, results, .. } => self.changes.push((self.at(), is_up, results)),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_well_server_is_checked_once_an_interval() {
+    let mut trial = Trial::new(Presumption::Up);
+    trial.run(5_500, 50, |_| true);
+    assert!(trial.starts.windows(2).all(|pair| pair[1] - pair[0] == 1000), "{:?}", trial.starts);
+    assert_eq!(trial.changes, []);
+    assert!(!trial.monitor.of(&web()).unwrap().is_unsure);
+}
+
+#[test]
+fn fall_bad_results_in_a_row_make_it_down_and_rise_good_ones_up_again() {
+    let mut trial = Trial::new(Presumption::Up);
+    trial.run(1_500, 10, |_| true);
+    let first = trial.starts[0];
+    trial.run(10_000, 10, |at| at >= 6_000);
+    let bad = first + 1000 * ((1_500 - first) / 1000 + 1);
+    assert_eq!(trial.changes[0], (bad + 410, false, 3), "unsure checks follow each other faster");
+    let back = trial.starts.iter().find(|at| **at >= 6_000).unwrap();
+    assert_eq!(trial.changes[1..], [(back + 210, true, 2)]);
+    let downs: Vec<u64> = trial.starts.iter().copied().filter(|at| (bad + 400..=*back).contains(at)).collect();
+    assert!(downs.windows(2).all(|pair| pair[1] - pair[0] == 3000), "{downs:?}");
+}
+
+#[test]
+fn one_bad_result_among_good_ones_changes_nothing() {
+    let mut trial = Trial::new(Presumption::Up);
+    trial.run(900, 10, |_| true);
+    let third = trial.starts[0] + 2000;
+    trial.run(8_000, 10, |at| at != third);
+    assert_eq!(trial.changes, []);
+    assert_eq!(trial.monitor.of(&web()).unwrap().failure, Some(Failure::new(Layer::L4, "refused")), "what was wrong last is kept");
+}
+
+#[test]
+fn the_first_result_decides_alone() {
+    for (presumption, good) in [(Presumption::Up, false), (Presumption::Down, true)] {
+        let mut trial = Trial::new(presumption);
+        trial.run(1_000, 10, |_| good);
+        assert_eq!(trial.changes, [(trial.starts[0] + 10, good, 1)]);
+    }
+}
+
+#[test]
+fn a_silent_server_is_down_within_the_time_that_is_told() {
+    for fall in 1..=5 {
+        let pace = Pace { fall, ..PACE };
+        let start = epoch();
+        let mut trial = Trial { start, now: start, monitor: Monitor::new(3), starts: Vec::new(), changes: Vec::new() };
+        trial.monitor.set(&[(web(), pace)].into(), |_| Presumption::Up, start);
+        trial.run(1_100, 5, |_| true);
+        let last_good = *trial.starts.last().unwrap();
+        trial.run(20_000, 200, |_| false);
+        let took = trial.changes[0].0 - last_good;
+        assert!(MS(took) <= pace.detection(), "fall {fall}: {took} ms");
+        assert!(MS(took) + MS(10) >= pace.detection(), "fall {fall}: {took} ms, told are {:?}", pace.detection());
+    }
+}
+
+#[test]
+fn a_check_that_this_machine_cannot_make_says_nothing_of_the_server() {
+    let mut trial = Trial::new(Presumption::Up);
+    trial.run(900, 10, |_| true);
+    for _ in 0..10 {
+        let at = trial.monitor.poll_timeout().unwrap();
+        trial.monitor.handle_timeout(at);
+        let Some(Output::Check { server, number }) = trial.monitor.poll_output() else { panic!("a check is due") };
+        let failure = Failure::new(Layer::Local, "no file descriptor is left");
+        trial.monitor.handle_outcome(&server, number, &Outcome::bad(failure, MS(0)), at);
+        assert_eq!(trial.monitor.poll_output(), None);
+    }
+    assert!(trial.monitor.of(&web()).unwrap().is_up);
+}
+
+#[test]
+fn a_hint_has_the_server_checked_at_once_and_faster_until_it_is_known() {
+    let mut trial = Trial::new(Presumption::Up);
+    trial.run(900, 10, |_| true);
+    let first = trial.starts[0];
+    trial.now = trial.start + MS(first + 300);
+    trial.monitor.handle_hint(&web(), trial.now);
+    trial.run(first + 900, 10, |_| false);
+    assert_eq!(trial.starts[1..], [first + 300, first + 500, first + 700]);
+    assert_eq!(trial.changes, [(first + 710, false, 3)]);
+}
+
+#[test]
+fn results_of_a_question_that_is_asked_no_more_count_for_nothing() {
+    let mut trial = Trial::new(Presumption::Up);
+    let at = trial.monitor.poll_timeout().unwrap();
+    trial.monitor.handle_timeout(at);
+    let Some(Output::Check { server, number }) = trial.monitor.poll_output() else { panic!("a check is due") };
+    trial.monitor.restart(&server, at);
+    trial.monitor.handle_outcome(&server, number, &Outcome::bad(Failure::new(Layer::L4, "refused"), MS(1)), at);
+    assert_eq!(trial.monitor.poll_output(), None);
+    assert!(trial.monitor.poll_timeout().is_some(), "it is asked again");
+    trial.monitor.set(&BTreeMap::new(), |_| Presumption::Up, at);
+    assert_eq!(trial.monitor.poll_timeout(), None);
+}
+
+#[test]
+fn the_first_checks_of_many_servers_are_spread() {
+    let start = epoch();
+    let mut monitor = Monitor::new(11);
+    let servers = (0..5000).map(|number| (ServerName::new("web", number.to_string()), PACE)).collect();
+    monitor.set(&servers, |_| Presumption::Up, start);
+    let mut most = 0;
+    for tenth in 1..=10 {
+        monitor.handle_timeout(start + MS(100 * tenth));
+        most = most.max(std::iter::from_fn(|| monitor.poll_output()).count());
+    }
+    assert!((500..600).contains(&most), "{most} of 5000 in a tenth of the second");
+}
+
+proptest! {
+    /// Whatever comes in whatever order, a server is up or down by its last results alone, and one check at most is under way.
+    #[test]
+    fn state_follows_from_the_results(results in prop::collection::vec((any::<bool>(), any::<bool>()), 1..80), up in any::<bool>()) {
+        let start = epoch();
+        let mut monitor = Monitor::new(1);
+        monitor.set(&[(web(), PACE)].into(), |_| if up { Presumption::Up } else { Presumption::Down }, start);
+        let (mut is_up, mut against, mut is_first) = (up, 0, true);
+        for (good, is_hinted) in results {
+            let at = monitor.poll_timeout().unwrap();
+            monitor.handle_timeout(at);
+            let Some(Output::Check { server, number }) = monitor.poll_output() else { panic!("a check is due") };
+            prop_assert_eq!(monitor.poll_timeout(), None);
+            if is_hinted {
+                monitor.handle_hint(&server, at);
+            }
+            let failure = (!good).then(|| Failure::new(Layer::L7, "status 500"));
+            monitor.handle_outcome(&server, number, &Outcome { failure, took: MS(1) }, at + MS(1));
+            against = if good == is_up { 0 } else { against + 1 };
+            let needed = if is_first { 1 } else if is_up { 3 } else { 2 };
+            let flips = against >= needed;
+            if flips {
+                is_up = good;
+                against = 0;
+            }
+            is_first = false;
+            prop_assert_eq!(matches!(monitor.poll_output(), Some(Output::Changed { .. })), flips);
+            prop_assert_eq!(monitor.of(&web()).unwrap().is_up, is_up);
+        }
+    }
+}

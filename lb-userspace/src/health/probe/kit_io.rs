@@ -1,0 +1,206 @@
+//! What all probes share and is made once: configurations of TLS and compiled patterns.
+#![allow(clippy::disallowed_methods, reason = "reads files of certificate authorities")]
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use regex::bytes::Regex;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error as TlsError, RootCertStore, SignatureScheme,
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
+};
+
+use super::fault;
+use crate::{
+    config::model::CheckTls,
+    health::outcome::{Failure, Layer},
+};
+
+/// The most patterns, and the most configurations, that are kept; they are all forgotten when there are more.
+const MOST_KEPT: usize = 1024;
+
+/// What probes share. Files of authorities are read when they are first needed, and kept: a change of them asks for a new kit.
+#[derive(Default)]
+pub struct Kit {
+    patterns: Mutex<BTreeMap<String, Regex>>,
+    tls: Mutex<Vec<(CheckTls, Alpn, Arc<ClientConfig>)>>,
+}
+
+/// The protocol that is offered within TLS. RFC 7301.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Alpn {
+    /// None is named.
+    None,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Kit {
+    /// An empty one: everything is made when it is first needed.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The compiled pattern.
+    ///
+    /// # Errors
+    /// It is none.
+    pub(super) fn pattern(&self, text: &str) -> Result<Regex, Failure> {
+        let mut patterns = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pattern) = patterns.get(text) {
+            return Ok(pattern.clone());
+        }
+        let pattern = Regex::new(text).map_err(|error| Failure::new(Layer::Local, format!("failed to compile a pattern: {error}")))?;
+        if patterns.len() >= MOST_KEPT {
+            patterns.clear();
+        }
+        patterns.insert(text.to_owned(), pattern.clone());
+        Ok(pattern)
+    }
+
+    /// The configuration of TLS with `alpn`.
+    ///
+    /// # Errors
+    /// The authorities that it trusts cannot be read.
+    pub(super) fn tls(&self, tls: &CheckTls, alpn: Alpn) -> Result<Arc<ClientConfig>, Failure> {
+        let mut kept = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((.., config)) = kept.iter().find(|(of, protocol, _)| of == tls && *protocol == alpn) {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(client_config(tls, alpn)?);
+        if kept.len() >= MOST_KEPT {
+            kept.clear();
+        }
+        kept.push((tls.clone(), alpn, Arc::clone(&config)));
+        Ok(config)
+    }
+}
+
+impl fmt::Debug for Kit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kit").finish_non_exhaustive()
+    }
+}
+
+fn client_config(tls: &CheckTls, alpn: Alpn) -> Result<ClientConfig, Failure> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| Failure::new(Layer::Local, format!("failed to set up tls: {error}")))?;
+    let mut config = if tls.verify {
+        builder.with_root_certificates(roots(tls.ca.as_deref())?).with_no_client_auth()
+    } else {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth()
+    };
+    config.alpn_protocols = match alpn {
+        Alpn::None => Vec::new(),
+        Alpn::Http1 => vec![b"http/1.1".to_vec()],
+        Alpn::Http2 => vec![b"h2".to_vec()],
+    };
+    // A session that is resumed shows no certificate: its expiry would go unnoticed.
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+fn roots(ca: Option<&Path>) -> Result<RootCertStore, Failure> {
+    let mut roots = RootCertStore::empty();
+    let Some(path) = ca else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        return if roots.is_empty() { Err(Failure::new(Layer::Local, "this machine trusts no certificate authority")) } else { Ok(roots) };
+    };
+    let pem = fs::read(path).map_err(|error| fault::local(format!("failed to read {}", path.display()), &error))?;
+    let broken =
+        |cause: &dyn fmt::Display| Failure::new(Layer::Local, format!("failed to read a certificate of {}: {cause}", path.display()));
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| broken(&error))?;
+        roots.add(certificate).map_err(|error| broken(&error))?;
+    }
+    if roots.is_empty() { Err(Failure::new(Layer::Local, format!("no certificate in {}", path.display()))) } else { Ok(roots) }
+}
+
+/// Takes any certificate whose key signs the handshake.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, TlsError> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, TlsError> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failure(ca: &Path) -> String {
+        let tls = CheckTls { verify: true, ca: Some(ca.to_owned()), sni: None };
+        let failure = Kit::new().tls(&tls, Alpn::None).unwrap_err();
+        assert_eq!(failure.layer, Layer::Local);
+        failure.text
+    }
+
+    #[test]
+    fn authorities_that_cannot_be_read_are_this_machines_fault() {
+        assert_eq!(failure(Path::new("/nowhere/ca.pem")), "failed to read /nowhere/ca.pem: no such file or directory");
+        assert_eq!(failure(Path::new("/dev/null")), "no certificate in /dev/null");
+    }
+
+    #[test]
+    fn a_configuration_is_made_once_for_each_kind_of_question() {
+        let kit = Kit::new();
+        let tls = CheckTls { verify: false, ca: None, sni: None };
+        let first = kit.tls(&tls, Alpn::Http1).unwrap();
+        assert!(Arc::ptr_eq(&first, &kit.tls(&tls, Alpn::Http1).unwrap()));
+        assert_eq!(kit.tls(&tls, Alpn::Http2).unwrap().alpn_protocols, [b"h2"]);
+        assert_eq!(kit.tls.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn patterns_are_bounded() {
+        let kit = Kit::new();
+        for number in 0..=MOST_KEPT {
+            kit.pattern(&number.to_string()).unwrap();
+        }
+        assert_eq!(kit.patterns.lock().unwrap().len(), 1);
+        assert_eq!(kit.pattern("(").unwrap_err().layer, Layer::Local);
+    }
+}

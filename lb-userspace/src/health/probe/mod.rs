@@ -1,0 +1,76 @@
+//! The questions: one kind a file. The sockets are in the `*_io` files; what is said over them is pure.
+//!
+//! | file | what |
+//! |---|---|
+//! | `run_io` | the entry: asks a target |
+//! | `kit_io` | what all probes share: TLS configurations, patterns |
+//! | `stream_io` | connections, with and without TLS |
+//! | `dialogue`, `dialogue_io` | the scripted dialogue |
+//! | `http`, `http1`, `http_io`, `h2_io` | HTTP requests, and which answers are good |
+//! | `grpc` | messages of the gRPC health service |
+//! | `mysql`, `pgsql` and their `_io` | the start of these databases' protocols |
+//! | `udp_io`, `command_io` | a datagram, a program |
+//! | `fault` | what an error of the system or of TLS says of the server |
+//! | `quote` | what a server said, for people |
+
+use std::cell::Cell;
+
+use super::{
+    outcome::{Failure, Layer},
+    target::Target,
+};
+
+mod command_io;
+mod dialogue;
+mod dialogue_io;
+mod fault;
+mod grpc;
+mod h2_io;
+mod http;
+mod http1;
+mod http_io;
+mod kit_io;
+mod mysql;
+mod mysql_io;
+mod pgsql;
+mod pgsql_io;
+mod quote;
+mod run_io;
+mod stream_io;
+mod udp_io;
+
+pub use self::{kit_io::Kit, run_io::run};
+
+/// The most that is kept of what a server says.
+const MOST_BYTES: usize = 64 * 1024;
+
+/// How far a probe has come: what is told when its time is over.
+#[derive(Debug)]
+pub struct Progress {
+    layer: Cell<Layer>,
+    doing: Cell<&'static str>,
+}
+
+impl Progress {
+    /// Nothing is done yet.
+    pub const fn new() -> Self {
+        Self { layer: Cell::new(Layer::L4), doing: Cell::new("nothing is done") }
+    }
+
+    /// The probe has come to `layer`, and waits for what `doing` says: "no answer to the connection".
+    pub fn at(&self, layer: Layer, doing: &'static str) {
+        self.layer.set(layer);
+        self.doing.set(doing);
+    }
+
+    /// What is told of a probe that took too long.
+    pub fn timeout(&self, target: &Target) -> Failure {
+        Failure::new(self.layer.get(), format!("timeout after {}: {}", humantime::format_duration(target.timeout), self.doing.get()))
+    }
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,43 @@
+//! Asks by a datagram.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "owns a socket, and the time that a refusal may take")]
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::{net::UdpSocket, time::timeout};
+
+use super::{Progress, dialogue::end_of, fault, quote::quote};
+use crate::health::{
+    outcome::{Failure, Layer},
+    target::Target,
+};
+
+/// How long a refusal is awaited where no answer is.
+const REFUSAL: Duration = Duration::from_millis(100);
+/// The largest datagram.
+const MOST_BYTES: usize = 65_535;
+
+/// Sends the datagram. `expect`: what the answer has to contain; without it, only a refusal is bad.
+pub(super) async fn run(target: &Target, send: &[u8], expect: Option<&[u8]>, progress: &Progress) -> Result<(), Failure> {
+    progress.at(Layer::L4, "no answer to the datagram");
+    let any = if target.address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await.map_err(|error| fault::local("failed to make a socket", &error))?;
+    // A connected socket is told of ICMP errors, and hears nobody else.
+    socket.connect(SocketAddr::new(target.address, target.port)).await.map_err(|error| fault::socket(&error))?;
+    socket.send(send).await.map_err(|error| fault::socket(&error))?;
+    let mut answer = Vec::with_capacity(if expect.is_some() { MOST_BYTES } else { 1 });
+    let received = socket.recv_buf(&mut answer);
+    let Some(expect) = expect else {
+        return match timeout(REFUSAL.min(target.timeout / 2), received).await {
+            Ok(Err(error)) => Err(fault::socket(&error)),
+            Ok(Ok(_)) | Err(_) => Ok(()),
+        };
+    };
+    received.await.map_err(|error| fault::socket(&error))?;
+    match end_of(&answer, expect) {
+        Some(_) => Ok(()),
+        None => Err(Failure::new(Layer::L7, format!("answer does not contain {}: {}", quote(expect), quote(&answer)))),
+    }
+}

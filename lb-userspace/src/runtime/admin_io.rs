@@ -1,0 +1,296 @@
+//! What the daemon answers to its admin API, and the socket's life.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the daemon's end of a socket")]
+
+use std::path::PathBuf;
+
+use nix::unistd::{Uid, User};
+use serde_json::{Value, json};
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::JoinHandle,
+};
+use tracing::{info, warn};
+
+use super::{
+    daemon_io::{Daemon, unix_ms},
+    keep_io::{self, KeepError},
+    report::in_words,
+};
+use crate::{
+    admin::{
+        api::{Applied, Apply, Candidate, HistoryEntry, HistoryView, Refusal, Request, Selection, Switch, WeightChange},
+        server_io::{Access, Ask, Caller, Socket},
+    },
+    config::{
+        self, ConfigText,
+        model::{Config, ServerState},
+    },
+    control::{
+        event::{Event, What},
+        history::Entry,
+        overrides::{OverrideError, Overrides, deserted, select},
+        standing::{AdminState, Override, ServerName, View},
+    },
+};
+
+/// Requests that may wait.
+const QUEUE: usize = 64;
+/// Events that one who follows them may be late by.
+const LATE: usize = 1024;
+/// An apply is confirmed within so long, at most.
+const MOST_CONFIRM_S: u64 = 24 * 3600;
+
+/// The admin API's socket.
+pub(super) struct AdminSocket {
+    asks: mpsc::Receiver<Ask>,
+    followers: broadcast::Sender<Event>,
+    open: Result<(PathBuf, JoinHandle<()>), String>,
+}
+
+impl AdminSocket {
+    /// Listens where the configuration says. Without it the daemon goes on, and says why.
+    pub(super) fn listen(config: &Config) -> Self {
+        let (to_daemon, asks) = mpsc::channel(QUEUE);
+        let (followers, _) = broadcast::channel(LATE);
+        let path = config.admin_socket();
+        let access = Access { group: config.admin.group.clone(), admins: config.admin.users.clone() };
+        let open = match Socket::listen(&path, &access) {
+            Ok(socket) => {
+                let events = followers.clone();
+                let serve = async move {
+                    if let Err(error) = socket.serve(to_daemon, events).await {
+                        warn!(%error, "the admin socket is closed");
+                    }
+                };
+                Ok((path, tokio::spawn(serve)))
+            }
+            Err(error) => Err(format!("nobody can operate the daemon: {}", in_words(&error))),
+        };
+        Self { asks, followers, open }
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> Option<PathBuf> {
+        self.open.as_ref().ok().map(|(path, _)| path.clone())
+    }
+
+    /// Why there is none.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.open.as_ref().err().cloned()
+    }
+
+    /// The next request; none ever without a socket.
+    pub(super) async fn asked(&mut self) -> Ask {
+        match self.asks.recv().await {
+            Some(ask) => ask,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Removes the socket.
+    pub(super) async fn close(&mut self) {
+        if let Ok((_, task)) = &mut self.open {
+            task.abort();
+            // It ends by being aborted.
+            let _ = task.await;
+        }
+        self.open = Err("closed".into());
+    }
+}
+
+impl Drop for AdminSocket {
+    fn drop(&mut self) {
+        if let Ok((_, task)) = &self.open {
+            task.abort();
+        }
+    }
+}
+
+type Answer = Result<Value, Refusal>;
+
+impl Daemon {
+    /// Keeps an event and tells it to whoever follows.
+    pub(super) fn tell(&mut self, what: What) {
+        let event = self.events.add(what, unix_ms());
+        // Nobody needs to follow.
+        let _ = self.admin.followers.send(event);
+    }
+
+    /// Answers a request.
+    pub(super) async fn handle_ask(&mut self, ask: Ask) {
+        let Ask { request, by, reply } = ask;
+        let by = name_of(&by);
+        let command = request.to_string();
+        let is_change = request.is_change();
+        let answer = self.answer(request, &by).await;
+        if is_change {
+            match &answer {
+                Ok(_) => {
+                    info!(by, command, "the operator's word is taken");
+                    self.tell(What::Operated { by, command });
+                    self.write_report();
+                }
+                Err(refusal) => warn!(by, command, error = refusal.error, "the operator's word is refused"),
+            }
+        }
+        // Who asked may have gone.
+        let _ = reply.send(answer);
+    }
+
+    async fn answer(&mut self, request: Request, by: &str) -> Answer {
+        match request {
+            Request::Servers => serialised(&self.servers_as_they_are()?),
+            Request::Overrides => serialised(&self.overrides),
+            Request::History => serialised(&self.history_as_it_is()),
+            Request::Events(since) => serialised(&self.events.since(since.since).collect::<Vec<_>>()),
+            Request::Diff(candidate) => serialised(&self.diff(candidate)?),
+            Request::Apply(apply) => self.apply_asked(apply, by).await,
+            Request::Confirm => {
+                self.history.confirm().map_err(|error| Refusal::of(&error))?;
+                self.keep_history();
+                Ok(json!({ "generation": self.history.in_force }))
+            }
+            Request::Rollback(rollback) => {
+                let generation = self
+                    .roll_back(rollback.to, &format!("{by} wanted it"))
+                    .await
+                    .map_err(|errors| refused("the configuration in force stays", errors))?;
+                Ok(json!({ "generation": generation }))
+            }
+            Request::Drain(selection) => self.set_state(&selection, |_| Some(AdminState::Drain)).await,
+            Request::Maint(selection) => self.set_state(&selection, |_| Some(AdminState::Maint)).await,
+            Request::Ready(selection) => self.set_state(&selection, |is_ready| (!is_ready).then_some(AdminState::Ready)).await,
+            Request::Weight(change) => self.set_weight(&change).await,
+            Request::Add(addition) => {
+                let (configured, server) = (self.configured.clone(), addition.server.clone());
+                self.say(|overrides| overrides.add(&configured, addition.server, addition.added).map(|()| vec![server]), true).await
+            }
+            Request::Remove(removal) => {
+                let configured = self.configured.clone();
+                self.say(|overrides| overrides.remove(&configured, &removal.server).map(|()| Vec::new()), removal.force).await
+            }
+            Request::Switch(Switch { listener, pool, force }) => {
+                let configured = self.configured.clone();
+                self.say(|overrides| overrides.switch(&configured, &listener, &pool).map(|()| Vec::new()), force).await
+            }
+        }
+    }
+
+    async fn set_state(&mut self, selection: &Selection, state: impl Fn(bool) -> Option<AdminState>) -> Answer {
+        self.say_of(&selection.servers, selection.force, |is_ready, said| said.state = state(is_ready)).await
+    }
+
+    async fn set_weight(&mut self, change: &WeightChange) -> Answer {
+        if let Some(weight) = change.weight.filter(|weight| *weight > 1000) {
+            return Err(Refusal::of(&OverrideError::Weight(weight)));
+        }
+        self.say_of(&change.servers, change.force, |_, said| said.weight = change.weight).await
+    }
+
+    /// Says something of every server that the pattern fits. `change` is told whether the configuration has the server ready.
+    async fn say_of(&mut self, pattern: &str, is_forced: bool, change: impl Fn(bool, &mut Override)) -> Answer {
+        let names = select(&self.config, pattern).map_err(|error| Refusal::of(&error))?;
+        let is_ready = |config: &Config, name: &ServerName| {
+            config.server(&name.pool, &name.server).is_none_or(|server| server.state == ServerState::Ready)
+        };
+        let ready: Vec<bool> = names.iter().map(|name| is_ready(&self.config, name)).collect();
+        let said = names.clone();
+        let say = move |overrides: &mut Overrides| {
+            for (name, is_ready) in said.iter().zip(ready) {
+                overrides.say(name, |said| change(is_ready, said));
+            }
+            Ok(said)
+        };
+        self.say(say, is_forced).await
+    }
+
+    /// Takes what the operator says, unless nobody would serve a pool then; has it kept before it is in force. Answers with the servers concerned.
+    async fn say(&mut self, change: impl FnOnce(&mut Overrides) -> Result<Vec<ServerName>, OverrideError>, is_forced: bool) -> Answer {
+        let mut overrides = self.overrides.clone();
+        let concerned = change(&mut overrides).map_err(|error| Refusal::of(&error))?;
+        let after = View { overrides: overrides.servers.clone(), ..self.view() };
+        let lost = deserted((&self.config, &self.view()), (&overrides.effective(&self.configured), &after));
+        if !lost.is_empty() && !is_forced {
+            return Err(Refusal::of(&OverrideError::LastServer(lost)));
+        }
+        keep_io::keep(&self.config.node.state_dir, keep_io::OVERRIDES, &overrides)
+            .map_err(|error| Refusal { hint: Some("nothing has been changed".into()), ..Refusal::text(in_words(&error)) })?;
+        let before = std::mem::replace(&mut self.overrides, overrides);
+        if let Err(error) = self.take_overrides().await {
+            self.overrides = before;
+            let kept = keep_io::keep(&self.config.node.state_dir, keep_io::OVERRIDES, &self.overrides);
+            self.tell_keeping("overrides are not kept", kept);
+            return Err(Refusal::text(in_words(&error)));
+        }
+        if let Some(error) = &self.report.apply_error {
+            return Err(Refusal { hint: Some("it is tried again each second".into()), ..Refusal::text(error.clone()) });
+        }
+        let mut servers = self.servers_as_they_are()?;
+        servers.retain(|server| concerned.contains(&server.server));
+        serialised(&servers)
+    }
+
+    async fn apply_asked(&mut self, apply: Apply, by: &str) -> Answer {
+        if let Some(seconds) = apply.confirm_s.filter(|seconds| !(1..=MOST_CONFIRM_S).contains(seconds)) {
+            return Err(Refusal::text(format!("a confirmation is awaited for 1 s to 24 h, not {seconds} s")));
+        }
+        let text = self.candidate(Candidate { text: apply.text, name: apply.name })?;
+        let before = self.history.in_force;
+        let generation =
+            self.apply(&text, by).await.map_err(|errors| refused("the configuration is refused, the one in force stays", errors))?;
+        if let Some(seconds) = apply.confirm_s {
+            self.history.await_confirmation(unix_ms() + seconds * 1000, before);
+            self.keep_history();
+        }
+        serialised(&Applied {
+            generation,
+            was: before,
+            confirm_until_ms: self.history.confirm_until_ms,
+            warnings: self.report.config_warnings.clone(),
+            held_back: self.report.held_back.clone(),
+        })
+    }
+
+    /// The text of a request, or the daemon's file as it is.
+    pub(super) fn candidate(&mut self, candidate: Candidate) -> Result<ConfigText, Refusal> {
+        match candidate.text {
+            Some(text) => Ok(ConfigText::new(candidate.name.unwrap_or_else(|| "request".into()), text)),
+            None => {
+                let text = config::read_text(&self.config_path).map_err(|error| Refusal::text(in_words(&error)))?;
+                self.history.own_text.clone_from(&text.text);
+                Ok(text)
+            }
+        }
+    }
+
+    fn history_as_it_is(&self) -> HistoryView {
+        let entry = |entry: &Entry| HistoryEntry {
+            generation: entry.generation,
+            at_ms: entry.at_ms,
+            by: entry.by.clone(),
+            file: entry.file.clone(),
+            in_force: entry.generation == self.history.in_force,
+        };
+        HistoryView { entries: self.history.entries.iter().map(entry).collect(), confirm_until_ms: self.history.confirm_until_ms }
+    }
+
+    /// Says once what could not be kept.
+    pub(super) fn tell_keeping(&self, what: &str, kept: Result<(), KeepError>) {
+        if let Err(error) = kept {
+            warn!(error = in_words(&error), "{what}");
+        }
+    }
+}
+
+fn serialised(value: &impl serde::Serialize) -> Answer {
+    serde_json::to_value(value).map_err(|error| Refusal::text(error.to_string()))
+}
+
+fn refused(what: &str, details: Vec<String>) -> Refusal {
+    Refusal { details, ..Refusal::text(what) }
+}
+
+/// The user's name, or number.
+fn name_of(by: &Caller) -> String {
+    User::from_uid(Uid::from_raw(by.uid)).ok().flatten().map_or_else(|| format!("user {}", by.uid), |user| user.name)
+}

@@ -1,0 +1,55 @@
+//! The thread of the checks: a loop of its own, so that neither a large plan delays a check, nor many checks a packet's next hop.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "starts a thread")]
+
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{sync::mpsc, task::LocalSet};
+
+use crate::health::{
+    book::Wanted,
+    driver::{self, Changed, Command},
+};
+
+/// Commands and changes that may wait.
+const QUEUE: usize = 1024;
+
+/// The daemon's end of the checks. They end when it is dropped.
+pub(super) struct Checks {
+    commands: mpsc::Sender<Command>,
+    changes: mpsc::Receiver<Changed>,
+}
+
+impl Checks {
+    /// Starts the thread. `seed` spreads the checks.
+    pub(super) fn start(seed: u64) -> io::Result<Self> {
+        allow_descriptors();
+        let (commands, obeyed) = mpsc::channel(QUEUE);
+        let (told, changes) = mpsc::channel(QUEUE);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let run = move || LocalSet::new().block_on(&runtime, driver::run(seed, obeyed, told));
+        std::thread::Builder::new().name("weir-checks".into()).spawn(run)?;
+        Ok(Self { commands, changes })
+    }
+
+    /// Checks these servers from now on.
+    pub(super) async fn set(&self, servers: Wanted) {
+        // It ends only with its receiver: a panic there is told there.
+        let _ = self.commands.send(Command::Set { servers }).await;
+    }
+
+    /// The next change; none ever again once the thread is gone.
+    pub(super) async fn changed(&mut self) -> Changed {
+        match self.changes.recv().await {
+            Some(changed) => changed,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Lets the process have as many descriptors as it may: each check under way takes one. Without them checks are not made, which is told.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // It goes on with what it has.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+}

@@ -1,0 +1,283 @@
+//! Which configuration is in force: the file's, one that the operator applied, or an earlier one. A bad one leaves that in force as it is.
+#![allow(clippy::disallowed_methods, reason = "reads the configuration file and the clock")]
+
+use std::{collections::BTreeSet, path::Path};
+
+use tracing::{error, info, warn};
+
+use super::{
+    admin_io::AdminSocket,
+    daemon_io::{Convergence, Daemon, unix_ms, unix_time},
+    driver::RunError,
+    keep_io,
+    own_macs::own_macs,
+    reload::{cut_off, restart_only, with_fixed},
+    report::{in_words, load_errors, warnings},
+};
+use crate::{
+    config::{self, ConfigText, LoadError, model::Config},
+    control::{
+        event::What,
+        history::{Entry, History, HistoryError},
+    },
+    dataplane::{Features, PinDir},
+};
+
+/// Who applies what the file says.
+pub(super) const FILE: &str = "file";
+
+/// What a daemon starts with.
+pub(super) struct First {
+    pub(super) config: Config,
+    /// Warnings about it, a line each.
+    pub(super) warnings: Vec<String>,
+    /// What is wrong with the file, if it is another configuration that the daemon starts with.
+    pub(super) errors: Vec<String>,
+    /// What was in force before, and this one.
+    pub(super) history: History,
+    /// The admin API, where it is open already.
+    pub(super) admin: Option<AdminSocket>,
+}
+
+impl First {
+    /// What the file says; or what was in force, if the operator applied that and the file has not changed since, or if the file is broken and a data
+    /// plane is loaded.
+    ///
+    /// # Errors
+    /// [`LoadError`] if neither is a configuration.
+    pub(super) fn of(path: &Path) -> Result<Self, LoadError> {
+        let host_name = config::host_name();
+        let text = config::read_text(path)?;
+        let parsed = config::parse(&text, &host_name);
+        let node = parsed.as_ref().ok().map(|(config, _)| config.node.clone()).or_else(|| config::node_section(&text, &host_name));
+        let mut history: History = node.as_ref().and_then(|node| found(&node.state_dir, keep_io::HISTORY)).unwrap_or_default();
+        let kept = |entry: Option<&Entry>| {
+            let text = entry.map(|entry| ConfigText::new(entry.file.clone(), entry.text.clone()))?;
+            let (config, findings) = config::parse(&text, &host_name).ok()?;
+            let is_here =
+                node.as_ref().is_some_and(|node| (&node.pin_dir, &node.state_dir) == (&config.node.pin_dir, &config.node.state_dir));
+            is_here.then(|| (config, warnings(&findings, &text)))
+        };
+        let (config, told, errors) = match parsed {
+            Ok((config, findings)) => match kept(history.instead_of(&text.text)) {
+                Some((kept, told)) => {
+                    let generation = history.in_force;
+                    warn!(
+                        generation,
+                        "the file has not changed since another configuration was applied, which stays: weir apply takes the file's"
+                    );
+                    (kept, told, Vec::new())
+                }
+                None => {
+                    history.apply(&text.text, &text.file, FILE, unix_ms());
+                    (config, warnings(&findings, &text), Vec::new())
+                }
+            },
+            Err(findings) => {
+                let is_loaded = node.as_ref().is_some_and(|node| PinDir::at(&node.pin_dir).is_loaded());
+                let Some((kept, told)) = kept(history.current()).filter(|_| is_loaded) else {
+                    return Err(LoadError::Invalid { text, findings });
+                };
+                let errors = warnings(&findings, &text);
+                errors.iter().for_each(|line| error!("{line}"));
+                warn!(generation = history.in_force, "the file is broken: the configuration that was in force stays");
+                (kept, told, errors)
+            }
+        };
+        told.iter().for_each(|line| warn!("{line}"));
+        history.own_text = text.text;
+        Ok(Self { config, warnings: told, errors, history, admin: None })
+    }
+}
+
+/// What was kept; what cannot be read is as good as lost, and said.
+pub(super) fn found<T: serde::de::DeserializeOwned>(state_dir: &Path, name: &str) -> Option<T> {
+    keep_io::find(state_dir, name).unwrap_or_else(|error| {
+        error!(error = in_words(&error), "what an earlier daemon kept is lost");
+        None
+    })
+}
+
+impl Daemon {
+    /// The file may have changed. One that says the same as when another configuration was applied changes nothing, unless the daemon is told to take it.
+    pub(super) async fn reload(&mut self, is_told: bool) {
+        self.refused_among = None;
+        match config::read_text(&self.config_path) {
+            Ok(text) => {
+                let is_same = text.text == self.history.own_text;
+                if is_told || !is_same || self.history.current().is_some_and(|entry| entry.text == text.text) {
+                    self.history.own_text.clone_from(&text.text);
+                    // What is wrong is told.
+                    let _ = self.apply(&text, FILE).await;
+                }
+            }
+            Err(error) => drop(self.refuse_config(load_errors(&error), FILE)),
+        }
+        self.write_report();
+    }
+
+    /// Has a text in force, and gives its generation; or says what is wrong with it.
+    pub(super) async fn apply(&mut self, text: &ConfigText, by: &str) -> Result<u64, Vec<String>> {
+        let (config, findings) = match config::parse(text, &config::host_name()) {
+            Ok(parsed) => parsed,
+            Err(findings) => return Err(self.refuse_config(warnings(&findings, text), by)),
+        };
+        let operations = self.operations;
+        let cut_off = match self.take_config(config).await {
+            Ok(cut_off) => cut_off,
+            Err(error) => {
+                if by == FILE {
+                    self.refused_among = Some(self.links.clone());
+                }
+                return Err(self.refuse_config(vec![in_words(&error)], by));
+            }
+        };
+        self.refused_among = None;
+        self.report.config_errors.clear();
+        self.report.config_warnings = warnings(&findings, text);
+        self.report.config_warnings.extend(cut_off);
+        let before = self.history.in_force;
+        let generation = self.history.apply(&text.text, &text.file, by, unix_ms());
+        if generation != before {
+            self.tell(What::Applied { generation, by: by.to_owned(), operations: self.operations - operations });
+        }
+        self.keep_history();
+        Ok(generation)
+    }
+
+    /// Has an earlier configuration in force.
+    pub(super) async fn roll_back(&mut self, to: Option<u64>, why: &str) -> Result<u64, Vec<String>> {
+        let entry = self.history.earlier(to).map_err(|error: HistoryError| vec![error.to_string()])?.clone();
+        let text = ConfigText::new(entry.file, entry.text);
+        let (config, findings) = config::parse(&text, &config::host_name()).map_err(|findings| warnings(&findings, &text))?;
+        let cut_off = self.take_config(config).await.map_err(|error| vec![in_words(&error)])?;
+        self.report.config_warnings = warnings(&findings, &text);
+        self.report.config_warnings.extend(cut_off);
+        self.refused_among = None;
+        self.history.go_back(entry.generation);
+        self.keep_history();
+        warn!(generation = entry.generation, why, "an earlier configuration is in force again");
+        self.tell(What::RolledBack { generation: entry.generation, why: why.to_owned() });
+        Ok(entry.generation)
+    }
+
+    /// Each second: goes back if nobody confirmed in time.
+    pub(super) async fn see_to_confirmation(&mut self) {
+        if let Some(generation) = self.history.unconfirmed(unix_ms()) {
+            self.go_back(generation, "nobody confirmed the later one").await;
+        }
+    }
+
+    /// By itself.
+    pub(super) async fn go_back(&mut self, generation: u64, why: &str) {
+        if let Err(errors) = self.roll_back(Some(generation), why).await {
+            errors.iter().for_each(|line| error!("{line}"));
+            // It would be tried each second.
+            let _ = self.history.confirm();
+            error!(generation, "the earlier configuration cannot be in force again");
+        }
+    }
+
+    pub(super) fn keep_history(&mut self) {
+        let kept = keep_io::keep(&self.config.node.state_dir, keep_io::HISTORY, &self.history);
+        self.tell_keeping("the history of configurations is not kept", kept);
+    }
+
+    /// A sound file may have been refused for an interface that has come, or left, since.
+    pub(super) async fn retry_refused(&mut self) {
+        if self.refused_among.as_ref().is_some_and(|links| *links != self.links) {
+            info!("the interfaces are others than when the configuration was refused: it is tried again");
+            self.reload(true).await;
+        }
+    }
+
+    fn refuse_config(&mut self, errors: Vec<String>, by: &str) -> Vec<String> {
+        if by == FILE && errors == self.report.config_errors {
+            return errors;
+        }
+        for line in &errors {
+            error!("{line}");
+        }
+        warn!("the configuration in force stays");
+        self.tell(What::Refused { by: by.to_owned(), errors: errors.clone() });
+        if by == FILE {
+            self.report.config_errors.clone_from(&errors);
+        }
+        errors
+    }
+
+    /// Says whose connections end.
+    async fn take_config(&mut self, config: Config) -> Result<Vec<String>, RunError> {
+        let waits_for_start = restart_only(&self.configured, &config);
+        for line in waits_for_start.iter().filter(|line| !self.waits_for_start.contains(line)) {
+            warn!("{line}");
+        }
+        let configured = with_fixed(&self.configured, config);
+        let cut_off = self.take_effective(self.overrides.effective(&configured)).await?;
+        if configured != self.configured {
+            self.configured = configured;
+            self.report.config_taken_at = unix_time().as_secs();
+            info!("the configuration is taken");
+        }
+        self.waits_for_start = waits_for_start;
+        self.next_look = Some(0);
+        let servers = self.servers();
+        let known = self.next_hops.set_servers(&servers).await.map_err(RunError::from);
+        self.or_again(known);
+        let followed = self.follow_network(Convergence::Other).await;
+        self.or_again(followed);
+        Ok(cut_off)
+    }
+
+    /// Takes the configuration as the operator's overrides make it. Says whose connections end.
+    async fn take_effective(&mut self, config: Config) -> Result<Vec<String>, RunError> {
+        let cut_off = cut_off(&self.config, &config);
+        if config != self.config {
+            // More than is needed does no harm, and spares a rebuild when the feature comes back.
+            let features = Features(Features::of(&config).0 | self.dataplane.features().0);
+            let links = self.netlink.links().await?;
+            if features != self.dataplane.features() {
+                self.dataplane.rebuild(features)?;
+            }
+            self.take_macs(own_macs(&config, &links))?;
+            self.take_interfaces(&config)?;
+            let is_admin_same = config.admin == self.config.admin;
+            self.config = config;
+            if !is_admin_same {
+                self.admin.close().await;
+                self.admin = AdminSocket::listen(&self.config);
+                self.report.admin_socket = self.admin.path();
+                self.admin.refusal().into_iter().for_each(|why| self.forgo(why));
+            }
+            self.report.node.clone_from(&self.config.node.name);
+            cut_off.iter().for_each(|line| warn!("{line}"));
+        }
+        self.set_checks().await;
+        Ok(cut_off)
+    }
+
+    /// The operator said something: configuration and checks follow, and the maps.
+    pub(super) async fn take_overrides(&mut self) -> Result<(), RunError> {
+        let configured = self.configured.clone();
+        self.take_config(configured).await.map(drop)
+    }
+
+    /// All of the new interfaces or none. One that was named before is taken when it appears, if it has gone.
+    fn take_interfaces(&mut self, config: &Config) -> Result<(), RunError> {
+        let named = self.config.node.interfaces.iter().chain(self.dataplane.interfaces().keys());
+        let current: BTreeSet<String> = named.cloned().collect();
+        let wanted: BTreeSet<String> = config.node.interfaces.iter().cloned().collect();
+        for name in wanted.difference(&current) {
+            if let Err(error) = self.dataplane.add_interface(name) {
+                for added in wanted.difference(&current).take_while(|added| *added != name) {
+                    self.dataplane.remove_interface(added)?;
+                }
+                return Err(error.into());
+            }
+        }
+        for name in current.difference(&wanted) {
+            self.dataplane.remove_interface(name)?;
+        }
+        Ok(())
+    }
+}

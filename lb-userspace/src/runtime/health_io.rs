@@ -1,0 +1,52 @@
+//! What becomes of the checks' results: the maps follow, and the log tells why.
+#![allow(clippy::disallowed_methods, reason = "reads the clock for the daemon")]
+
+use std::time::Instant;
+
+use tracing::{info, warn};
+
+use super::daemon_io::{Daemon, unix_time};
+use crate::{control::event::What, health::driver::Changed};
+
+impl Daemon {
+    /// Has the checks made that configuration and operator ask for.
+    pub(super) async fn set_checks(&mut self) {
+        let wanted = self.book.checks(&self.config, &self.overrides.servers);
+        self.checks.set(wanted).await;
+    }
+
+    /// A server went up or down.
+    pub(super) async fn handle_health(&mut self, changed: Changed) {
+        let cause = changed.cause.as_ref().map(ToString::to_string).unwrap_or_default();
+        if changed.is_up {
+            info!(server = %changed.server, results = changed.results, "the server is up");
+        } else {
+            warn!(server = %changed.server, cause, results = changed.results, "the server is down");
+        }
+        self.book.handle_changed(&changed, &self.config, Instant::now(), unix_time().as_millis() as u64);
+        self.converge();
+        let (server, cause, results) = (changed.server.clone(), changed.cause.map(|cause| cause.to_string()), changed.results);
+        self.tell(if changed.is_up { What::ServerUp { server, cause, results } } else { What::ServerDown { server, cause, results } });
+        self.go_back_from_ruin(&changed.server.pool).await;
+    }
+
+    /// A configuration that waits to be confirmed is not, if all servers of a pool go down under it.
+    async fn go_back_from_ruin(&mut self, pool: &str) {
+        let mut checked = self.book.entries().iter().filter(|(name, _)| name.pool == pool).peekable();
+        let is_ruined = checked.peek().is_some() && checked.all(|(_, entry)| !entry.is_up);
+        if is_ruined && self.history.confirm_until_ms.is_some() {
+            self.go_back(self.history.otherwise, &format!("all servers of pool {pool} are down under the later one")).await;
+        }
+    }
+
+    /// When a server that comes back gets more of its weight.
+    pub(super) fn next_ramp_step(&self) -> Option<Instant> {
+        self.book.poll_timeout(&self.config, Instant::now())
+    }
+
+    /// Servers that come back get more of their weight.
+    pub(super) fn handle_ramp_step(&mut self) {
+        self.book.handle_timeout(&self.config, Instant::now());
+        self.converge();
+    }
+}

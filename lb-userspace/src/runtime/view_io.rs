@@ -1,0 +1,146 @@
+//! What the daemon knows, for whoever asks: servers as they are, and what another configuration would change.
+#![allow(clippy::disallowed_methods, reason = "the daemon's look at its tables and the clock")]
+
+use std::collections::BTreeMap;
+
+use lb_common::words::{MemberId, ServiceId};
+
+use super::{
+    daemon_io::{Daemon, unix_time},
+    readback,
+    reload::{cut_off, restart_only, with_fixed},
+    report::{in_words, warnings},
+};
+use crate::{
+    admin::api::{Candidate, DiffView, Refusal, ServerView},
+    balance::Endpoint,
+    config::{
+        self,
+        model::{Config, Pool},
+    },
+    control::{
+        ServiceKey,
+        desired::Desired,
+        difference::difference,
+        plan::{self, Freeable},
+        standing::{ServerName, Why, standings},
+    },
+};
+
+impl Daemon {
+    /// Live flows by member.
+    fn flows(&self) -> Result<BTreeMap<MemberId, u64>, Refusal> {
+        let failed = |error: &(dyn std::error::Error + 'static)| Refusal::text(in_words(error));
+        let now = self.dataplane.tick().map_err(|error| failed(&error))?;
+        let tables = self.dataplane.tables();
+        let cached = tables.flows_by_member(now).map_err(|error| failed(&error))?;
+        let translated = readback::nat_flows(tables, now).map_err(|error| failed(&error))?;
+        let mut flows = BTreeMap::new();
+        for (member, count) in cached.into_iter().chain(translated.connected) {
+            *flows.entry(member).or_insert(0) += u64::from(count);
+        }
+        Ok(flows)
+    }
+
+    /// Why each server takes new flows, or does not.
+    pub(super) fn standings(&self) -> BTreeMap<ServerName, Why> {
+        let view = self.view();
+        let of_pool = |(pool, section): (&String, &Pool)| -> Vec<(ServerName, Why)> {
+            let names = section.servers.keys().map(|server| ServerName::new(pool, server));
+            names.zip(standings(pool, section, &view)).map(|(name, standing)| (name, standing.why)).collect()
+        };
+        self.config.pools.iter().flat_map(of_pool).collect()
+    }
+
+    /// Every server with its standing, checks, override and live flows.
+    pub(super) fn servers_as_they_are(&self) -> Result<Vec<ServerView>, Refusal> {
+        let flows = self.flows_by_server()?;
+        let view = self.view();
+        let mut servers = Vec::new();
+        for (pool, section) in &self.config.pools {
+            for ((server, configured), standing) in section.servers.iter().zip(standings(pool, section, &view)) {
+                let name = ServerName::new(pool, server);
+                let checked = self.book.entries().get(&name);
+                servers.push(ServerView {
+                    address: configured.address,
+                    port: configured.port,
+                    backup: configured.backup,
+                    why: standing.why,
+                    takes_new_flows: standing.state == 0 && standing.weight > 0,
+                    weight: standing.weight,
+                    configured_weight: self.configured.server(pool, server).map(|server| server.weight),
+                    check: checked.cloned(),
+                    said: self.overrides.servers.get(&name).copied(),
+                    added: self.overrides.added.contains_key(&name),
+                    flows: flows.get(&name).copied().unwrap_or(0),
+                    server: name,
+                });
+            }
+        }
+        Ok(servers)
+    }
+
+    fn flows_by_server(&self) -> Result<BTreeMap<ServerName, u64>, Refusal> {
+        let ids: BTreeMap<ServiceKey, ServiceId> =
+            self.installed.services.iter().filter_map(|(id, service)| Some((ServiceKey::of(&service.record)?, *id))).collect();
+        let pools: BTreeMap<ServiceId, &str> = self
+            .config
+            .binds()
+            .filter_map(|(bind, listener, _)| {
+                let key = ServiceKey { vip: bind.address, port: bind.port.unwrap_or(0), protocol: bind.protocol };
+                Some((*ids.get(&key)?, listener.pool.as_str()))
+            })
+            .collect();
+        let names: BTreeMap<(&str, Endpoint), &str> = self
+            .config
+            .pools
+            .iter()
+            .flat_map(|(pool, section)| {
+                section.servers.iter().map(move |(name, server)| {
+                    ((pool.as_str(), Endpoint { address: server.address, port: server.port.unwrap_or(0) }), name.as_str())
+                })
+            })
+            .collect();
+        let mut flows = BTreeMap::new();
+        for (member, count) in self.flows()? {
+            let Some(installed) = self.installed.members.get(&member) else { continue };
+            let Some(pool) = pools.get(&ServiceId(installed.info.service)) else { continue };
+            if let Some(server) = names.get(&(*pool, installed.endpoint())) {
+                *flows.entry(ServerName::new(*pool, *server)).or_insert(0) += count;
+            }
+        }
+        Ok(flows)
+    }
+
+    /// What the maps would have otherwise if this were the configuration.
+    pub(super) fn diff(&mut self, candidate: Candidate) -> Result<DiffView, Refusal> {
+        let text = self.candidate(candidate)?;
+        let (config, findings) = config::parse(&text, &config::host_name())
+            .map_err(|findings| Refusal { details: warnings(&findings, &text), ..Refusal::text("it is no configuration") })?;
+        let waits = restart_only(&self.configured, &config);
+        let config = self.overrides.effective(&with_fixed(&self.configured, config));
+        let unresolved = self.unknown_next_hops(&config);
+        let host = self.host();
+        let desired = Desired::from_config(&config, &self.view(), &host);
+        let mut after = self.installed.clone();
+        let plan = plan::plan(&desired, &self.installed, unix_time().as_secs(), &Freeable::default(), &mut || 0);
+        plan.ops.iter().for_each(|op| after.apply(op));
+        let difference = difference(&self.installed, &after, &self.flows()?);
+        Ok(DiffView {
+            difference,
+            ends: cut_off(&self.config, &config),
+            operations: plan.ops.len(),
+            waits_for_start: waits,
+            no_room: plan::in_words(&plan.unplaced, self.installed.capacity),
+            not_resolved_yet: unresolved,
+            warnings: warnings(&findings, &text),
+        })
+    }
+
+    /// Servers that the configuration in force does not have: whether packets can reach them is found out when it is applied.
+    fn unknown_next_hops(&self, config: &Config) -> Vec<String> {
+        let known = self.servers();
+        let servers = config.pools.values().flat_map(|pool| pool.servers.values()).map(|server| server.address);
+        servers.filter(|address| !known.contains(address)).map(|address| address.to_string()).collect()
+    }
+}

@@ -1,0 +1,101 @@
+//! Checks decide who takes flows: a server that dies is out of rotation in time, and comes back by its ramp.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use weir_tests::lab::{Nginx, Shape, TcpServer, Topology, Weir, http_tally, wait_until};
+
+const SOON: Duration = Duration::from_secs(20);
+const PORT: u16 = 7000;
+
+fn member<'v>(status: &'v Value, address: &str) -> &'v Value {
+    let members = status["services"][0]["members"].as_array();
+    members.and_then(|all| all.iter().find(|one| one["address"] == address)).unwrap_or(&Value::Null)
+}
+
+fn configuration(lab: &Topology, pool: &str) -> String {
+    let servers: String =
+        lab.servers.iter().enumerate().map(|(index, host)| format!("servers.s{} = \"{}\"\n", index + 1, host.v4)).collect();
+    format!(
+        "\n[listener.echo]\nmode = \"l4\"\nbind = \"{}:{PORT}\"\npool = \"echo\"\nslots = 4096\n\n[pool.echo]\n{pool}\n{servers}",
+        lab.vip4()
+    )
+}
+
+#[test]
+fn a_dead_server_is_out_of_rotation_in_time_and_comes_back() {
+    let lab = Topology::builder(Shape::TwoArmed).servers(3).build().unwrap();
+    let serve = |index: usize| TcpServer::start(&lab.servers[index].namespace, &format!("s{}", index + 1), PORT).unwrap();
+    let _others = [serve(0), serve(1)];
+    let third = serve(2);
+    let text = configuration(&lab, "check = { tcp = true, interval = \"400ms\", rise = 2, fall = 3 }\nslow_start = \"4s\"");
+    let weir = Weir::start(lab.node(), &text).unwrap();
+    let address = lab.servers[2].v4.to_string();
+    let slots = || member(&weir.status().unwrap(), &address)["slots"].as_u64().unwrap();
+    let third_of_all = 4096 / 3;
+    assert!((third_of_all - 1..=third_of_all + 1).contains(&slots()));
+    // Every server has been checked.
+    std::thread::sleep(Duration::from_millis(900));
+
+    drop(third);
+    let died = Instant::now();
+    wait_until("s3 to be out of rotation", SOON, || slots() == 0)
+        .unwrap_or_else(|t| panic!("{t} {} {:#}", weir.stderr(), weir.status().unwrap()));
+    let took = died.elapsed();
+    // The last reading of the status takes its time, too.
+    assert!(took <= Duration::from_millis(3 * 400 + 50 + 100), "{took:?}");
+    let status = weir.status().unwrap();
+    assert_eq!(member(&status, &address)["state"], "down");
+    assert!(weir.stderr().contains("the server is down"), "{}", weir.stderr());
+
+    let _third = serve(2);
+    wait_until("s3 to come back", SOON, || slots() > 0).unwrap();
+    let (back, first) = (Instant::now(), slots());
+    assert!(first < third_of_all / 4, "{first} slots at once");
+    let mut readings = 0;
+    while slots() + 1 < third_of_all {
+        let (before, now, after) = (back.elapsed(), slots(), back.elapsed());
+        // Of the full share against the other two.
+        let weight = now as f64 / (4096.0 - now as f64) * 2.0;
+        let ramp = |at: Duration| (at.as_secs_f64() / 4.0).min(1.0);
+        assert!(weight >= ramp(before) - 0.05 && weight <= ramp(after + Duration::from_millis(300)) + 0.05, "{weight} at {before:?}");
+        readings += 1;
+        assert!(back.elapsed() < SOON);
+    }
+    assert!(readings > 6, "{readings} readings");
+    let took = back.elapsed();
+    assert!((Duration::from_millis(3600)..Duration::from_millis(4800)).contains(&took), "{took:?}");
+}
+
+#[test]
+fn only_servers_that_answer_as_they_should_serve_and_a_restart_knows_them() {
+    let lab = Topology::builder(Shape::TwoArmed).servers(3).build().unwrap();
+    let _nginx: Vec<_> = lab
+        .servers
+        .iter()
+        .enumerate()
+        .map(|(index, host)| Nginx::start(&host.namespace, &format!("s{}", index + 1), PORT).unwrap())
+        .collect();
+    let check = "check = { http = \"GET /name\", interval = \"300ms\", expect = { status = [200, 404], body_regex = \"^s[123]|404\" } }";
+    let mut weir = Weir::start(lab.node(), &configuration(&lab, check)).unwrap();
+    let is_down = |weir: &Weir<'_>, server: &str| weir.status().unwrap()["checks"][format!("echo/{server}")]["is_up"] == false;
+    let address = format!("http://{}:{PORT}/", lab.vip4());
+    let served = || http_tally(&lab.client().namespace, address.clone(), 30).unwrap().into_keys().collect::<Vec<_>>();
+    assert_eq!(served(), ["s1", "s2", "s3"]);
+
+    let of_one = "check = { http = \"GET /\", interval = \"300ms\", expect = { status = 200, body = \"s1\" } }";
+    weir.write_config(&configuration(&lab, of_one)).unwrap();
+    wait_until("s2 and s3 to be down", SOON, || is_down(&weir, "s2") && is_down(&weir, "s3")).unwrap();
+    assert_eq!(served(), ["s1"]);
+    let told = String::from_utf8(weir.operate(&["status"]).unwrap().stdout).unwrap();
+    assert!(told.contains("! server echo/s2 is down: L7 body does not contain \"s1\""), "{told}");
+
+    weir.kill_9().unwrap();
+    weir.run().unwrap();
+    assert!(is_down(&weir, "s2") && is_down(&weir, "s3") && !is_down(&weir, "s1"));
+    assert_eq!(served(), ["s1"], "no blackout, and nobody on probation");
+
+    weir.write_config(&configuration(&lab, "check = { tcp = true, interval = \"300ms\" }")).unwrap();
+    wait_until("all to be up", SOON, || !is_down(&weir, "s2") && !is_down(&weir, "s3")).unwrap();
+    assert_eq!(served(), ["s1", "s2", "s3"], "{} {:#}", weir.stderr(), weir.status().unwrap());
+}

@@ -1,0 +1,435 @@
+//! The operator's commands against a running daemon: what they say is in force at once, outlives the daemon, and breaks nobody's connection.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{Read as _, Write as _},
+    net::SocketAddr,
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net::UnixStream,
+    },
+    process::Output,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use weir_tests::lab::{Nginx, Shape, TcpLoad, TcpServer, Topology, Weir, http_tally, wait_until};
+
+const SOON: Duration = Duration::from_secs(20);
+const PORT: u16 = 8080;
+
+struct Fixture {
+    lab: Topology,
+    _servers: Vec<Nginx>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let lab = Topology::builder(Shape::TwoArmed).servers(3).build().unwrap();
+        let start =
+            |(index, host): (usize, &weir_tests::lab::Host)| Nginx::start(&host.namespace, &format!("s{}", index + 1), PORT).unwrap();
+        let servers = lab.servers.iter().enumerate().map(start).collect();
+        Self { lab, _servers: servers }
+    }
+
+    /// Servers s1 and s2 in pool `blue`, s3 in pool `green`; `more` at the end.
+    fn config(&self, more: &str) -> String {
+        let [s1, s2, s3] = [0, 1, 2].map(|index: usize| self.lab.servers[index].v4);
+        format!(
+            "\n[listener.web]\nmode = \"l4\"\nbind = \"{}:{PORT}\"\npool = \"blue\"\nslots = 4096\n\n[pool.blue]\nservers.s1 = \"{s1}\"\nservers.s2 = \"{s2}\"\n[pool.green]\nservers.s3 = \"{s3}\"\n{more}",
+            self.lab.vip4()
+        )
+    }
+
+    fn served(&self) -> Vec<String> {
+        let address = format!("http://{}:{PORT}/", self.lab.vip4());
+        http_tally(&self.lab.client().namespace, address, 40).unwrap().into_keys().collect()
+    }
+}
+
+fn said(output: &Output) -> (Option<i32>, String) {
+    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+}
+
+fn done(weir: &Weir<'_>, arguments: &[&str]) -> String {
+    let (code, text) = said(&weir.operate(arguments).unwrap());
+    assert_eq!(code, Some(0), "{arguments:?}: {text}\n{}", weir.stderr());
+    text
+}
+
+fn refused(weir: &Weir<'_>, arguments: &[&str], words: &str) {
+    let (code, text) = said(&weir.operate(arguments).unwrap());
+    assert!(code == Some(1) && text.contains(words), "{arguments:?}: {code:?} {text}");
+}
+
+fn json(weir: &Weir<'_>, arguments: &[&str]) -> Value {
+    let output = weir.operate(&[arguments, &["-o", "json"]].concat()).unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error} {:?}", said(&output)))
+}
+
+fn servers(weir: &Weir<'_>) -> BTreeMap<String, Value> {
+    let servers = json(weir, &["server", "list"]);
+    servers.as_array().unwrap().iter().map(|server| (server["server"].as_str().unwrap().to_owned(), server.clone())).collect()
+}
+
+#[test]
+fn states_and_weights_are_in_force_at_once_and_outlive_the_daemon() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    assert_eq!(fixture.served(), ["s1", "s2"]);
+    let socket = weir.config().with_file_name("state").join("admin.sock");
+    let about = fs::metadata(&socket).unwrap();
+    assert!(about.file_type().is_socket());
+    assert_eq!(about.permissions().mode() & 0o777, 0o660);
+
+    done(&weir, &["drain", "blue/s1"]);
+    assert_eq!(fixture.served(), ["s2"]);
+    refused(&weir, &["maint", "blue/s2"], "--force");
+    refused(&weir, &["drain", "blue/*"], "pool blue");
+    refused(&weir, &["drain", "blue/s9"], "no server is");
+    refused(&weir, &["drain", "blue"], "POOL/SERVER");
+    assert_eq!(fixture.served(), ["s2"]);
+    assert_eq!(servers(&weir)["blue/s1"]["why"], "drained-by-operator");
+    let shown = done(&weir, &["status"]);
+    assert!(shown.contains("* by the operator: blue/s1 is drained") && shown.contains("drained-by-operator"), "{shown}");
+
+    weir.crash_and_restart().unwrap();
+    assert_eq!(fixture.served(), ["s2"]);
+    assert!(socket.exists());
+    done(&weir, &["ready", "blue/s1"]);
+    assert_eq!(fixture.served(), ["s1", "s2"]);
+    assert_eq!(servers(&weir)["blue/s1"]["override"], Value::Null);
+
+    let weighed = done(&weir, &["weight", "blue/s?", "30"]);
+    assert!(weighed.contains("weight 30"), "{weighed}");
+    done(&weir, &["weight", "blue/s1", "10"]);
+    let status = weir.status().unwrap();
+    let slots: Vec<u64> =
+        status["services"][0]["members"].as_array().unwrap().iter().map(|member| member["slots"].as_u64().unwrap()).collect();
+    assert!(slots.contains(&1024) && slots.contains(&3072), "{slots:?}");
+    refused(&weir, &["weight", "blue/*", "0"], "--force");
+    done(&weir, &["weight", "blue/*", "0", "--force"]);
+    done(&weir, &["weight", "blue/*", "default"]);
+    assert_eq!(servers(&weir)["blue/s1"]["weight"], 1);
+
+    // A new file leaves what the operator says as it is.
+    done(&weir, &["maint", "blue/s2"]);
+    weir.write_config(&fixture.config("servers.s4 = { address = \"10.2.0.99\", state = \"down\" }\n")).unwrap();
+    wait_until("the file to be taken", SOON, || servers(&weir).contains_key("green/s4")).unwrap();
+    assert_eq!(servers(&weir)["blue/s2"]["why"], "maintenance");
+    assert_eq!(fixture.served(), ["s1"]);
+    weir.terminate().unwrap();
+    assert!(!socket.exists(), "the socket goes with the daemon");
+    refused(&weir, &["ready", "blue/s2"], "no daemon listens");
+}
+
+#[test]
+fn servers_come_and_go_and_listeners_switch_pools() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let s3 = fixture.lab.servers[2].v4.to_string();
+    done(&weir, &["server", "add", "blue/s3", &s3, "--weight", "2"]);
+    assert_eq!(fixture.served(), ["s1", "s2", "s3"]);
+    assert_eq!(servers(&weir)["blue/s3"]["added"], true);
+    refused(&weir, &["server", "add", "blue/again", &s3], "address");
+    refused(&weir, &["server", "add", "red/s3", &s3], "no pool");
+    refused(&weir, &["server", "add", "blue/v6", "2001:db8::7"], "family");
+    done(&weir, &["server", "remove", "blue/s1"]);
+    assert_eq!(fixture.served(), ["s2", "s3"]);
+    weir.crash_and_restart().unwrap();
+    assert_eq!(fixture.served(), ["s2", "s3"]);
+    done(&weir, &["server", "remove", "blue/s3"]);
+    refused(&weir, &["server", "remove", "blue/s2"], "last server");
+    assert_eq!(fixture.served(), ["s2"]);
+
+    done(&weir, &["switch", "web", "green"]);
+    assert_eq!(fixture.served(), ["s3"]);
+    refused(&weir, &["switch", "web", "red"], "no pool");
+    let completed = |words: &[&str]| {
+        let mut command = fixture.lab.node().namespace.command(std::env::var_os("WEIR_BIN").unwrap());
+        command.env("COMPLETE", "bash").env("_CLAP_IFS", "\n").env("_CLAP_COMPLETE_INDEX", words.len().to_string());
+        command.env("WEIR_CONFIG", weir.config()).args(["--", "weir"]).args(words);
+        said(&command.output().unwrap()).1
+    };
+    assert_eq!(completed(&["drain", "gr"]), "green/s3");
+    assert_eq!(completed(&["switch", "web", "bl"]), "blue");
+    assert!(completed(&["switch", ""]).starts_with("web\n"));
+    let pages = weir.config().with_file_name("man");
+    fs::create_dir(&pages).unwrap();
+    let mut command = fixture.lab.node().namespace.command(std::env::var_os("WEIR_BIN").unwrap());
+    assert_eq!(said(&command.arg("man").arg(&pages).output().unwrap()), (Some(0), String::new()));
+    assert!(fs::read_to_string(pages.join("weir-drain.1")).unwrap().contains("deadline"));
+    done(&weir, &["switch", "web", "blue"]);
+    assert_eq!(fixture.served(), ["s2"]);
+    done(&weir, &["drain", "green/*", "--force"]);
+    refused(&weir, &["switch", "web", "green"], "listener web");
+    assert_eq!(fixture.served(), ["s2"]);
+}
+
+#[test]
+fn configurations_are_applied_compared_and_taken_back() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let only = |server: usize| {
+        let text = fs::read_to_string(weir.config()).unwrap();
+        let path = weir.config().with_file_name(format!("only{server}.toml"));
+        let other = format!("servers.s{} =", 3 - server);
+        fs::write(&path, text.lines().filter(|line| !line.starts_with(&other)).map(|line| format!("{line}\n")).collect::<String>())
+            .unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let (only1, only2) = (only(1), only(2));
+
+    let diff = json(&weir, &["diff", &only1]);
+    let service = &diff["difference"]["services"][0];
+    assert_eq!((&service["change"], &service["slots_moved"]), (&"changed".into(), &0.5.into()), "{diff:#}");
+    assert!(done(&weir, &["diff", &only1]).contains("50.0% of its slots move"));
+    assert!(done(&weir, &["diff"]).contains("no service changes"));
+    assert_eq!(fixture.served(), ["s1", "s2"], "a look changes nothing");
+
+    assert!(done(&weir, &["apply", &only1]).contains("configuration 2 is in force"));
+    assert_eq!(fixture.served(), ["s1"]);
+    // The file says what it said: a restart, and a touch, leave what was applied.
+    weir.crash_and_restart().unwrap();
+    let text = fs::read_to_string(weir.config()).unwrap();
+    fs::write(weir.config(), &text).unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(fixture.served(), ["s1"]);
+
+    assert!(done(&weir, &["status"]).contains("* configuration 2 ("), "it is said that the file is not in force");
+    done(&weir, &["rollback"]);
+    assert_eq!(fixture.served(), ["s1", "s2"]);
+    refused(&weir, &["rollback"], "no earlier configuration");
+    refused(&weir, &["rollback", "77"], "generation 77");
+    done(&weir, &["rollback", "2"]);
+    assert_eq!(fixture.served(), ["s1"]);
+
+    done(&weir, &["apply", &only2, "--confirm", "3s"]);
+    let applied = Instant::now();
+    assert_eq!(fixture.served(), ["s2"]);
+    wait_until("it to be taken back", SOON, || fixture.served() == ["s1"]).unwrap();
+    assert!(applied.elapsed() >= Duration::from_secs(2), "{:?}", applied.elapsed());
+    refused(&weir, &["confirm"], "no configuration waits");
+    done(&weir, &["apply", &only2, "--confirm", "3s"]);
+    done(&weir, &["confirm"]);
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(fixture.served(), ["s2"]);
+
+    let broken = weir.config().with_file_name("broken.toml");
+    fs::write(&broken, text.replace("mode = \"l4\"", "mode = \"l5\"")).unwrap();
+    refused(&weir, &["apply", broken.to_str().unwrap()], "broken.toml:");
+    refused(&weir, &["diff", broken.to_str().unwrap()], "broken.toml:");
+    assert_eq!(said(&weir.operate(&["apply", "/nowhere.toml"]).unwrap()).0, Some(2));
+    assert_eq!(fixture.served(), ["s2"]);
+    let history = json(&weir, &["history"]);
+    assert_eq!(history["entries"].as_array().unwrap().iter().filter(|entry| entry["in_force"] == true).count(), 1, "{history:#}");
+    let events = done(&weir, &["events"]);
+    for words in ["configuration 2 is in force", "nobody confirmed", "root: weir apply", "was refused"] {
+        assert!(events.contains(words), "no {words:?} in {events}");
+    }
+}
+
+#[test]
+fn a_configuration_whose_servers_go_down_is_taken_back_before_its_time() {
+    let fixture = Fixture::new();
+    let weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let text = fs::read_to_string(weir.config()).unwrap();
+    let ruin = weir.config().with_file_name("ruin.toml");
+    let check = "[pool.blue]\ncheck = { tcp = true, port = 9, interval = \"200ms\", fall = 2 }\n";
+    fs::write(&ruin, text.replace("[pool.blue]\n", check)).unwrap();
+    done(&weir, &["apply", ruin.to_str().unwrap(), "--confirm", "10m"]);
+    wait_until("it to be taken back", SOON, || done(&weir, &["events"]).contains("all servers of pool blue are down")).unwrap();
+    assert_eq!(fixture.served(), ["s1", "s2"]);
+}
+
+#[test]
+fn a_drain_waits_for_the_flows_and_ends_in_maintenance() {
+    let lab = Topology::builder(Shape::TwoArmed).servers(2).build().unwrap();
+    let _servers: Vec<TcpServer> = lab
+        .servers
+        .iter()
+        .enumerate()
+        .map(|(index, host)| TcpServer::start(&host.namespace, &format!("s{}", index + 1), PORT).unwrap())
+        .collect();
+    let text = format!(
+        "\n[listener.echo]\nmode = \"l4\"\nbind = \"{}:{PORT}\"\npool = \"echo\"\ntimeout = {{ tcp = \"3s\" }}\n[pool.echo]\nservers.s1 = \"{}\"\nservers.s2 = \"{}\"\n",
+        lab.vip4(),
+        lab.servers[0].v4,
+        lab.servers[1].v4
+    );
+    let weir = Weir::start(lab.node(), &text).unwrap();
+    let to = SocketAddr::new(lab.vip4().into(), PORT);
+    let load = TcpLoad::start(&lab.client().namespace, to, 60, Duration::from_millis(100), Duration::from_secs(6)).unwrap();
+    load.wait_opened().unwrap();
+    let flows = |name: &str| servers(&weir)[name]["flows"].as_u64().unwrap();
+    let (first, second) = (flows("echo/s1"), flows("echo/s2"));
+    assert!(first + second == 60 && first > 10 && second > 10, "{first} {second}");
+
+    let of_first = json(&weir, &["flows", "echo/s1"]);
+    assert_eq!(of_first["translated_total"], first, "{of_first:#}");
+    let one = &of_first["translated"][0];
+    assert_eq!((&one["state"], &one["server"], &one["vip"]), (&"established".into(), &"echo/s1".into(), &to.to_string().into()));
+    assert_eq!(json(&weir, &["flows", "--client", "192.0.2.99"])["translated_total"], 0);
+    assert!(done(&weir, &["flows", "-n", "3"]).contains("and 57 more"));
+
+    let began = Instant::now();
+    let waited = done(&weir, &["drain", "echo/s1", "--wait", "--deadline", "40s"]);
+    assert!(waited.contains(&format!("{first} flows left")) && waited.contains("0 flows left"), "{waited}");
+    assert!(waited.contains("maintenance"), "{waited}");
+    assert!((Duration::from_secs(2)..Duration::from_secs(30)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    let report = load.report().unwrap();
+    assert_eq!(report.broken.len(), 0, "{report:?}");
+
+    // Who does not end is not waited for longer than the operator wants.
+    done(&weir, &["ready", "echo/s1"]);
+    let load = TcpLoad::start(&lab.client().namespace, to, 60, Duration::from_millis(100), Duration::from_secs(20)).unwrap();
+    load.wait_opened().unwrap();
+    let waited = done(&weir, &["drain", "echo/s2", "--wait", "--deadline", "2s"]);
+    assert!(waited.contains("the deadline is over with"), "{waited}");
+    let report = load.finish().unwrap();
+    assert_eq!(report.broken.len(), 0, "{report:?}");
+}
+
+#[test]
+fn others_may_look_if_they_are_let_in_and_admins_may_operate() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::prepare(fixture.lab.node(), &fixture.config("[admin]\ngroup = \"games\"\nusers = [\"nosuchuser\"]\n")).unwrap();
+    weir.run().unwrap();
+    assert!(done(&weir, &["status"]).contains("there is no user \"nosuchuser\""), "it is said, and the packets go on");
+    refused(&weir, &["drain", "blue/s1"], "no daemon listens");
+    weir.write_config(&fixture.config("[admin]\ngroup = \"games\"\nusers = [\"daemon\"]\n")).unwrap();
+    let socket = weir.config().with_file_name("state").join("admin.sock");
+    wait_until("the socket to be there", SOON, || socket.exists()).unwrap();
+    for folder in [weir.config().parent().unwrap(), socket.parent().unwrap()] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let copy = weir.config().with_file_name("weir-copy");
+    fs::copy(std::env::var_os("WEIR_BIN").unwrap(), &copy).unwrap();
+    let by = |user: &str, arguments: &[&str]| {
+        let mut command = fixture.lab.node().namespace.command("setpriv");
+        command.args(["--reuid", user, "--regid", "games", "--clear-groups"]).arg(&copy).args(arguments).arg("--config").arg(weir.config());
+        said(&command.output().unwrap())
+    };
+    let (code, text) = by("games", &["server", "list"]);
+    assert!(code == Some(0) && text.contains("blue/s1"), "{code:?} {text}");
+    let (code, text) = by("games", &["drain", "blue/s1"]);
+    assert!(code == Some(1) && text.contains("you may look, but change nothing"), "{code:?} {text}");
+    let (code, text) = by("daemon", &["drain", "blue/s1"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(done(&weir, &["events"]).contains("daemon: weir drain blue/s1"));
+    let mut command = fixture.lab.node().namespace.command("setpriv");
+    command
+        .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])
+        .arg(&copy)
+        .args(["server", "list"])
+        .arg("--config")
+        .arg(weir.config());
+    let (code, text) = said(&command.output().unwrap());
+    assert!(code == Some(1) && text.contains("you may not use"), "{code:?} {text}");
+    assert_eq!(fixture.served(), ["s2"]);
+}
+
+#[test]
+fn the_socket_survives_what_is_thrown_at_it() {
+    let fixture = Fixture::new();
+    let weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let socket = weir.config().with_file_name("state").join("admin.sock");
+    let ask = |bytes: &[u8]| {
+        let mut stream = UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+        // It may close before all is read.
+        let _ = stream.write_all(bytes);
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let post = |path: &str, body: &str| {
+        ask(format!("POST {path} HTTP/1.1\r\nhost: weir\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes())
+    };
+    for (path, body, status) in [
+        ("/v1/drain", "{", "400"),
+        ("/v1/drain", "[]", "400"),
+        ("/v1/drain", "{\"servers\": 7}", "400"),
+        ("/v1/drain", "{\"servers\": \"blue/s1\", \"forces\": true}", "400"),
+        ("/v1/drain", "{\"servers\": \"[[[/***\"}", "409"),
+        ("/v1/weight", "{\"servers\": \"blue/s1\", \"weight\": 70000}", "400"),
+        ("/v1/weight", "{\"servers\": \"blue/s1\", \"weight\": 1001}", "409"),
+        ("/v1/servers/add", "{\"server\": \"blue\", \"address\": \"10.0.0.1\"}", "400"),
+        ("/v1/apply", "{\"text\": \"\\u0000\"}", "409"),
+        ("/v1/apply", "{\"text\": \"[node]\", \"confirm_s\": 0}", "409"),
+        ("/v1/rollback", "{\"to\": 18446744073709551615}", "409"),
+        ("/v1/nothing", "", "404"),
+        ("/v1/servers", "", "405"),
+    ] {
+        let answer = post(path, body);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path} {body}: {answer}");
+    }
+    let deep = format!("{{\"servers\": {}", "[".repeat(200_000));
+    assert!(post("/v1/drain", &deep).starts_with("HTTP/1.1 400"));
+    assert!(post("/v1/apply", &"x".repeat(21 << 20)).starts_with("HTTP/1.1 413"));
+    ask(&[0xff; 4096]);
+    ask(b"POST /v1/drain HTTP/1.1\r\ncontent-length: 99999999\r\n\r\n");
+    // Connections that say nothing hold nobody up.
+    let idle: Vec<UnixStream> = (0..200).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    assert_eq!(servers(&weir).len(), 3);
+    drop(idle);
+
+    // Followers hear of what happens while they listen, and of what happened before.
+    let mut follower = UnixStream::connect(&socket).unwrap();
+    follower.write_all(b"GET /v1/events?follow=true HTTP/1.1\r\nhost: weir\r\n\r\n").unwrap();
+    follower.set_read_timeout(Some(SOON)).unwrap();
+    let mut heard = String::new();
+    let mut hear = |word: &str| {
+        while !heard.contains(word) {
+            let mut some = [0; 4096];
+            let count = follower.read(&mut some).unwrap();
+            assert!(count > 0, "closed after {heard}");
+            heard.push_str(&String::from_utf8_lossy(&some[..count]));
+        }
+    };
+    hear("\"kind\":\"started\"");
+    done(&weir, &["drain", "blue/s2"]);
+    hear("drain blue/s2");
+    assert_eq!(fixture.served(), ["s1"]);
+}
+
+#[test]
+fn what_cannot_be_kept_is_not_done() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let state = weir.config().with_file_name("state");
+    // A directory that has the name of the file that would be written.
+    fs::create_dir_all(state.join("overrides.json.new/full")).unwrap();
+    refused(&weir, &["drain", "blue/s1"], "nothing has been changed");
+    assert_eq!(fixture.served(), ["s1", "s2"]);
+    fs::remove_dir_all(state.join("overrides.json.new")).unwrap();
+    done(&weir, &["drain", "blue/s1"]);
+    // Half a file, as a disk that broke leaves it: said, and as if nothing had been said.
+    weir.kill_9().unwrap();
+    fs::write(state.join("overrides.json"), "{\"servers\":").unwrap();
+    weir.run().unwrap();
+    assert!(weir.stderr().contains("what an earlier daemon kept is lost"), "{}", weir.stderr());
+    assert_eq!(fixture.served(), ["s1", "s2"]);
+}
+
+#[test]
+fn a_file_that_breaks_while_the_daemon_is_away_leaves_what_was_in_force() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    weir.kill_9().unwrap();
+    weir.write_config("nonsense").unwrap();
+    weir.run().unwrap();
+    assert_eq!(fixture.served(), ["s1", "s2"]);
+    assert!(done_or_unhealthy(&weir).contains("configuration not taken"));
+    weir.write_config(&fixture.config("")).unwrap();
+    wait_until("the file to be taken", SOON, || !done_or_unhealthy(&weir).contains("configuration not taken")).unwrap();
+    weir.kill_9().unwrap();
+    assert_eq!(said(&weir.operate(&["stop"]).unwrap()).0, Some(0));
+    weir.write_config("nonsense").unwrap();
+    assert_eq!(weir.run_refused().unwrap().0, 1, "nothing is loaded that it could go on with");
+}
+
+fn done_or_unhealthy(weir: &Weir<'_>) -> String {
+    said(&weir.operate(&["status"]).unwrap()).1
+}
