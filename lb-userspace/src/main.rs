@@ -1,7 +1,7 @@
 //! The `weir` binary: reads the command line and calls the command.
 
 use std::{
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     path::PathBuf,
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
@@ -9,9 +9,7 @@ use std::{
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use lb_userspace::{
-    cli::{
-        self, Exit, Format, apply, check::check, doctor::doctor, events, explain, flows, operate, server_setup, status::status, stop::stop,
-    },
+    cli::{self, Exit, Format, apply, check::check, doctor::doctor, events, explain, flows, operate, server_setup, status, stop::stop},
     config::LoadError,
     runtime::{self, RunError},
 };
@@ -57,10 +55,12 @@ enum Action {
         #[command(flatten)]
         output: Output,
     },
-    /// Shows services, members, slots, counters and what is wrong.
+    /// Shows services, members, slots, counters and what is wrong; of a pool, a server or a listener everything that is known.
     Status {
         #[command(flatten)]
         config: ConfigPath,
+        #[command(flatten)]
+        arguments: status::StatusArgs,
         #[command(flatten)]
         output: Output,
     },
@@ -226,7 +226,9 @@ fn perform(action: Action) -> io::Result<Exit> {
             Ok(run(config.config, log_json))
         }
         Action::Check { file, output } => check(&file, output.format, &mut out, &mut err),
-        Action::Status { config, output } => status(&config.config, output.format, now_ms(), &mut out, &mut err),
+        Action::Status { config, arguments, output } => {
+            status::status(&config.config, &arguments, (output.format, screen()), now_ms(), &mut out, &mut err)
+        }
         Action::Explain { config, packet, output } => explain::explain(&config.config, &packet, output.format, &mut out, &mut err),
         Action::Apply { config, arguments, output } => apply::apply(&config.config, &arguments, output.format, &mut out, &mut err),
         Action::Confirm { config } => apply::confirm(&config.config, &mut out, &mut err),
@@ -270,6 +272,10 @@ fn tell_refusal(error: &RunError, err: &mut impl io::Write) -> io::Result<()> {
         return findings.iter().try_for_each(|finding| writeln!(err, "{}\n", finding.render(text)));
     }
     cli::write_error(err, error)
+}
+
+fn screen() -> status::Screen {
+    if io::stdout().is_terminal() { status::Screen::Terminal } else { status::Screen::Stream }
 }
 
 fn now_ms() -> u64 {

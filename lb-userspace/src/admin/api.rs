@@ -3,9 +3,11 @@
 use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::{
     control::{
+        course::Transition,
         difference::Difference,
         overrides::AddedServer,
         standing::{Override, ServerName, Why},
@@ -18,6 +20,10 @@ use crate::{
 pub enum Request {
     /// Servers with their standing, checks and overrides.
     Servers,
+    /// The same, and all that is known of their checks and of their past.
+    Details,
+    /// Everything that is counted, for Prometheus.
+    Metrics,
     /// The overrides.
     Overrides,
     /// The configurations that were in force.
@@ -49,7 +55,7 @@ pub enum Request {
 }
 
 /// Which events.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Since {
     /// Those after this number.
@@ -59,7 +65,7 @@ pub struct Since {
 }
 
 /// A configuration: a text, or the daemon's file as it is.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Candidate {
     /// The text; none: the daemon reads its file.
@@ -69,7 +75,7 @@ pub struct Candidate {
 }
 
 /// A configuration that is to be in force.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Apply {
     /// The text; none: the daemon reads its file.
@@ -81,7 +87,7 @@ pub struct Apply {
 }
 
 /// Which earlier configuration.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rollback {
     /// Its number in the history; none: the one before.
@@ -89,7 +95,7 @@ pub struct Rollback {
 }
 
 /// Which servers.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Selection {
     /// A pattern: `web/a`, `web/*`.
@@ -100,7 +106,7 @@ pub struct Selection {
 }
 
 /// Another weight.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WeightChange {
     /// A pattern: `web/a`, `web/*`.
@@ -113,7 +119,7 @@ pub struct WeightChange {
 }
 
 /// A server that joins its pool.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Addition {
     /// Its names.
     pub server: ServerName,
@@ -123,7 +129,7 @@ pub struct Addition {
 }
 
 /// A server that leaves its pool.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Removal {
     /// Its names.
@@ -134,7 +140,7 @@ pub struct Removal {
 }
 
 /// Another pool for a listener.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Switch {
     /// The listener's name.
@@ -151,6 +157,8 @@ impl Request {
     pub const fn path(&self) -> (&'static str, &'static str) {
         match self {
             Self::Servers => ("GET", "/v1/servers"),
+            Self::Details => ("GET", "/v1/servers/details"),
+            Self::Metrics => ("GET", "/v1/metrics"),
             Self::Overrides => ("GET", "/v1/overrides"),
             Self::History => ("GET", "/v1/history"),
             Self::Events(_) => ("GET", "/v1/events"),
@@ -170,7 +178,19 @@ impl Request {
 
     /// Whether it changes something, which readers may not.
     pub const fn is_change(&self) -> bool {
-        !matches!(self, Self::Servers | Self::Overrides | Self::History | Self::Events(_) | Self::Diff(_))
+        match self {
+            Self::Servers | Self::Details | Self::Metrics | Self::Overrides | Self::History | Self::Events(_) | Self::Diff(_) => false,
+            Self::Apply(_)
+            | Self::Confirm
+            | Self::Rollback(_)
+            | Self::Drain(_)
+            | Self::Maint(_)
+            | Self::Ready(_)
+            | Self::Weight(_)
+            | Self::Add(_)
+            | Self::Remove(_)
+            | Self::Switch(_) => true,
+        }
     }
 
     /// Its body.
@@ -179,7 +199,9 @@ impl Request {
     /// Never for these types.
     pub fn body(&self) -> serde_json::Result<Option<String>> {
         let body = match self {
-            Self::Servers | Self::Overrides | Self::History | Self::Events(_) | Self::Confirm => return Ok(None),
+            Self::Servers | Self::Details | Self::Metrics | Self::Overrides | Self::History | Self::Events(_) | Self::Confirm => {
+                return Ok(None);
+            }
             Self::Diff(body) => serde_json::to_string(body),
             Self::Apply(body) => serde_json::to_string(body),
             Self::Rollback(body) => serde_json::to_string(body),
@@ -199,6 +221,8 @@ impl fmt::Display for Request {
         let force = |force: bool| if force { " --force" } else { "" };
         match self {
             Self::Servers => f.write_str("servers"),
+            Self::Details => f.write_str("status"),
+            Self::Metrics => f.write_str("metrics"),
             Self::Overrides => f.write_str("overrides"),
             Self::History => f.write_str("history"),
             Self::Events(_) => f.write_str("events"),
@@ -226,11 +250,12 @@ impl fmt::Display for Request {
 }
 
 /// A server as it is.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ServerView {
     /// Its names.
     pub server: ServerName,
     /// Its address.
+    #[schema(value_type = String, example = "192.0.2.10")]
     pub address: IpAddr,
     /// Its port; none keeps the packet's.
     pub port: Option<u16>,
@@ -255,8 +280,63 @@ pub struct ServerView {
     pub flows: u64,
 }
 
+/// A server as it is, with all that is known of its checks and of its past.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ServerDetail {
+    /// As others see it.
+    #[serde(flatten)]
+    pub view: ServerView,
+    /// The state that the configuration gives it: `ready`, `drain` or `down`; none if the server is not there.
+    pub configured_state: Option<String>,
+    /// Its checks; none without, or if they could not be asked in time.
+    pub probe: Option<ProbeView>,
+    /// The last changes of what it is, the oldest first.
+    pub transitions: Vec<Transition>,
+}
+
+/// How a server is checked, and what came of it.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ProbeView {
+    /// `tcp`, `tls`, `http`, `grpc`, `mysql`, `pgsql`, `udp` or `command`.
+    pub kind: String,
+    /// The address and port that are asked.
+    pub target: String,
+    /// Whether it is up.
+    pub is_up: bool,
+    /// Whether the last result contradicts that, or there is none yet.
+    pub is_unsure: bool,
+    /// Whether the last check was good; none before the first.
+    pub last_good: Option<bool>,
+    /// The last bad result, in words.
+    pub last_failure: Option<String>,
+    /// Milliseconds of the Unix epoch at which the last result came.
+    pub last_at_ms: Option<u64>,
+    /// How long that check took, in milliseconds.
+    pub last_took_ms: Option<f64>,
+    /// Milliseconds of the Unix epoch at which the next check begins; none while one is under way.
+    pub next_at_ms: Option<u64>,
+    /// Results in a row that contradict the state.
+    pub contradicting: u16,
+    /// Good results in a row that bring it up.
+    pub rise: u16,
+    /// Bad results in a row that bring it down.
+    pub fall: u16,
+    /// From one check's start to the next one's, in milliseconds.
+    pub interval_ms: u64,
+    /// The whole time that a check may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// The longest time from a failure until the server is down, in milliseconds.
+    pub detection_ms: u64,
+    /// Good results since the checks began.
+    pub passed: u64,
+    /// Bad results since then.
+    pub failed: u64,
+    /// Checks since then that this machine could not make.
+    pub not_made: u64,
+}
+
 /// A configuration that was in force.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct HistoryEntry {
     /// Counts from 1.
     pub generation: u64,
@@ -271,7 +351,7 @@ pub struct HistoryEntry {
 }
 
 /// The configurations that were in force, the oldest first.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct HistoryView {
     /// They.
     pub entries: Vec<HistoryEntry>,
@@ -279,8 +359,15 @@ pub struct HistoryView {
     pub confirm_until_ms: Option<u64>,
 }
 
+/// The configuration that is in force now.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct InForce {
+    /// Its number in the history.
+    pub generation: u64,
+}
+
 /// A configuration is in force.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Applied {
     /// Its number in the history.
     pub generation: u64,
@@ -295,7 +382,7 @@ pub struct Applied {
 }
 
 /// What a configuration would change.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct DiffView {
     /// How the maps would differ.
     pub difference: Difference,
@@ -314,7 +401,7 @@ pub struct DiffView {
 }
 
 /// A refusal.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{error}{}", .hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
 pub struct Refusal {
     /// What is refused and why.

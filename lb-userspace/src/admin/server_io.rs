@@ -211,6 +211,7 @@ type Connection = ConnectInfo<Caller>;
 fn routes() -> Router {
     Router::new()
         .route("/v1/servers", get(|daemon, by| plain(daemon, by, Request::Servers)))
+        .route("/v1/servers/details", get(|daemon, by| plain(daemon, by, Request::Details)))
         .route("/v1/overrides", get(|daemon, by| plain(daemon, by, Request::Overrides)))
         .route("/v1/history", get(|daemon, by| plain(daemon, by, Request::History)))
         .route("/v1/diff", post(|daemon, by, body| with_body(daemon, by, body, Request::Diff)))

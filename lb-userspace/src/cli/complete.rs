@@ -23,6 +23,11 @@ pub(super) fn servers(typed: &OsStr) -> Vec<CompletionCandidate> {
     fitting(servers.into_iter().map(|server| server.server.to_string()), typed)
 }
 
+/// Whatever can be shown in detail: servers, pools and listeners.
+pub(super) fn targets(typed: &OsStr) -> Vec<CompletionCandidate> {
+    [servers(typed), pools(typed), listeners(typed)].into_iter().flatten().collect()
+}
+
 /// The listeners of the daemon's record.
 pub(super) fn listeners(typed: &OsStr) -> Vec<CompletionCandidate> {
     names(typed, |service| service.listener.clone())

@@ -18,15 +18,13 @@ use lb_common::{
 };
 use serde::Serialize;
 
-use super::{
-    Exit, Format,
-    place_io::Place,
-    status::{forward_word, protocol_word, state_word},
-    tell,
-};
+use super::{Exit, Format, place_io::Place, tell};
 use crate::{
     dataplane::{self, Access, Observer, Tables},
-    runtime::report::Report,
+    runtime::{
+        report::Report,
+        status::{forward_word, protocol_word, state_word},
+    },
 };
 
 /// The packet to explain.

@@ -15,10 +15,10 @@ use lb_common::{
 };
 use serde::Serialize;
 
-use super::{Exit, Format, operate::json, place_io::Place, render::table, status::names, tell};
+use super::{Exit, Format, operate::json, place_io::Place, render::table, tell};
 use crate::{
     dataplane::{self, Access, Tables},
-    runtime::{readback, report::Report},
+    runtime::{readback, report::Report, status::names},
 };
 
 /// `weir flows`.

@@ -3,6 +3,7 @@
 pub mod apply;
 pub mod check;
 mod complete;
+mod detail;
 pub mod doctor;
 pub mod events;
 pub mod explain;
@@ -15,6 +16,7 @@ pub mod status;
 pub mod stop;
 mod stop_io;
 mod wait_io;
+mod watch_io;
 
 use std::{
     error::Error,
@@ -33,6 +35,7 @@ pub const CONFIG_VARIABLE: &str = "WEIR_CONFIG";
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub enum Format {
     /// For people.
+    #[value(name = "table", alias = "text")]
     Text,
     /// One JSON document.
     Json,

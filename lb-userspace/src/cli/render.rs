@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::status::{Member, Plane, Service, Status};
+use crate::runtime::status::{Member, Plane, Service, Status};
 
 /// So many problems are shown; more of them are of one kind, most likely.
 const MOST_PROBLEMS: usize = 30;
@@ -70,7 +70,7 @@ pub(super) fn status(status: &Status, out: &mut impl Write) -> io::Result<()> {
     Ok(())
 }
 
-fn service(service: &Service, out: &mut impl Write) -> io::Result<()> {
+pub(super) fn service(service: &Service, out: &mut impl Write) -> io::Result<()> {
     let port = if service.port == 0 { "*".into() } else { service.port.to_string() };
     let vip = if service.vip.is_ipv6() { format!("[{}]", service.vip) } else { service.vip.to_string() };
     writeln!(out, "{}  {vip}:{port}/{}  pool {}", service.listener, service.protocol, service.pool)?;
@@ -108,7 +108,7 @@ fn state(member: &Member) -> String {
     word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_else(|| member.state.to_owned())
 }
 
-fn counts(
+pub(super) fn counts(
     drops: &std::collections::BTreeMap<&'static str, u64>,
     notes: &std::collections::BTreeMap<&'static str, u64>,
 ) -> Vec<Vec<String>> {

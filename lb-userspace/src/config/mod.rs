@@ -82,6 +82,15 @@ pub fn node_section(text: &ConfigText, host_name: &str) -> Option<model::Node> {
     Document::read(&tree, host_name, &mut report).node.model.ok()
 }
 
+/// A hint for a name that is not among `known`: the one most like it, or all of them if they are few.
+pub fn alike(name: &str, known: &[&str]) -> String {
+    const MOST: usize = 12;
+    match reader::suggestion(name, known) {
+        hint if hint.starts_with("there are") && known.len() > MOST => format!("weir status names all {}", known.len()),
+        hint => hint,
+    }
+}
+
 /// `IP`, `IP:PORT` or `[IPv6]:PORT`.
 ///
 /// # Errors

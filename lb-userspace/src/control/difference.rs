@@ -7,6 +7,7 @@ use std::{
 
 use lb_common::words::{MemberId, MemberWord, ServiceId};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{
     Endpoint, ServiceKey,
@@ -15,7 +16,7 @@ use super::{
 };
 
 /// How two states differ.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Difference {
     /// Services of which anything differs, in order.
     pub services: Vec<ServiceDifference>,
@@ -28,9 +29,10 @@ pub struct Difference {
 }
 
 /// How a service differs.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ServiceDifference {
     /// Its VIP.
+    #[schema(value_type = String, example = "192.0.2.10")]
     pub vip: IpAddr,
     /// Its port, 0 for every one.
     pub port: u16,
@@ -45,7 +47,7 @@ pub struct ServiceDifference {
 }
 
 /// What becomes of a service or a server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
     /// It is not there yet.
@@ -57,9 +59,10 @@ pub enum Change {
 }
 
 /// How a server of a service differs.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ServerDifference {
     /// Its address.
+    #[schema(value_type = String, example = "192.0.2.10")]
     pub address: IpAddr,
     /// Its own port, or 0.
     pub port: u16,
@@ -76,7 +79,7 @@ pub struct ServerDifference {
 }
 
 /// What becomes of flows.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fate {
     /// They go on.

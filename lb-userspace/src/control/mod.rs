@@ -1,5 +1,6 @@
 //! Desired state, the model of what the maps hold, and the plan from one to the other. Pure.
 
+pub mod course;
 pub mod desired;
 pub mod difference;
 pub mod event;

@@ -7,12 +7,16 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::standing::{AdminState, Override, ServerName, View, standings};
-use crate::config::model::{Config, Forward, Pool, Server, ServerState};
+use crate::config::{
+    alike,
+    model::{Config, Forward, Pool, Server, ServerState},
+};
 
 /// Everything that the operator says.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Overrides {
     /// Of servers. Those of a server that the configuration has no more wait for its return.
@@ -26,9 +30,10 @@ pub struct Overrides {
 }
 
 /// A server that the configuration does not have.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AddedServer {
     /// Its address.
+    #[schema(value_type = String, example = "192.0.2.10")]
     pub address: IpAddr,
     /// Its port; none keeps the packet's.
     #[serde(default)]
@@ -52,14 +57,29 @@ pub enum OverrideError {
     #[error("{0:?} is no pattern\nhint: write POOL/SERVER, with `*` and `?` for any letters")]
     Pattern(String),
     /// It fits no server.
-    #[error("no server is {0:?}\nhint: see weir status")]
-    NoServer(String),
+    #[error("no server is {name:?}\nhint: {hint}")]
+    NoServer {
+        /// What was asked for.
+        name: String,
+        /// What is like it.
+        hint: String,
+    },
     /// There is no such pool.
-    #[error("there is no pool {0:?}")]
-    NoPool(String),
+    #[error("there is no pool {name:?}\nhint: {hint}")]
+    NoPool {
+        /// What was asked for.
+        name: String,
+        /// What is like it.
+        hint: String,
+    },
     /// There is no such listener.
-    #[error("there is no listener {0:?}")]
-    NoListener(String),
+    #[error("there is no listener {name:?}\nhint: {hint}")]
+    NoListener {
+        /// What was asked for.
+        name: String,
+        /// What is like it.
+        hint: String,
+    },
     /// The pool has a server of that name.
     #[error("{0} is there already")]
     Exists(ServerName),
@@ -88,6 +108,22 @@ pub enum OverrideError {
         /// What does not.
         why: &'static str,
     },
+}
+
+impl OverrideError {
+    fn no_server(config: &Config, name: &str) -> Self {
+        let names: Vec<String> =
+            config.pools.iter().flat_map(|(pool, section)| section.servers.keys().map(move |server| format!("{pool}/{server}"))).collect();
+        Self::NoServer { hint: alike(name, &names.iter().map(String::as_str).collect::<Vec<_>>()), name: name.to_owned() }
+    }
+
+    fn no_pool(config: &Config, name: &str) -> Self {
+        Self::NoPool { hint: alike(name, &config.pools.keys().map(String::as_str).collect::<Vec<_>>()), name: name.to_owned() }
+    }
+
+    fn no_listener(config: &Config, name: &str) -> Self {
+        Self::NoListener { hint: alike(name, &config.listeners.keys().map(String::as_str).collect::<Vec<_>>()), name: name.to_owned() }
+    }
 }
 
 impl Overrides {
@@ -152,7 +188,7 @@ impl Overrides {
     /// [`OverrideError`] if the pool has it already, or it does not fit.
     pub fn add(&mut self, config: &Config, name: ServerName, added: AddedServer) -> Result<(), OverrideError> {
         let effective = self.effective(config);
-        let pool = effective.pools.get(&name.pool).ok_or_else(|| OverrideError::NoPool(name.pool.clone()))?;
+        let pool = effective.pools.get(&name.pool).ok_or_else(|| OverrideError::no_pool(&effective, &name.pool))?;
         if pool.servers.contains_key(&name.server) {
             return Err(OverrideError::Exists(name));
         }
@@ -181,9 +217,9 @@ impl Overrides {
     /// [`OverrideError`] if there is none, or no other.
     pub fn remove(&mut self, config: &Config, name: &ServerName) -> Result<(), OverrideError> {
         let effective = self.effective(config);
-        let pool = effective.pools.get(&name.pool).ok_or_else(|| OverrideError::NoPool(name.pool.clone()))?;
+        let pool = effective.pools.get(&name.pool).ok_or_else(|| OverrideError::no_pool(&effective, &name.pool))?;
         if !pool.servers.contains_key(&name.server) {
-            return Err(OverrideError::NoServer(name.to_string()));
+            return Err(OverrideError::no_server(&effective, &name.to_string()));
         }
         if pool.servers.len() == 1 {
             return Err(OverrideError::OnlyServer(name.clone()));
@@ -201,9 +237,9 @@ impl Overrides {
     /// # Errors
     /// [`OverrideError`] if either does not exist.
     pub fn switch(&mut self, config: &Config, listener: &str, pool: &str) -> Result<(), OverrideError> {
-        let configured = config.listeners.get(listener).ok_or_else(|| OverrideError::NoListener(listener.to_owned()))?;
+        let configured = config.listeners.get(listener).ok_or_else(|| OverrideError::no_listener(config, listener))?;
         if !config.pools.contains_key(pool) {
-            return Err(OverrideError::NoPool(pool.to_owned()));
+            return Err(OverrideError::no_pool(config, pool));
         }
         if configured.pool == pool {
             self.switched.remove(listener);
@@ -255,7 +291,7 @@ pub fn select(config: &Config, pattern: &str) -> Result<Vec<ServerName>, Overrid
     let pools = config.pools.iter().filter(|(name, _)| pool.matches(name));
     let servers = pools.flat_map(|(pool, section)| section.servers.keys().map(move |server| ServerName::new(pool, server)));
     let selected: Vec<ServerName> = servers.filter(|name| server.matches(&name.server)).collect();
-    if selected.is_empty() { Err(OverrideError::NoServer(pattern.to_owned())) } else { Ok(selected) }
+    if selected.is_empty() { Err(OverrideError::no_server(config, pattern)) } else { Ok(selected) }
 }
 
 fn glob(text: &str) -> Option<glob::Pattern> {

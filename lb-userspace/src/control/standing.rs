@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, fmt};
 
 use lb_common::words::MemberWord;
 use serde::{Deserialize, Serialize};
+use utoipa::{PartialSchema, ToSchema, openapi};
 
 use crate::config::model::{OnDown, Pool, Server, ServerState};
 
@@ -41,6 +42,16 @@ impl fmt::Display for ServerName {
 #[error("{0:?} does not name a server\nhint: write POOL/SERVER")]
 pub struct NotAServer(String);
 
+impl PartialSchema for ServerName {
+    fn schema() -> openapi::RefOr<openapi::Schema> {
+        let text = openapi::ObjectBuilder::new().schema_type(openapi::schema::Type::String);
+        let text = text.description(Some("A server: `POOL/SERVER`.")).pattern(Some("^[^/]+/[^/]+$"));
+        text.examples(["web/a"]).into()
+    }
+}
+
+impl ToSchema for ServerName {}
+
 impl std::str::FromStr for ServerName {
     type Err = NotAServer;
 
@@ -67,7 +78,7 @@ impl From<ServerName> for String {
 }
 
 /// What the operator says of a server, beside the configuration.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Override {
     /// Its state.
@@ -84,7 +95,7 @@ impl Override {
 }
 
 /// A state that the operator gives a server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AdminState {
     /// It takes flows, whatever the configuration says.
@@ -132,7 +143,7 @@ pub struct Standing {
 }
 
 /// Why a server takes flows, or does not.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Why {
     /// It is up.
@@ -155,6 +166,38 @@ pub enum Why {
     Maintenance,
     /// Its checks fail.
     Unhealthy,
+}
+
+impl Why {
+    /// Every one.
+    pub const ALL: [Self; 10] = [
+        Self::Up,
+        Self::SlowStart,
+        Self::Panic,
+        Self::Backup,
+        Self::WeightZero,
+        Self::Drain,
+        Self::DrainedByOperator,
+        Self::Down,
+        Self::Maintenance,
+        Self::Unhealthy,
+    ];
+
+    /// The word shown to operators, as JSON has it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::SlowStart => "slow-start",
+            Self::Panic => "panic",
+            Self::Backup => "backup",
+            Self::WeightZero => "weight-zero",
+            Self::Drain => "drain",
+            Self::DrainedByOperator => "drained-by-operator",
+            Self::Down => "down",
+            Self::Maintenance => "maintenance",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
 }
 
 /// By how much shares are finer than weights where a server comes back: 1 000, the most, still fits.

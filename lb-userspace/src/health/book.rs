@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::{driver::Changed, monitor::Presumption, target::targets};
 use crate::{
@@ -18,7 +19,8 @@ use crate::{
 const STEPS: u32 = 40;
 
 /// What is kept of a server.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[schema(as = CheckEntry)]
 pub struct Entry {
     /// Whether it is up.
     pub is_up: bool,

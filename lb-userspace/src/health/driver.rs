@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     book::Wanted,
-    monitor::{Known, Monitor, Output, Presumption},
+    monitor::{Checked, Monitor, Output, Presumption},
     outcome::{Failure, Outcome},
     probe::{self, Kit, Progress},
     target::Target,
@@ -40,7 +40,7 @@ pub enum Command {
 }
 
 /// What is known of every server at a time.
-pub type Snapshot = BTreeMap<ServerName, Known>;
+pub type Snapshot = BTreeMap<ServerName, Checked>;
 
 /// A server went up or down.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -115,7 +115,7 @@ impl Checks {
             Command::Set { servers } => self.set(servers),
             Command::Hint(server) => self.monitor.handle_hint(&server, Instant::now()),
             // Who asked may be gone.
-            Command::Tell(reply) => drop(reply.send(self.monitor.known().map(|(name, known)| (name.clone(), known.clone())).collect())),
+            Command::Tell(reply) => drop(reply.send(self.monitor.checked().map(|(name, checked)| (name.clone(), checked)).collect())),
         }
     }
 

@@ -71,6 +71,30 @@ pub struct Known {
     pub last: Option<(Instant, Duration)>,
     /// Results in a row that contradict the state.
     pub contradicting: u16,
+    /// What its checks came to so far.
+    pub tally: Tally,
+}
+
+/// What checks came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Good results.
+    pub passed: u64,
+    /// Bad ones.
+    pub failed: u64,
+    /// Checks that this machine could not make.
+    pub not_made: u64,
+}
+
+/// A server that is checked.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Checked {
+    /// What is known of it.
+    pub known: Known,
+    /// When it is checked.
+    pub pace: Pace,
+    /// When the next check begins; none while one is under way.
+    pub next: Option<Instant>,
 }
 
 /// All checks of a node.
@@ -118,7 +142,8 @@ impl Monitor {
                 }
                 None => {
                     let is_up = presume(name) == Presumption::Up;
-                    let known = Known { is_up, is_unsure: true, since: now, failure: None, last: None, contradicting: 0 };
+                    let known =
+                        Known { is_up, is_unsure: true, since: now, failure: None, last: None, contradicting: 0, tally: Tally::default() };
                     let first = now + self.phase(name, pace.interval.min(FIRST_WITHIN));
                     self.entries.insert(name.clone(), Entry { pace, known, running: None, next: first, is_hinted: false });
                     self.due.insert((first, name.clone()));
@@ -192,9 +217,11 @@ impl Monitor {
         self.outputs.pop_front()
     }
 
-    /// What is known of every server.
-    pub fn known(&self) -> impl Iterator<Item = (&ServerName, &Known)> {
-        self.entries.iter().map(|(name, entry)| (name, &entry.known))
+    /// Every server that is checked.
+    pub fn checked(&self) -> impl Iterator<Item = (&ServerName, Checked)> {
+        let checked =
+            |entry: &Entry| Checked { known: entry.known.clone(), pace: entry.pace, next: entry.running.is_none().then_some(entry.next) };
+        self.entries.iter().map(move |(name, entry)| (name, checked(entry)))
     }
 
     /// What is known of a server; none if it is not checked.
@@ -231,6 +258,11 @@ impl Entry {
     fn take(&mut self, outcome: &Outcome, is_local: bool, now: Instant) -> Option<u16> {
         let known = &mut self.known;
         let is_first = known.last.is_none();
+        match outcome.failure {
+            None => known.tally.passed += 1,
+            Some(_) if is_local => known.tally.not_made += 1,
+            Some(_) => known.tally.failed += 1,
+        }
         if outcome.failure.is_some() {
             known.failure.clone_from(&outcome.failure);
         }

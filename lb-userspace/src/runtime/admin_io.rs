@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use nix::unistd::{Uid, User};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::{
     sync::{broadcast, mpsc},
     task::JoinHandle,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     admin::{
-        api::{Applied, Apply, Candidate, HistoryEntry, HistoryView, Refusal, Request, Selection, Switch, WeightChange},
+        api::{Applied, Apply, Candidate, HistoryEntry, HistoryView, InForce, Refusal, Request, Selection, Switch, WeightChange},
         server_io::{Access, Ask, Caller, Socket},
     },
     config::{
@@ -140,6 +140,8 @@ impl Daemon {
     async fn answer(&mut self, request: Request, by: &str) -> Answer {
         match request {
             Request::Servers => serialised(&self.servers_as_they_are()?),
+            Request::Details => serialised(&self.details().await?),
+            Request::Metrics => Err(Refusal::text("metrics are answered elsewhere")),
             Request::Overrides => serialised(&self.overrides),
             Request::History => serialised(&self.history_as_it_is()),
             Request::Events(since) => serialised(&self.events.since(since.since).collect::<Vec<_>>()),
@@ -148,14 +150,14 @@ impl Daemon {
             Request::Confirm => {
                 self.history.confirm().map_err(|error| Refusal::of(&error))?;
                 self.keep_history();
-                Ok(json!({ "generation": self.history.in_force }))
+                serialised(&InForce { generation: self.history.in_force })
             }
             Request::Rollback(rollback) => {
                 let generation = self
                     .roll_back(rollback.to, &format!("{by} wanted it"))
                     .await
                     .map_err(|errors| refused("the configuration in force stays", errors))?;
-                Ok(json!({ "generation": generation }))
+                serialised(&InForce { generation })
             }
             Request::Drain(selection) => self.set_state(&selection, |_| Some(AdminState::Drain)).await,
             Request::Maint(selection) => self.set_state(&selection, |_| Some(AdminState::Maint)).await,

@@ -1,18 +1,25 @@
 //! The thread of the checks: a loop of its own, so that neither a large plan delays a check, nor many checks a packet's next hop.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "starts a thread")]
 
-use std::io;
+use std::{io, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{sync::mpsc, task::LocalSet};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::LocalSet,
+    time::timeout,
+};
 
 use crate::health::{
     book::Wanted,
-    driver::{self, Changed, Command},
+    driver::{self, Changed, Command, Snapshot},
 };
 
 /// Commands and changes that may wait.
 const QUEUE: usize = 1024;
+
+/// How long the daemon waits for what the checks know.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// The daemon's end of the checks. They end when it is dropped.
 pub(super) struct Checks {
@@ -36,6 +43,19 @@ impl Checks {
     pub(super) async fn set(&self, servers: Wanted) {
         // It ends only with its receiver: a panic there is told there.
         let _ = self.commands.send(Command::Set { servers }).await;
+    }
+
+    /// What is known of every server; nothing if the checks have too much to do to say it in time. They may wait for the daemon to take their
+    /// changes, so that it may not wait for them.
+    pub(super) async fn known(&self) -> Snapshot {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.try_send(Command::Tell(reply)).is_err() {
+            return Snapshot::new();
+        }
+        match timeout(PATIENCE, answer).await {
+            Ok(Ok(known)) => known,
+            Ok(Err(_)) | Err(_) => Snapshot::new(),
+        }
     }
 
     /// The next change; none ever again once the thread is gone.

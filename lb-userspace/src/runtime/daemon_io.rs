@@ -34,7 +34,7 @@ use crate::{
         overrides::Overrides,
         plan::{self, Freeable, Plan},
         slot,
-        standing::View,
+        standing::{ServerName, View},
     },
     dataplane::{self, Dataplane, DroppedPacket, Features, Origin, PinDir, Request, Samples, SlotRules},
     health::book::Book,
@@ -203,6 +203,7 @@ impl Daemon {
             config_warnings: warnings,
             config_errors: errors,
             added_addresses: earlier.added_addresses,
+            courses: earlier.courses,
             ..Report::default()
         };
         let pins = PinDir::at(&config.node.pin_dir).identity();
@@ -452,6 +453,7 @@ impl Daemon {
                 }
             }
         }
+        self.follow_standings();
         self.write_report();
     }
 
@@ -525,13 +527,20 @@ impl Daemon {
     fn fill_report(&mut self) {
         self.report.services = names_of(&self.config);
         self.report.health.clone_from(self.book.entries());
-        self.report.standings = self.standings();
         self.report.overrides = self.overrides.in_words();
         self.report.generation = self.history.in_force;
         self.report.config_notes = self.history.notes();
         self.report.narrow_ways = self.path_mtus.troubles();
         self.report.read_at_ms = unix_time().as_millis() as u64;
         self.report.packets = self.installed.members.keys().filter_map(|id| Some((id.number(), self.traffic(*id)?))).collect();
+    }
+
+    /// Why each server takes flows or does not, and since when.
+    fn follow_standings(&mut self) {
+        self.report.standings = self.standings();
+        let checked = self.book.entries();
+        let cause = |name: &ServerName| checked.get(name).and_then(|entry| entry.cause.as_deref());
+        self.report.courses.observe(&self.report.standings, cause, unix_ms());
     }
 
     fn traffic(&self, id: MemberId) -> Option<(u64, u64)> {

@@ -9,7 +9,9 @@
 //! | `checks_io` | the thread of the checks |
 //! | `health_io` | what becomes of their results |
 //! | `readback` | what the maps hold, as `control` models it |
+//! | `details_io` | everything that is known of each server |
 //! | `report` | the record that the daemon leaves for `weir status`, and its reading (`report_io`) |
+//! | `status` | maps and record together: a node as it is |
 
 mod addresses;
 mod admin_io;
@@ -17,6 +19,7 @@ mod anew_io;
 mod checks_io;
 mod config_io;
 mod daemon_io;
+mod details_io;
 mod driver;
 mod files_io;
 mod health_io;
@@ -28,6 +31,7 @@ mod reload;
 pub mod report;
 pub mod report_io;
 mod retirement;
+pub mod status;
 mod view_io;
 
 pub use driver::{RunError, run};

@@ -11,6 +11,7 @@ use crate::{
     },
     control::{
         ServiceKey,
+        course::Courses,
         standing::{ServerName, Why},
     },
     health::book::Entry,
@@ -68,6 +69,8 @@ pub struct Report {
     pub health: BTreeMap<ServerName, Entry>,
     /// Why each server takes new flows or does not, by `POOL/SERVER`.
     pub standings: BTreeMap<ServerName, Why>,
+    /// How each server came to be what it is, by `POOL/SERVER`.
+    pub courses: Courses,
     /// What the operator says beside the configuration, in words.
     pub overrides: Vec<String>,
     /// The number of the configuration in force.

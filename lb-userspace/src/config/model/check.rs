@@ -101,6 +101,22 @@ pub enum Probe {
     },
 }
 
+impl Probe {
+    /// The key of the configuration that asks for it.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "tcp",
+            Self::Tls => "tls",
+            Self::Http(_) => "http",
+            Self::Grpc { .. } => "grpc",
+            Self::Mysql { .. } => "mysql",
+            Self::Pgsql { .. } => "pgsql",
+            Self::Udp { .. } => "udp",
+            Self::Command { .. } => "command",
+        }
+    }
+}
+
 /// A step of a dialogue.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Step {

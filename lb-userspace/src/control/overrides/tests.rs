@@ -46,7 +46,7 @@ fn a_pattern_names_servers_within_and_across_pools() {
     assert_eq!(selected("*/a"), ["blue/a", "green/a"]);
     assert_eq!(selected("six/x?"), ["six/x1", "six/x2"]);
     assert_eq!(selected("*/*").len(), 5);
-    assert_eq!(select(&config(), "blue/c"), Err(OverrideError::NoServer("blue/c".into())));
+    assert_eq!(select(&config(), "blue/c"), Err(OverrideError::NoServer { name: "blue/c".into(), hint: "did you mean `blue/a`?".into() }));
     for bad in ["blue", "/a", "blue/", "a/b/c", "[/a"] {
         assert_eq!(select(&config(), bad), Err(OverrideError::Pattern(bad.into())));
     }
@@ -101,8 +101,14 @@ fn a_listener_is_switched_to_another_pool_and_back() {
     assert_eq!(overrides.effective(&config).listeners["web"].pool, "green");
     overrides.switch(&config, "web", "blue").unwrap();
     assert_eq!(overrides, Overrides::default());
-    assert_eq!(overrides.switch(&config, "wep", "green"), Err(OverrideError::NoListener("wep".into())));
-    assert_eq!(overrides.switch(&config, "web", "red"), Err(OverrideError::NoPool("red".into())));
+    assert_eq!(
+        overrides.switch(&config, "wep", "green"),
+        Err(OverrideError::NoListener { name: "wep".into(), hint: "did you mean `web`?".into() })
+    );
+    assert_eq!(
+        overrides.switch(&config, "web", "red"),
+        Err(OverrideError::NoPool { name: "red".into(), hint: "there are `blue`, `green`".into() })
+    );
 }
 
 #[test]

@@ -1,0 +1,483 @@
+//! A node as it is: what the data plane does, from its maps, and what the daemon says of itself, from its record. Works without a daemon.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use lb_common::words::{MemberId, MemberWord, ServiceId, SlotState, SlotWord};
+use serde::Serialize;
+
+use super::{
+    readback,
+    report::{Report, ServiceName, Trouble},
+    report_io,
+};
+use crate::{
+    control::standing::{ServerName, Why},
+    dataplane::{self, LinkState, PinDir, Tables},
+    health::book::Entry,
+};
+
+/// What `-o json` prints.
+#[derive(Serialize, Debug)]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// Whether the data plane forwards and is as the configuration wants it.
+    pub ready: bool,
+    /// The daemon.
+    pub daemon: Daemon,
+    /// Whether the interfaces are in another network namespace than this command.
+    pub elsewhere: bool,
+    /// Interfaces that packets are taken from.
+    pub interfaces: Vec<Interface>,
+    /// What checks found of servers, by `POOL/SERVER`.
+    pub checks: BTreeMap<ServerName, Entry>,
+    /// Bytes of kernel memory that the maps take.
+    pub memory_bytes: u64,
+    /// The services.
+    pub services: Vec<Service>,
+    /// Packets dropped that belong to no service, by reason.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Other counts that belong to no service.
+    pub notes: BTreeMap<&'static str, u64>,
+    /// How NAT ports are used.
+    pub nat: Nat,
+    /// What is wrong, in words.
+    pub problems: Vec<String>,
+    /// What is otherwise than the file says, in words.
+    pub notices: Vec<String>,
+}
+
+/// The daemon.
+#[derive(Serialize, Debug)]
+pub struct Daemon {
+    /// Whether it runs.
+    pub running: bool,
+    /// Its process; 0 if it does not run.
+    pub pid: u32,
+    /// Whether the rest is its own record, not that of an earlier one.
+    pub recorded: bool,
+    /// Its version.
+    pub version: String,
+    /// Seconds of the Unix epoch.
+    pub started_at: u64,
+    /// `fresh` or `adopted`.
+    pub origin: String,
+    /// Seconds of the Unix epoch.
+    pub config_taken_at: u64,
+    /// Errors of the file as it is now.
+    pub config_errors: Vec<String>,
+    /// Warnings of the configuration in force.
+    pub config_warnings: Vec<String>,
+}
+
+/// An interface.
+#[derive(Serialize, Debug)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// `native`, `generic`, or `unknown` without a daemon's record.
+    pub mode: String,
+    /// Whether the program is attached to it.
+    pub attached: bool,
+    /// Why not.
+    #[serde(skip)]
+    pub state: LinkState,
+}
+
+/// A service.
+#[derive(Serialize, Debug)]
+pub struct Service {
+    /// Its number in the maps.
+    pub id: u16,
+    /// The listener, if the daemon's record knows it.
+    pub listener: String,
+    /// The pool.
+    pub pool: String,
+    /// The VIP.
+    pub vip: IpAddr,
+    /// The port, 0 for every one.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// Its slots.
+    pub slots: Slots,
+    /// Its members.
+    pub members: Vec<Member>,
+    /// Packets dropped, by reason.
+    pub drops: BTreeMap<&'static str, u64>,
+    /// Other counts.
+    pub notes: BTreeMap<&'static str, u64>,
+}
+
+/// A service's slots by state.
+#[derive(Serialize, Clone, Copy, Default, Debug)]
+pub struct Slots {
+    /// All.
+    pub total: u32,
+    /// The table alone answers.
+    pub clean: u32,
+    /// Flows are remembered as they come.
+    pub learning: u32,
+    /// Older flows are remembered.
+    pub settled: u32,
+}
+
+/// A member.
+#[derive(Serialize, Clone, Debug)]
+pub struct Member {
+    /// Its number in the maps.
+    pub id: u16,
+    /// The server's name, if the daemon's record knows it.
+    pub server: String,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port, 0 for the packet's.
+    pub port: u16,
+    /// How packets reach it.
+    pub forward: &'static str,
+    /// Its weight.
+    pub weight: u16,
+    /// `ready`, `drain`, `down`, `closing` or `retired`.
+    pub state: &'static str,
+    /// Why it takes new flows or does not; none if the daemon's record does not know it.
+    pub why: Option<Why>,
+    /// Whether its next hop is resolved, and its answers are translated; else why not.
+    pub next_hop: String,
+    /// Slots that name it.
+    pub slots: u32,
+    /// Packets sent to it.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packets a second, over the last seconds; none without a daemon.
+    pub packets_per_second: Option<f64>,
+    /// Remembered flows that are alive: cached ones, or translated ones.
+    pub flows: u32,
+}
+
+/// How NAT is used.
+#[derive(Serialize, Default, Debug)]
+pub struct Nat {
+    /// Chunks of 256 flows that nobody has.
+    pub free_chunks: u64,
+    /// The planes.
+    pub planes: Vec<Plane>,
+}
+
+/// Ports from one SNAT address toward one server.
+#[derive(Serialize, Debug)]
+pub struct Plane {
+    /// The address that the server sees.
+    pub snat: IpAddr,
+    /// The server.
+    pub server: IpAddr,
+    /// Its port, 0 for every one.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// Ports with a live flow.
+    pub flows: u32,
+    /// Ports that it has been given memory for.
+    pub given: u64,
+    /// Ports that it may have.
+    pub most: u64,
+    /// Bytes of memory that its flows take.
+    pub memory_bytes: u64,
+}
+
+/// Bytes to a translated flow: its record, its port word, and its part of the directory.
+const NAT_FLOW_BYTES: u64 = 64 + 8 + 16;
+
+impl Status {
+    /// Whether nobody has to look after it.
+    pub fn is_healthy(&self) -> bool {
+        self.ready && self.daemon.running && self.daemon.config_errors.is_empty()
+    }
+}
+
+/// Reads the maps, and what the daemon says of itself. `daemon` is its process, `now_ms` the time in milliseconds of the Unix epoch.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, now_ms: u64) -> anyhow::Result<Status> {
+    let running = daemon.is_some();
+    let now = dataplane::moment(pins)?.tick;
+    let flows = tables.flows_by_member(now)?;
+    let nat_flows = readback::nat_flows(tables, now)?;
+    let installed = tables.services()?;
+    let names = names(&installed, report);
+    let mut members: BTreeMap<ServiceId, Vec<Member>> = BTreeMap::new();
+    for record in tables.members()? {
+        let id = ServiceId(record.info.service);
+        let name = names.get(&id).copied();
+        let traffic = tables.traffic(record.id)?;
+        let member = Member {
+            id: record.id.number(),
+            server: name.map_or_else(String::new, |name| server_name(name, record.info.address.ip(), record.info.port)),
+            address: record.info.address.ip(),
+            port: record.info.port,
+            forward: forward_word(record.info.forward),
+            weight: record.info.weight,
+            state: state_word(record.word, record.info.retired_at),
+            why: name.and_then(|name| why(report, name, record.info.address.ip(), record.info.port)),
+            next_hop: next_hop_word(report, record.word, record.info.address.ip()),
+            slots: 0,
+            packets: traffic.packets,
+            bytes: traffic.bytes,
+            packets_per_second: running.then(|| rate(report, record.id, traffic.packets, now_ms)).flatten(),
+            flows: flows.get(&record.id).copied().unwrap_or(0) + nat_flows.connected.get(&record.id).copied().unwrap_or(0),
+        };
+        members.entry(id).or_default().push(member);
+    }
+    let mut services = Vec::new();
+    for (id, record) in installed {
+        let name = names.get(&id).copied();
+        let words = tables.slots(id).unwrap_or_default();
+        let mut of_service = members.remove(&id).unwrap_or_default();
+        let named = slots_by_member(&words);
+        for member in &mut of_service {
+            member.slots = named.get(&member.id).copied().unwrap_or(0);
+        }
+        services.push(Service {
+            id: id.0,
+            listener: name.map_or_else(String::new, |name| name.listener.clone()),
+            pool: name.map_or_else(String::new, |name| name.pool.clone()),
+            vip: record.vip.ip(),
+            port: record.port,
+            protocol: protocol_word(record.protocol),
+            slots: count_slots(&words),
+            members: of_service,
+            drops: tables.drops(id)?.into_iter().map(|(reason, count)| (reason.word(), count)).collect(),
+            notes: tables.notes(id)?.into_iter().map(|(note, count)| (note.word(), count)).collect(),
+        });
+    }
+    let elsewhere = report_io::is_elsewhere(report);
+    let links = if elsewhere { dataplane::attached_elsewhere(pins)? } else { dataplane::attached(pins)? };
+    let interfaces = interfaces(report, links);
+    let usage = tables.nat_usage()?;
+    let nat = Nat {
+        free_chunks: usage.free_chunks,
+        planes: usage
+            .planes
+            .iter()
+            .map(|plane| Plane {
+                snat: plane.snat.ip(),
+                server: plane.server.ip(),
+                port: plane.server_port,
+                protocol: protocol_word(plane.protocol),
+                flows: nat_flows.by_plane.get(&plane.index).copied().unwrap_or(0),
+                given: plane.chunks_used * 256,
+                most: u64::from(plane.chunks) * 256,
+                memory_bytes: plane.chunks_used * 256 * NAT_FLOW_BYTES,
+            })
+            .collect(),
+    };
+    let mut problems = problems(report, &interfaces, &services, running);
+    problems.extend(elsewhere.then(|| in_another_namespace(report, running)));
+    let is_there = |name: &ServiceName| {
+        services.iter().any(|one| one.vip == name.vip && one.port == name.port && one.protocol == protocol_word(name.protocol))
+    };
+    let all_attached = !interfaces.is_empty() && interfaces.iter().all(|interface| interface.attached);
+    Ok(Status {
+        node: report.node.clone(),
+        ready: all_attached
+            && can_forward(report, &services, running)
+            && report.started_at != 0
+            && report.apply_error.is_none()
+            && report.services.iter().all(is_there),
+        daemon: Daemon {
+            running,
+            pid: daemon.unwrap_or(0),
+            recorded: report_io::is_running(report),
+            version: report.version.clone(),
+            started_at: report.started_at,
+            origin: report.origin.clone(),
+            config_taken_at: report.config_taken_at,
+            config_errors: report.config_errors.clone(),
+            config_warnings: report.config_warnings.clone(),
+        },
+        elsewhere,
+        interfaces,
+        checks: report.health.clone(),
+        memory_bytes: tables.memory_bytes()?,
+        services,
+        drops: tables.drops(ServiceId::NONE)?.into_iter().map(|(reason, count)| (reason.word(), count)).collect(),
+        notes: tables.notes(ServiceId::NONE)?.into_iter().map(|(note, count)| (note.word(), count)).collect(),
+        nat,
+        problems,
+        notices: report
+            .config_notes
+            .iter()
+            .cloned()
+            .chain(report.overrides.iter().map(|line| format!("by the operator: {line}")))
+            .collect(),
+    })
+}
+
+/// Those with a link, and those of the configuration in force that have none.
+fn interfaces(report: &Report, links: Vec<(String, LinkState)>) -> Vec<Interface> {
+    let configured = report.interfaces.keys().chain(report.troubled_interfaces.keys());
+    let mut states: BTreeMap<String, LinkState> = configured.map(|name| (name.clone(), LinkState::Missing)).collect();
+    states.extend(links);
+    let interface = |(name, state): (String, LinkState)| Interface {
+        mode: match state {
+            LinkState::Missing => "detached".into(),
+            LinkState::Attached | LinkState::Gone => report.interfaces.get(&name).cloned().unwrap_or_else(|| "unknown".into()),
+        },
+        state,
+        attached: state == LinkState::Attached,
+        name,
+    };
+    states.into_iter().map(interface).collect()
+}
+
+fn problems(report: &Report, interfaces: &[Interface], services: &[Service], running: bool) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !running {
+        problems.push("no daemon runs: packets are forwarded, but nothing follows changes of configuration or network".into());
+    } else if !report_io::is_running(report) {
+        problems.push("the daemon that runs has left no record: it starts, or node.state_dir cannot be written".into());
+    }
+    problems.extend(report.config_errors.iter().map(|error| format!("configuration not taken: {error}")));
+    problems.extend(report.apply_error.iter().map(|error| format!("maps not as they should be: {error}")));
+    problems.extend(report.forgone.iter().cloned());
+    problems.extend(report.address_errors.iter().cloned());
+    problems.extend(report.held_back.iter().cloned());
+    problems.extend(report.health.iter().filter(|(_, entry)| !entry.is_up).map(|(server, entry)| unhealthy(server, entry)));
+    let troubles = troubles(report, running);
+    let gone = interfaces.iter().filter(|one| !one.attached && !troubles.contains_key(&one.name));
+    problems.extend(gone.map(|one| match one.state {
+        LinkState::Missing => format!("interface {} is not attached: no packet is taken from it", one.name),
+        LinkState::Attached | LinkState::Gone => format!("interface {} is gone", one.name),
+    }));
+    problems.extend(troubles.iter().map(|(name, trouble)| format!("interface {name} {trouble}")));
+    problems.extend(report.narrow_ways.iter().cloned());
+    problems.extend(report.unanswered.iter().map(|(server, why)| format!("server {server}: {why}")));
+    problems.extend(report.unresolved.iter().map(|(server, why)| format!("server {server}: {why}")));
+    for service in services {
+        let what = if service.slots.total > 0 && service.members.iter().all(|member| member.slots == 0) {
+            Some("no server takes new flows")
+        } else if service.is_unreachable() {
+            Some("no server can be reached")
+        } else {
+            None
+        };
+        problems.extend(what.map(|what| format!("service {} port {} {}: {what}", service.vip, service.port, service.protocol)));
+        for (reason, count) in &service.drops {
+            if ["nat-ports-full", "nat-table-full", "flow-table-full"].contains(reason) {
+                problems.push(format!("service {} port {}: {count} packets dropped, {reason}", service.vip, service.port));
+            }
+        }
+    }
+    problems
+}
+
+fn unhealthy(server: &ServerName, entry: &Entry) -> String {
+    match &entry.cause {
+        Some(cause) => format!("server {server} is down: {cause}"),
+        None => format!("server {server} is taken for down until it has been checked"),
+    }
+}
+
+/// Of a daemon that runs: links change, and nobody else tells.
+fn troubles(report: &Report, running: bool) -> BTreeMap<String, Trouble> {
+    if running { report.troubled_interfaces.clone() } else { BTreeMap::new() }
+}
+
+impl Service {
+    /// Whether none of the servers that take new flows can be sent to, or answer.
+    fn is_unreachable(&self) -> bool {
+        let mut taking = self.members.iter().filter(|member| member.slots > 0).peekable();
+        taking.peek().is_some() && taking.all(|member| member.next_hop != RESOLVED)
+    }
+}
+
+/// Whether packets can come, and go to a server of at least one service.
+fn can_forward(report: &Report, services: &[Service], running: bool) -> bool {
+    let troubles = troubles(report, running);
+    let has_carrier = troubles.is_empty() || report.interfaces.keys().any(|name| !troubles.contains_key(name));
+    let all_there = troubles.values().all(|trouble| *trouble == Trouble::NoCarrier);
+    has_carrier && all_there && (services.is_empty() || services.iter().any(|service| !service.is_unreachable()))
+}
+
+fn in_another_namespace(report: &Report, running: bool) -> String {
+    let cure = if running { format!(": nsenter --net=/proc/{}/ns/net weir status tells", report.pid) } else { String::new() };
+    format!("the interfaces are in another network namespace than this command, which does not see whether they have been renamed{cure}")
+}
+
+/// The names of the installed services.
+pub(crate) fn names<'r>(installed: &[(ServiceId, lb_common::maps::Service)], report: &'r Report) -> BTreeMap<ServiceId, &'r ServiceName> {
+    let known: BTreeMap<(IpAddr, u16, u8), &ServiceName> =
+        report.services.iter().map(|name| ((name.vip, name.port, name.protocol), name)).collect();
+    let named = installed.iter().map(|(id, record)| (*id, known.get(&(record.vip.ip(), record.port, record.protocol))));
+    named.filter_map(|(id, name)| Some((id, *name?))).collect()
+}
+
+fn why(report: &Report, name: &ServiceName, address: IpAddr, port: u16) -> Option<Why> {
+    report.standings.get(&ServerName::new(&name.pool, server_name(name, address, port))).copied()
+}
+
+fn server_name(name: &ServiceName, address: IpAddr, port: u16) -> String {
+    name.servers.iter().find(|(_, ip, known)| *ip == address && *known == port).map_or_else(String::new, |(name, ..)| name.clone())
+}
+
+fn rate(report: &Report, id: MemberId, packets: u64, now_ms: u64) -> Option<f64> {
+    let (earlier, _) = report.packets.get(&id.number())?;
+    let elapsed_ms = now_ms.checked_sub(report.read_at_ms).filter(|elapsed| *elapsed >= 20)?;
+    Some(packets.saturating_sub(*earlier) as f64 * 1000.0 / elapsed_ms as f64)
+}
+
+/// Slots by the number of the member that new flows of theirs go to.
+fn slots_by_member(words: &[SlotWord]) -> BTreeMap<u16, u32> {
+    let mut named = BTreeMap::new();
+    for member in words.iter().filter_map(|word| word.current()) {
+        *named.entry(member.number()).or_insert(0) += 1;
+    }
+    named
+}
+
+fn count_slots(words: &[SlotWord]) -> Slots {
+    let mut slots = Slots { total: words.len() as u32, ..Slots::default() };
+    for word in words {
+        match word.state() {
+            SlotState::Clean => slots.clean += 1,
+            SlotState::Learning { .. } => slots.learning += 1,
+            SlotState::Settled => slots.settled += 1,
+        }
+    }
+    slots
+}
+
+pub(crate) fn state_word(word: MemberWord, retired_at: u64) -> &'static str {
+    match () {
+        () if retired_at != 0 => "retired",
+        () if word.is(MemberWord::CLOSING) => "closing",
+        () if word.is(MemberWord::DOWN) => "down",
+        () if word.is(MemberWord::NO_NEW) => "drain",
+        () => "ready",
+    }
+}
+
+pub(crate) const RESOLVED: &str = "resolved";
+
+fn next_hop_word(report: &Report, word: MemberWord, address: IpAddr) -> String {
+    if word.header() != 0 {
+        return report.unanswered.get(&address).cloned().unwrap_or_else(|| RESOLVED.into());
+    }
+    report.unresolved.get(&address).cloned().unwrap_or_else(|| "unresolved".into())
+}
+
+pub(crate) fn forward_word(kind: u8) -> &'static str {
+    use lb_common::maps::ForwardKind;
+    match ForwardKind::from_number(kind) {
+        Some(ForwardKind::Nat) => "nat",
+        Some(ForwardKind::Dsr) => "dsr",
+        Some(ForwardKind::Ipip4 | ForwardKind::Ipip6) => "ipip",
+        Some(ForwardKind::Gue4 | ForwardKind::Gue6) => "gue",
+        None => "none",
+    }
+}
+
+pub(crate) fn protocol_word(protocol: u8) -> &'static str {
+    if protocol == 6 { "tcp" } else { "udp" }
+}
