@@ -9,7 +9,10 @@ use std::{
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use lb_userspace::{
-    cli::{self, Exit, Format, apply, check::check, doctor::doctor, events, explain, flows, operate, server_setup, status, stop::stop},
+    cli::{
+        self, Exit, Format, api, apply, bpf, check::check, doctor::doctor, events, explain, flows, operate, server_setup, status,
+        stop::stop,
+    },
     config::LoadError,
     runtime::{self, RunError},
 };
@@ -173,6 +176,22 @@ enum Action {
         #[command(flatten)]
         output: Output,
     },
+    /// Shows the maps of the kernel as they are: a list, or the entries of one.
+    Bpf {
+        #[command(flatten)]
+        config: ConfigPath,
+        #[command(flatten)]
+        arguments: bpf::BpfArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Prints everything that is counted, as Prometheus reads it.
+    Metrics {
+        #[command(flatten)]
+        config: ConfigPath,
+    },
+    /// Prints the admin API's document (OpenAPI 3.1).
+    Api,
     /// Shows what happened: changes of servers, configurations and overrides.
     Events {
         #[command(flatten)]
@@ -242,6 +261,9 @@ fn perform(action: Action) -> io::Result<Exit> {
         Action::Server { config, command, output } => operate::server(&config.config, command, output.format, &mut out, &mut err),
         Action::Switch { config, arguments, output } => operate::switch(&config.config, arguments, output.format, &mut out, &mut err),
         Action::Flows { config, arguments, output } => flows::flows(&config.config, &arguments, output.format, &mut out, &mut err),
+        Action::Bpf { config, arguments, output } => bpf::bpf(&config.config, &arguments, output.format, &mut out, &mut err),
+        Action::Metrics { config } => api::metrics(&config.config, &mut out, &mut err),
+        Action::Api => api::api(&mut out),
         Action::Events { config, arguments, output } => events::events(&config.config, &arguments, output.format, &mut out, &mut err),
         Action::Man { folder } => clap_mangen::generate_to(Command::command(), folder).map(|()| Exit::Fine),
         Action::Stop { config } => stop(&config.config, &mut out, &mut err),

@@ -1,7 +1,8 @@
 //! Views of a running node: the status of its parts, again and again; its maps; the API's document; what is counted.
 
 use std::{
-    io::{BufRead as _, BufReader},
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
     process::{Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -178,4 +179,141 @@ fn a_status_is_watched_until_it_is_interrupted_or_nobody_reads() {
     assert_eq!(code, Some(Some(0)));
     let (code, text) = said(&weir.operate(&["status", "--watch", "web"]).unwrap());
     assert!(code == Some(2) && text.contains("comes before --watch"), "{text}");
+}
+
+#[test]
+fn maps_are_shown_as_they_are_without_a_daemon_too() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.config()).unwrap();
+    fixture.request(20);
+    let vip = fixture.lab.vip4().to_string();
+    let maps = json(&weir, &["bpf"]);
+    let listed = |name: &str| maps.as_array().unwrap().iter().find(|map| map["name"] == name).unwrap().clone();
+    let services = listed("SERVICES");
+    assert_eq!((&services["used"], &services["max"], &services["kind"]), (&1.into(), &257.into(), &"array".into()));
+    assert!(maps.as_array().unwrap().iter().all(|map| map["bytes"].as_u64() > Some(0)), "{maps:#}");
+    assert!(listed("NAT_FLOWS")["used"].as_u64() >= Some(20));
+    let entries = |weir: &Weir<'_>, map: &str| json(weir, &["bpf", map])["entries"].as_array().unwrap().clone();
+    let service = &entries(&weir, "services")[0];
+    assert_eq!((&service["vip"], &service["port"], &service["slots"]), (&vip.clone().into(), &PORT.into(), &4096.into()));
+    let runs = json(&weir, &["bpf", "SLOT_PAGES", "-n", "5000"])["entries"].clone();
+    let slots = |run: &Value| run["to"].as_u64().unwrap() + 1 - run["from"].as_u64().unwrap();
+    assert_eq!(runs.as_array().unwrap().iter().map(slots).sum::<u64>(), 4096);
+    let mut weights: Vec<u64> = entries(&weir, "MEMBER_INFO").iter().map(|member| member["weight"].as_u64().unwrap()).collect();
+    weights.sort_unstable();
+    assert_eq!(weights, [1, 3]);
+    assert!(entries(&weir, "VIPS").iter().any(|one| one["address"] == *vip));
+    let rule = &entries(&weir, "SOURCES4")[0];
+    assert_eq!((&rule["source"], &rule["rule"]), (&"203.0.113.0/24".into(), &"deny".into()));
+    assert!(entries(&weir, "NAT_PLANES").iter().any(|plane| plane["server"] == fixture.lab.servers[0].v4.to_string()));
+    assert!(entries(&weir, "NOTES").iter().any(|note| note["what"] == "nat-opened"));
+    let sent: u64 = entries(&weir, "MEMBER_STATS").iter().map(|member| member["packets"].as_u64().unwrap()).sum();
+    assert!(sent > 40, "{sent}");
+    // Every map can be shown, in both ways.
+    for map in maps.as_array().unwrap() {
+        let name = map["name"].as_str().unwrap();
+        done(&weir, &["bpf", name, "-n", "3"]);
+        done(&weir, &["bpf", name, "-n", "3", "--raw"]);
+    }
+    let raw = json(&weir, &["bpf", "SERVICES", "--raw"]);
+    assert_eq!(raw["entries"][0]["hex"].as_str().unwrap().len(), 2 * 64);
+    assert!(done(&weir, &["bpf", "NAT_FLOWS", "-n", "2"]).contains("--limit shows more than 2"));
+    refused(&weir, &["bpf", "SERVICE"], "did you mean `SERVICES`?");
+    weir.terminate().unwrap();
+    assert!(done(&weir, &["bpf", "SERVICES"]).contains(&vip));
+}
+
+/// What the admin socket answers: the status, and the body.
+fn curl(weir: &Weir<'_>, arguments: &[&str], path: &str) -> (String, String) {
+    let socket = weir.config().with_file_name("state").join("admin.sock");
+    let mut command = Command::new("curl");
+    command.args(["-s", "-w", "\n%{http_code}", "--unix-socket"]).arg(socket).args(arguments).arg(format!("http://weir{path}"));
+    let output = command.output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (body, status) = text.rsplit_once('\n').unwrap();
+    (status.to_owned(), body.to_owned())
+}
+
+fn judged(mut judge: Command, text: &str) -> (Option<i32>, String) {
+    let mut process = judge.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("scripts/setup installs it");
+    process.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    said(&process.wait_with_output().unwrap())
+}
+
+#[test]
+fn the_api_is_as_its_document_says() {
+    let fixture = Fixture::new();
+    let weir = Weir::start(fixture.lab.node(), &fixture.config()).unwrap();
+    let (status, served) = curl(&weir, &[], "/v1/openapi.json");
+    assert_eq!(status, "200");
+    let printed = Command::new(std::env::var_os("WEIR_BIN").unwrap()).arg("api").output().unwrap().stdout;
+    let document: Value = serde_json::from_slice(&printed).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&served).unwrap(), document);
+    let mut answers = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let body: &[&str] = if method == "post" { &["-X", "POST", "-d", "{"] } else { &[] };
+            let (status, text) = curl(&weir, body, path);
+            let documented = &operation["responses"][&status];
+            assert!(documented.is_object(), "{method} {path}: {status} {text}");
+            // `confirm` has no body that could be wrong, and nothing waits for it.
+            let expected = if method == "get" {
+                "200"
+            } else if path == "/v1/confirm" {
+                "409"
+            } else {
+                "400"
+            };
+            assert_eq!(status, expected, "{method} {path}: {text}");
+            answers += 1;
+        }
+    }
+    assert_eq!(answers, 18);
+    // What is answered has the fields of its schema, and no other.
+    let fields = |schema: &str| -> Vec<String> {
+        document["components"]["schemas"][schema]["properties"].as_object().unwrap().keys().cloned().collect()
+    };
+    let servers: Value = serde_json::from_str(&curl(&weir, &[], "/v1/servers").1).unwrap();
+    assert_eq!(servers[0].as_object().unwrap().keys().cloned().collect::<Vec<_>>(), fields("ServerView"));
+    let history: Value = serde_json::from_str(&curl(&weir, &[], "/v1/history").1).unwrap();
+    assert_eq!(history["entries"][0].as_object().unwrap().keys().cloned().collect::<Vec<_>>(), fields("HistoryEntry"));
+
+    let file = weir.config().with_file_name("openapi.json");
+    fs::write(&file, &printed).unwrap();
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/python/bin/python");
+    let output = Command::new(python).args(["-m", "openapi_spec_validator"]).arg(&file).output();
+    let (code, text) = said(&output.expect("scripts/setup installs openapi-spec-validator"));
+    assert_eq!(code, Some(0), "{text}");
+}
+
+#[test]
+fn what_is_counted_is_as_prometheus_wants_it() {
+    let mut fixture = Fixture::new();
+    let weir = Weir::start(fixture.lab.node(), &fixture.config()).unwrap();
+    fixture.request(20);
+    let value = |name: &str| -> Option<f64> {
+        let text = done(&weir, &["metrics"]);
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    };
+    assert_eq!(value("weir_server_state{pool=\"blue\",server=\"s2\",state=\"up\"}"), Some(1.0), "{}", done(&weir, &["metrics"]));
+    assert_eq!(value("weir_server_weight{pool=\"blue\",server=\"s2\"}"), Some(3.0));
+    assert_eq!(value("weir_server_slots{pool=\"blue\",server=\"s2\"}"), Some(3072.0));
+    assert!(value("weir_server_packets_total{pool=\"blue\",server=\"s1\"}") > Some(0.0));
+    assert!(value("weir_maps_memory_bytes") > Some(1e6));
+    assert_eq!((value("weir_config_last_apply_success"), value("weir_config_unconfirmed")), (Some(1.0), Some(0.0)));
+    let checks = "weir_server_checks_total{pool=\"blue\",server=\"s1\",result=\"passed\"}";
+    wait_until("s1 to be checked", SOON, || value(checks) > Some(1.0)).unwrap();
+    fixture.servers[0] = None;
+    wait_until("s1 to be down", SOON, || value("weir_server_state{pool=\"blue\",server=\"s1\",state=\"unhealthy\"}") == Some(1.0)).unwrap();
+    assert_eq!(value("weir_server_transitions_total{pool=\"blue\",server=\"s1\",to=\"down\"}"), Some(1.0));
+    weir.write_config("\nnonsense = 7\n").unwrap();
+    wait_until("the file to be refused", SOON, || value("weir_config_last_apply_success") == Some(0.0)).unwrap();
+    assert!(value("weir_config_errors") >= Some(1.0));
+    assert_eq!(value("weir_config_applies_total{result=\"refused\"}"), Some(1.0));
+
+    let (status, served) = curl(&weir, &[], "/v1/metrics");
+    assert_eq!(status, "200");
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]);
+    assert_eq!(judged(promtool, &served), (Some(0), String::new()), "{served}");
 }

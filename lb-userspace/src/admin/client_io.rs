@@ -66,6 +66,22 @@ pub fn ask(socket: &Path, request: &Request) -> Result<Value, AskError> {
     })
 }
 
+/// Asks for what is answered with a text that is no JSON.
+///
+/// # Errors
+/// [`AskError`].
+pub fn ask_text(socket: &Path, request: &Request) -> Result<String, AskError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::broken)?;
+    let (status, body) = runtime.block_on(async {
+        let asked = send(socket, Method::GET, request.path().1, String::new());
+        tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err(AskError::Silent))
+    })?;
+    if status == StatusCode::OK {
+        return String::from_utf8(body.to_vec()).map_err(AskError::broken);
+    }
+    Err(serde_json::from_slice::<Refusal>(&body).map_or_else(AskError::broken, AskError::from))
+}
+
 async fn exchange(socket: &Path, request: &Request) -> Result<Value, AskError> {
     let (method, path) = request.path();
     let body = request.body().map_err(AskError::broken)?.unwrap_or_default();

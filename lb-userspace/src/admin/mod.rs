@@ -9,4 +9,5 @@
 
 pub mod api;
 pub mod client_io;
+pub mod openapi;
 pub mod server_io;

@@ -26,11 +26,17 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::api::{Refusal, Request, Since};
+use super::{
+    api::{Refusal, Request, Since},
+    openapi,
+};
 use crate::control::event::Event;
 
 /// The largest body: a configuration is at most 16 MiB.
 const MOST_BODY_BYTES: usize = 20 << 20;
+
+/// Prometheus's text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What the daemon is asked, by whom, and where its answer goes.
 #[derive(Debug)]
@@ -226,6 +232,8 @@ fn routes() -> Router {
         .route("/v1/servers/remove", post(|daemon, by, body| with_body(daemon, by, body, Request::Remove)))
         .route("/v1/switch", post(|daemon, by, body| with_body(daemon, by, body, Request::Switch)))
         .route("/v1/events", get(events))
+        .route("/v1/metrics", get(metrics))
+        .route("/v1/openapi.json", get(document))
         .fallback(|| async { refused(StatusCode::NOT_FOUND, &Refusal::text("there is nothing at this path")) })
 }
 
@@ -259,6 +267,21 @@ async fn ask(daemon: &Daemon, by: Caller, request: Request) -> Response {
         (Ok(()), Ok(Err(refusal))) => refused(StatusCode::CONFLICT, &refusal),
         (Ok(()) | Err(_), Ok(Ok(_) | Err(_)) | Err(_)) => refused(StatusCode::SERVICE_UNAVAILABLE, &Refusal::text("the daemon is ending")),
     }
+}
+
+/// The daemon answers with the text as a JSON string, as with everything.
+async fn metrics(Extension(daemon): Extension<Daemon>, ConnectInfo(by): Connection) -> Response {
+    let (reply, answer) = oneshot::channel();
+    let asked = daemon.asks.send(Ask { request: Request::Metrics, by, reply }).await;
+    match (asked, answer.await) {
+        (Ok(()), Ok(Ok(serde_json::Value::String(text)))) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        (Ok(()), Ok(Err(refusal))) => refused(StatusCode::CONFLICT, &refusal),
+        (Ok(()) | Err(_), Ok(Ok(_) | Err(_)) | Err(_)) => refused(StatusCode::SERVICE_UNAVAILABLE, &Refusal::text("the daemon is ending")),
+    }
+}
+
+async fn document() -> Response {
+    Json(openapi::document()).into_response()
 }
 
 fn refused(status: StatusCode, refusal: &Refusal) -> Response {

@@ -1,6 +1,8 @@
 //! The operator's commands, one file each. A command writes data to stdout and words for people to stderr, both given as `impl Write`.
 
+pub mod api;
 pub mod apply;
+pub mod bpf;
 pub mod check;
 mod complete;
 mod detail;

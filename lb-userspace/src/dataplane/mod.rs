@@ -8,7 +8,7 @@
 //! | `object`, `layout`, `clock_io` | the embedded object, the maps' sizes (pure), the kernel's clock |
 //! | `tables`, `mapped`, `cell`, `syscall` | the maps, open |
 //! | `apply`, `slots`, `lines`, `planes`, `headers` | the operations of a plan |
-//! | `read`, `sweep`, `samples` | what is in the maps |
+//! | `read`, `sweep`, `samples`, `dump` | what is in the maps |
 //! | `observe` | the tables for the decision, read only |
 //! | `kernel_io`, `privileges_io` | whether this machine can do it, and whether this process may |
 //! | `decap` | the program that opens tunnels on a server |
@@ -19,6 +19,7 @@ mod attach;
 mod cell;
 mod clock_io;
 mod decap;
+mod dump;
 mod headers;
 mod kernel_io;
 mod layout;
@@ -46,13 +47,14 @@ pub use apply::{Applier, ApplyError};
 pub use attach::AttachError;
 pub use clock_io::{ClockError, KernelClock, Moment, moment};
 pub use decap::{DecapCount, DecapError, Decapsulator, decap_counts, start_decap, stop_decap};
+pub use dump::{Dump, DumpError, Notation, dump, map_names};
 pub use kernel_io::{Finding, examine};
 pub use layout::{Features, MAX_INTERFACES, MAX_SOURCE_RULES, Machine, MapKind, MapSize, map_sizes, memory_bytes};
 pub use load::{Dataplane, LoadError, Origin, Request};
 pub use mapped::{Access, AccessError, MapOpenError, Mapped};
 pub use missing::{Missing, missing, remake_idle};
 pub use observe::{Observer, Passed};
-pub use pins_io::{PinDir, PinDirError};
+pub use pins_io::{PinDir, PinDirError, map_facts};
 pub use planes::{NatUsage, PlaneUsage};
 pub use read::{MemberRecord, ReadError};
 pub use samples::{DroppedPacket, Samples};

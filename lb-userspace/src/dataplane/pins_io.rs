@@ -316,6 +316,22 @@ fn holder_of(locks: &str, place: &str) -> Option<u32> {
     locks.lines().find_map(holder)
 }
 
+/// Most entries of a pinned map, and the bytes of kernel memory that it takes, if the kernel tells.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn map_facts(pins: &PinDir, name: &str) -> Result<(u32, Option<u64>), PinDirError> {
+    let path = pins.pin(name);
+    let read = || -> io::Result<(u32, Option<u64>)> {
+        let map = open_pin(&path, Access::ReadOnly)?;
+        let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", map.as_raw_fd()))?;
+        let field = |label: &str| info.lines().find_map(|line| line.strip_prefix(label)).map(str::trim);
+        let entries = field("max_entries:").and_then(|value| value.parse().ok()).unwrap_or_default();
+        Ok((entries, field("memlock:").and_then(|value| value.parse().ok())))
+    };
+    read().map_err(|source| pins.io(&path, source))
+}
+
 /// The interface that a pinned link is attached to; 0 if that interface has gone.
 pub(crate) fn link_ifindex(path: &Path) -> io::Result<u32> {
     let link = open_pin(path, Access::ReadWrite)?;

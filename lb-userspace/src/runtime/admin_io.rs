@@ -111,7 +111,9 @@ type Answer = Result<Value, Refusal>;
 impl Daemon {
     /// Keeps an event and tells it to whoever follows.
     pub(super) fn tell(&mut self, what: What) {
-        let event = self.events.add(what, unix_ms());
+        let now_ms = unix_ms();
+        self.tallies.count(&what, now_ms);
+        let event = self.events.add(what, now_ms);
         // Nobody needs to follow.
         let _ = self.admin.followers.send(event);
     }
@@ -119,6 +121,9 @@ impl Daemon {
     /// Answers a request.
     pub(super) async fn handle_ask(&mut self, ask: Ask) {
         let Ask { request, by, reply } = ask;
+        if request == Request::Metrics {
+            return self.handle_scrape(reply).await;
+        }
         let by = name_of(&by);
         let command = request.to_string();
         let is_change = request.is_change();

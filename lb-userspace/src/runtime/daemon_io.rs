@@ -18,6 +18,7 @@ use super::{
     config_io::{First, found},
     driver::RunError,
     keep_io,
+    metrics::Tallies,
     own_macs::own_macs,
     readback,
     report::{Report, in_words, names_of},
@@ -95,6 +96,7 @@ pub(super) struct Daemon {
     /// The configurations that were in force.
     pub(super) history: History,
     pub(super) events: Events,
+    pub(super) tallies: Tallies,
     pub(super) admin: AdminSocket,
     /// Operations on the maps since the start.
     pub(super) operations: usize,
@@ -222,6 +224,7 @@ impl Daemon {
             overrides,
             history,
             events: Events::default(),
+            tallies: Tallies::default(),
             operations: 0,
             links: BTreeMap::new(),
             taken: BTreeSet::new(),

@@ -8,6 +8,7 @@
 //! | `addresses`, `own_macs`, `reload`, `retirement` | its decisions: which addresses, whose frames, what of a new file, when to look for what may go. Pure. |
 //! | `checks_io` | the thread of the checks |
 //! | `health_io` | what becomes of their results |
+//! | `metrics`, `metrics_io` | what is counted, for Prometheus |
 //! | `readback` | what the maps hold, as `control` models it |
 //! | `details_io` | everything that is known of each server |
 //! | `report` | the record that the daemon leaves for `weir status`, and its reading (`report_io`) |
@@ -25,6 +26,8 @@ mod files_io;
 mod health_io;
 mod keep_io;
 mod links_io;
+mod metrics;
+mod metrics_io;
 mod own_macs;
 pub mod readback;
 mod reload;

@@ -1,0 +1,269 @@
+//! The admin API's document (OpenAPI 3.1): its schemas come from the types that the daemon sends and takes, its paths from one table.
+
+use utoipa::{
+    OpenApi as _,
+    openapi::{
+        Content, HttpMethod, Info, License, OpenApi, PathItem, Ref, RefOr, Required, Response, Responses, Schema,
+        path::{Operation, OperationBuilder, ParameterBuilder, ParameterIn, PathsBuilder},
+        request_body::RequestBodyBuilder,
+        schema::{ArrayBuilder, ObjectBuilder, Type},
+    },
+};
+
+use super::api::{
+    Addition, Applied, Apply, Candidate, DiffView, HistoryView, InForce, Refusal, Removal, Rollback, Selection, ServerDetail, ServerView,
+    Switch, WeightChange,
+};
+use crate::control::{event::Event, overrides::Overrides};
+
+#[derive(utoipa::OpenApi)]
+#[openapi(components(schemas(
+    Addition,
+    Applied,
+    Apply,
+    Candidate,
+    DiffView,
+    Event,
+    HistoryView,
+    InForce,
+    Overrides,
+    Refusal,
+    Removal,
+    Rollback,
+    Selection,
+    ServerDetail,
+    ServerView,
+    Switch,
+    WeightChange
+)))]
+struct Schemas;
+
+/// What a path answers with.
+enum Answer {
+    /// One of the schemas.
+    One(&'static str),
+    /// A list of it.
+    Many(&'static str),
+    /// A list of events, or a stream of them.
+    Events,
+    /// Text for Prometheus.
+    Metrics,
+    /// This document.
+    Document,
+}
+
+/// A path of the API.
+struct Route {
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+    body: Option<&'static str>,
+    answer: Answer,
+    /// Whether it changes something, which readers may not.
+    is_change: bool,
+}
+
+const fn look(path: &'static str, summary: &'static str, answer: Answer) -> Route {
+    Route { method: "GET", path, summary, body: None, answer, is_change: false }
+}
+
+const fn change(path: &'static str, summary: &'static str, body: Option<&'static str>, answer: Answer) -> Route {
+    Route { method: "POST", path, summary, body, answer, is_change: true }
+}
+
+const ROUTES: [Route; 18] = [
+    look("/v1/servers", "Servers with their standing, checks and overrides.", Answer::Many("ServerView")),
+    look("/v1/servers/details", "The same, and all that is known of their checks and of their past.", Answer::Many("ServerDetail")),
+    look("/v1/overrides", "What the operator says beside the configuration.", Answer::One("Overrides")),
+    look("/v1/history", "The last ten configurations that were in force.", Answer::One("HistoryView")),
+    look("/v1/events", "What happened.", Answer::Events),
+    look("/v1/metrics", "Everything that is counted, for Prometheus.", Answer::Metrics),
+    look("/v1/openapi.json", "This document.", Answer::Document),
+    Route {
+        is_change: false,
+        ..change("/v1/diff", "What a configuration would change. It changes nothing.", Some("Candidate"), Answer::One("DiffView"))
+    },
+    change("/v1/apply", "Has a configuration in force.", Some("Apply"), Answer::One("Applied")),
+    change("/v1/confirm", "Confirms the configuration that waits for it.", None, Answer::One("InForce")),
+    change("/v1/rollback", "Has an earlier configuration in force.", Some("Rollback"), Answer::One("InForce")),
+    change("/v1/drain", "Has servers take no new flows.", Some("Selection"), Answer::Many("ServerView")),
+    change("/v1/maint", "Takes servers out of use.", Some("Selection"), Answer::Many("ServerView")),
+    change("/v1/ready", "Has servers in use again.", Some("Selection"), Answer::Many("ServerView")),
+    change("/v1/weight", "Gives servers another weight.", Some("WeightChange"), Answer::Many("ServerView")),
+    change("/v1/servers/add", "Adds a server to a pool.", Some("Addition"), Answer::Many("ServerView")),
+    change("/v1/servers/remove", "Takes a server out of its pool.", Some("Removal"), Answer::Many("ServerView")),
+    change("/v1/switch", "Has a listener use another pool.", Some("Switch"), Answer::Many("ServerView")),
+];
+
+/// The document.
+pub fn document() -> OpenApi {
+    let mut document = Schemas::openapi();
+    document.info = Info::builder()
+        .title("Weir admin API")
+        .version("1")
+        .description(Some(
+            "HTTP/1.1 on a Unix socket (`admin.sock` in `node.state_dir`, or `admin.socket`). The kernel tells who connects. Whoever may open the \
+             socket may look; root, the daemon's own user and the users in `admin.users` may change something (the operations tagged `admin`).",
+        ))
+        .license(Some(License::builder().name("MIT OR Apache-2.0").identifier(Some("MIT OR Apache-2.0")).build()))
+        .build();
+    document.paths = ROUTES
+        .iter()
+        .fold(PathsBuilder::new(), |paths, route| {
+            let method = if route.method == "GET" { HttpMethod::Get } else { HttpMethod::Post };
+            paths.path(route.path, PathItem::new(method, operation(route)))
+        })
+        .build();
+    document
+}
+
+/// The document as JSON.
+///
+/// # Errors
+/// Never for these types.
+pub fn text() -> serde_json::Result<String> {
+    document().to_pretty_json().map(|text| text + "\n")
+}
+
+fn operation(route: &Route) -> Operation {
+    let id = route.path.trim_start_matches("/v1/").replace(['/', '.'], "_");
+    let mut operation = OperationBuilder::new()
+        .operation_id(Some(id))
+        .summary(Some(route.summary))
+        .tag(if route.is_change { "admin" } else { "read-only" })
+        .responses(responses(route));
+    if let Some(body) = route.body {
+        let content = Content::new(Some(Ref::from_schema_name(body)));
+        let body = RequestBodyBuilder::new().content("application/json", content).required(Some(Required::True));
+        operation = operation.request_body(Some(body.build()));
+    }
+    if matches!(route.answer, Answer::Events) {
+        let query = |name: &str, kind: Type, words: &str| {
+            let schema = ObjectBuilder::new().schema_type(kind).build();
+            let parameter = ParameterBuilder::new().name(name).parameter_in(ParameterIn::Query).required(Required::False);
+            parameter.description(Some(words)).schema(Some(schema)).build()
+        };
+        operation = operation.parameter(query("since", Type::Integer, "Those after this number.")).parameter(query(
+            "follow",
+            Type::Boolean,
+            "Whether those that come are told as they happen, a line of JSON each.",
+        ));
+    }
+    operation.build()
+}
+
+fn responses(route: &Route) -> Responses {
+    let many = |name: &str| ArrayBuilder::new().items(Ref::from_schema_name(name)).build();
+    let text = || ObjectBuilder::new().schema_type(Type::String).build();
+    let good = Response::builder().description("Done.");
+    let good = match route.answer {
+        Answer::One(name) => good.content("application/json", Content::new(Some(Ref::from_schema_name(name)))),
+        Answer::Many(name) => good.content("application/json", Content::new(Some(many(name)))),
+        Answer::Events => good
+            .content("application/json", Content::new(Some(many("Event"))))
+            .content("application/x-ndjson", Content::new(Some(RefOr::<Schema>::from(Ref::from_schema_name("Event"))))),
+        Answer::Metrics => good.content("text/plain; version=0.0.4", Content::new(Some(text()))),
+        Answer::Document => good.content("application/json", Content::new(Some(ObjectBuilder::new().build()))),
+    };
+    let refusal = |words: &str| {
+        let content = Content::new(Some(Ref::from_schema_name("Refusal")));
+        Response::builder().description(words).content("application/json", content).build()
+    };
+    let mut responses = Responses::new();
+    responses.responses.insert("200".into(), good.build().into());
+    let mut add = |status: &str, words: &str| responses.responses.insert(status.into(), refusal(words).into());
+    if !matches!(route.answer, Answer::Document) {
+        add("409", "Refused, with what to do about it; what was in force stays.");
+        add("503", "The daemon is ending.");
+    }
+    if route.body.is_some() {
+        add("400", "The body is not understood.");
+    }
+    if route.is_change {
+        add("403", "The caller may look, but change nothing.");
+    }
+    responses
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::admin::api::{Request, Since};
+
+    fn written() -> Value {
+        serde_json::from_str(&text().unwrap()).unwrap()
+    }
+
+    fn requests() -> Vec<Request> {
+        let selection = || Selection { servers: "web/a".into(), force: false };
+        let added = serde_json::from_str("{\"address\": \"192.0.2.1\"}").unwrap();
+        let server = || "web/a".parse().unwrap();
+        vec![
+            Request::Servers,
+            Request::Details,
+            Request::Metrics,
+            Request::Overrides,
+            Request::History,
+            Request::Events(Since::default()),
+            Request::Diff(Candidate::default()),
+            Request::Apply(Apply::default()),
+            Request::Confirm,
+            Request::Rollback(Rollback::default()),
+            Request::Drain(selection()),
+            Request::Maint(selection()),
+            Request::Ready(selection()),
+            Request::Weight(WeightChange { servers: "web/a".into(), weight: None, force: false }),
+            Request::Add(Addition { server: server(), added }),
+            Request::Remove(Removal { server: server(), force: false }),
+            Request::Switch(Switch { listener: "web".into(), pool: "web".into(), force: false }),
+        ]
+    }
+
+    #[test]
+    fn every_request_is_in_the_document_with_its_body_and_who_may_make_it() {
+        let document = written();
+        for request in requests() {
+            let (method, path) = request.path();
+            let operation = &document["paths"][path][method.to_lowercase()];
+            assert!(operation.is_object(), "{method} {path} is not in the document");
+            assert_eq!(operation["tags"][0] == "admin", request.is_change(), "{path}");
+            assert_eq!(operation["responses"]["403"].is_object(), request.is_change(), "{path}");
+            let body = request.body().unwrap();
+            assert_eq!(operation["requestBody"].is_object(), body.is_some(), "{path}");
+        }
+        // And nothing else, but the document itself.
+        assert_eq!(document["paths"].as_object().unwrap().len(), requests().len() + 1);
+    }
+
+    #[test]
+    fn every_reference_leads_to_a_schema() {
+        fn references(value: &Value, found: &mut Vec<String>) {
+            match value {
+                Value::Object(fields) => {
+                    found.extend(fields.get("$ref").and_then(Value::as_str).map(str::to_owned));
+                    fields.values().for_each(|value| references(value, found));
+                }
+                Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
+        let document = written();
+        let mut found = Vec::new();
+        references(&document, &mut found);
+        assert!(found.len() > 30);
+        for reference in found {
+            assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+        }
+        assert_eq!(document["openapi"], "3.1.0");
+        let fields = document["components"]["schemas"]["ServerView"]["properties"].as_object().unwrap();
+        assert!(fields.contains_key("override") && fields.contains_key("takes_new_flows"), "{fields:?}");
+    }
+
+    #[test]
+    fn the_document_in_conf_is_current() {
+        let kept = include_str!("../../../conf/openapi.json");
+        assert!(kept == text().unwrap(), "conf/openapi.json is not what `weir api` prints: weir api > conf/openapi.json");
+    }
+}
