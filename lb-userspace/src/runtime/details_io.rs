@@ -43,6 +43,7 @@ fn millis(duration: Duration) -> u64 {
 impl Daemon {
     /// Every server with all that is known of it.
     pub(super) async fn details(&mut self) -> Result<Vec<ServerDetail>, Refusal> {
+        self.follow_standings();
         let checked = self.checks.known().await;
         let now = Now { instant: Instant::now(), unix_ms: unix_ms() };
         let targets: BTreeMap<ServerName, (Target, Pace)> = targets(&self.config);

@@ -30,6 +30,7 @@ impl Daemon {
     }
 
     async fn facts(&mut self) -> Facts {
+        self.follow_standings();
         let checked = self.checks.known().await;
         let view = self.view();
         let of_pool = |(pool, section): (&String, &Pool)| -> Vec<(ServerName, u16)> {
