@@ -191,7 +191,7 @@ fn maps_are_shown_as_they_are_without_a_daemon_too() {
     let listed = |name: &str| maps.as_array().unwrap().iter().find(|map| map["name"] == name).unwrap().clone();
     let services = listed("SERVICES");
     assert_eq!((&services["used"], &services["max"], &services["kind"]), (&1.into(), &257.into(), &"array".into()));
-    assert!(maps.as_array().unwrap().iter().all(|map| map["bytes"].as_u64() > Some(0)), "{maps:#}");
+    assert!(maps.as_array().unwrap().iter().all(|map| map["bytes"].is_u64()), "{maps:#}");
     assert!(listed("NAT_FLOWS")["used"].as_u64() >= Some(20));
     let entries = |weir: &Weir<'_>, map: &str| json(weir, &["bpf", map])["entries"].as_array().unwrap().clone();
     let service = &entries(&weir, "services")[0];

@@ -92,22 +92,30 @@ impl Page {
     fn gauges(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, f64)>) {
         let family = Family::<Labels, Gauge<f64, AtomicU64>>::default();
         for (labels, value) in values {
-            family.get_or_create(&labels).inc_by(value);
+            family.get_or_create(&escaped(labels)).inc_by(value);
         }
         self.registry.register(name, help, family);
     }
 
     fn gauge(&mut self, name: &str, help: &str, value: f64) {
-        self.gauges(name, help, [(Labels::new(), value)]);
+        let gauge = Gauge::<f64, AtomicU64>::default();
+        gauge.set(value);
+        self.registry.register(name, help, gauge);
     }
 
     fn counters(&mut self, name: &str, help: &str, values: impl IntoIterator<Item = (Labels, u64)>) {
         let family = Family::<Labels, Counter>::default();
         for (labels, value) in values {
-            family.get_or_create(&labels).inc_by(value);
+            family.get_or_create(&escaped(labels)).inc_by(value);
         }
         self.registry.register(name, help, family);
     }
+}
+
+/// The library writes values of labels as they are: what would end one is escaped here, as the format wants it.
+fn escaped(labels: Labels) -> Labels {
+    let escape = |value: String| value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+    labels.into_iter().map(|(name, value)| (name, escape(value))).collect()
 }
 
 /// The library writes OpenMetrics, in which a counter's family lacks the `_total` of its samples. The older text format, which everybody reads, has it in

@@ -82,7 +82,7 @@ fn servers_are_added_and_left_out_beside_the_file() {
 fn what_does_not_fit_is_refused() {
     let (config, mut overrides) = (config(), Overrides::default());
     let mut refused = |server: &str, added: AddedServer| overrides.add(&config, name(server), added).unwrap_err().to_string();
-    assert_eq!(refused("red/a", added("10.0.0.9")), "there is no pool \"red\"");
+    assert_eq!(refused("red/a", added("10.0.0.9")), "there is no pool \"red\"\nhint: there are `blue`, `green`, `six`");
     assert_eq!(refused("blue/a", added("10.0.0.9")), "blue/a is there already");
     assert_eq!(refused("blue/c", added("10.0.0.1")), "blue/c would have the address of a");
     assert_eq!(refused("blue/c", added("192.0.2.1")), "blue/c does not fit: its address is a VIP");
@@ -107,7 +107,7 @@ fn a_listener_is_switched_to_another_pool_and_back() {
     );
     assert_eq!(
         overrides.switch(&config, "web", "red"),
-        Err(OverrideError::NoPool { name: "red".into(), hint: "there are `blue`, `green`".into() })
+        Err(OverrideError::NoPool { name: "red".into(), hint: "there are `blue`, `green`, `six`".into() })
     );
 }
 
