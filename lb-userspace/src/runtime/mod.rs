@@ -11,6 +11,7 @@
 //! | `addresses`, `own_macs`, `reload`, `retirement` | its decisions: which addresses, whose frames, what of a new file, when to look for what may go. Pure. |
 //! | `checks_io` | the thread of the checks |
 //! | `health_io` | what becomes of their results |
+//! | `fault_io` | where tests have the daemon die |
 //! | `readback` | what the maps hold, as `control` models it |
 //! | `report` | the record that the daemon leaves for `weir status`, and its reading (`report_io`) |
 
@@ -22,6 +23,7 @@ mod config_io;
 mod converge_io;
 mod daemon_io;
 mod driver;
+mod fault_io;
 mod files_io;
 mod health_io;
 mod keep_io;
