@@ -11,7 +11,7 @@ use tracing::{error, info};
 
 use super::{
     daemon_io::{Daemon, random_u64, unix_time},
-    readback,
+    fault_io, readback,
     report::in_words,
     retirement,
 };
@@ -101,8 +101,9 @@ impl Daemon {
             Some(settled) => plan::change(&settled, &desired, &self.installed, now_unix_s, &mut random),
             None => plan::plan(&desired, &self.installed, now_unix_s, &freeable, &mut random),
         };
-        self.operations += ops.len();
         for op in &ops {
+            fault_io::before_operation(self.operations);
+            self.operations += 1;
             self.dataplane.applier().apply(op, now)?;
             self.installed.apply(op);
         }

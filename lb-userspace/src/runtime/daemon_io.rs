@@ -309,6 +309,7 @@ impl Daemon {
         }
         self.tell_drops();
         self.see_to_confirmation().await;
+        self.see_to_state_dir().await;
         if self.is_network_stale {
             self.reread_network().await;
         } else if self.report.apply_error.is_some() || self.next_look.is_some_and(|at| at <= unix_time().as_secs()) {

@@ -12,6 +12,7 @@
 //! | `checks_io` | the thread of the checks |
 //! | `health_io` | what becomes of their results |
 //! | `metrics`, `metrics_io` | what is counted, for Prometheus |
+//! | `fault_io` | where tests have the daemon die |
 //! | `readback` | what the maps hold, as `control` models it |
 //! | `details_io` | everything that is known of each server |
 //! | `report` | the record that the daemon leaves for `weir status`, and its reading (`report_io`) |
@@ -26,6 +27,7 @@ mod converge_io;
 mod daemon_io;
 mod details_io;
 mod driver;
+mod fault_io;
 mod files_io;
 mod health_io;
 mod keep_io;
