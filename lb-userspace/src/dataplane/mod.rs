@@ -12,6 +12,7 @@
 //! | `observe` | the tables for the decision, read only |
 //! | `kernel_io`, `privileges_io` | whether this machine can do it, and whether this process may |
 //! | `decap` | the program that opens tunnels on a server |
+//! | `ways` | the programs by which probes take the data path's way |
 
 mod abi;
 mod apply;
@@ -40,6 +41,7 @@ mod stop;
 mod sweep;
 mod syscall;
 mod tables;
+mod ways;
 
 pub use abi::AbiError;
 pub use apply::{Applier, ApplyError};
@@ -60,3 +62,4 @@ pub use slots::{SetSlotsError, SlotRules, Unripe};
 pub use stop::{LinkState, Stopped, attached, attached_elsewhere, stop};
 pub use sweep::{SWEEP_INTERVAL, Swept, sweep};
 pub use tables::{SlotsError, Tables, TablesError};
+pub use ways::{Detour, Hook, WaysError, Witness};

@@ -6,9 +6,12 @@ use std::io;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{sync::mpsc, task::LocalSet};
 
-use crate::health::{
-    book::Wanted,
-    driver::{self, Changed, Command},
+use crate::{
+    dataplane::Witness,
+    health::{
+        book::Wanted,
+        driver::{self, Changed, Command},
+    },
 };
 
 /// Commands and changes that may wait.
@@ -36,6 +39,11 @@ impl Checks {
     pub(super) async fn set(&self, servers: Wanted) {
         // It ends only with its receiver: a panic there is told there.
         let _ = self.commands.send(Command::Set { servers }).await;
+    }
+
+    /// Has the checks told who sees them take the data path's way, or why they cannot.
+    pub(super) async fn set_witness(&self, witness: Result<Witness, String>) {
+        let _ = self.commands.send(Command::Witness(witness)).await;
     }
 
     /// The next change; none ever again once the thread is gone.

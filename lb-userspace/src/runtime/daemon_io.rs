@@ -22,6 +22,7 @@ use super::{
     readback,
     report::{Report, in_words, names_of},
     report_io, retirement,
+    ways_io::Detours,
 };
 use crate::{
     config::model::{Config, Forward},
@@ -103,7 +104,9 @@ pub(super) struct Daemon {
     /// The indexes of those that the configuration names.
     pub(super) taken: BTreeSet<u32>,
     /// Addresses of this host that are not there for us alone.
-    own_addresses: BTreeSet<IpAddr>,
+    pub(super) own_addresses: BTreeSet<IpAddr>,
+    /// The checks that take the data path.
+    pub(super) detours: Detours,
     samples: Samples,
     /// Packets whose drop was sampled, by reason, since the last summary.
     dropped: BTreeMap<&'static str, DroppedPacket>,
@@ -225,6 +228,7 @@ impl Daemon {
             links: BTreeMap::new(),
             taken: BTreeSet::new(),
             own_addresses: BTreeSet::new(),
+            detours: Detours::default(),
             samples,
             dropped: BTreeMap::new(),
             report,
@@ -260,6 +264,7 @@ impl Daemon {
             self.or_again(followed);
             self.retry_refused().await;
         } else {
+            self.attach_ways();
             self.converge();
         }
     }
@@ -352,6 +357,7 @@ impl Daemon {
         let recorded = self.report.added_addresses.iter().copied().collect();
         let translating = self.installed.planes.values().map(|plane| plane.snat.ip()).collect();
         let plan = AddressPlan::new(&self.config, &assigned, &recorded, &interfaces, &translating);
+        let are_new = plan.own != self.own_addresses;
         self.own_addresses = plan.own;
         self.report.added_addresses = plan.kept.into_iter().collect();
         self.report.address_errors.clear();
@@ -373,6 +379,11 @@ impl Daemon {
         }
         self.converge();
         self.add_addresses(&plan.vips, first).await;
+        self.follow_ways(&links);
+        if are_new {
+            // Which address a check may have has changed.
+            self.set_checks().await;
+        }
         self.write_report();
         Ok(())
     }

@@ -11,7 +11,8 @@ use crate::{control::event::What, health::driver::Changed};
 impl Daemon {
     /// Has the checks made that configuration and operator ask for.
     pub(super) async fn set_checks(&mut self) {
-        let wanted = self.book.checks(&self.config, &self.overrides.servers);
+        let mut wanted = self.book.checks(&self.config, &self.overrides.servers);
+        self.prepare_ways(&mut wanted).await;
         self.checks.set(wanted).await;
     }
 

@@ -29,5 +29,6 @@ pub mod report;
 pub mod report_io;
 mod retirement;
 mod view_io;
+mod ways_io;
 
 pub use driver::{RunError, run};
