@@ -146,6 +146,8 @@ fn a_datagram_takes_the_data_path_and_so_does_its_refusal() {
     let lab = Topology::builder(Shape::TwoArmed).servers(1).build().unwrap();
     let server = &lab.servers[0];
     server.hold_vips(lab.vip4(), lab.vip6()).unwrap();
+    // Each refusal is told.
+    ["net/ipv4/icmp_ratelimit", "net/ipv6/icmp/ratelimit"].iter().for_each(|limit| server.namespace.set(limit, "0").unwrap());
     let config = configuration(&lab, "dsr", "udp = { send = \"?\" }");
     let weir = Weir::start(lab.node(), &config).unwrap();
     for (family, number) in [(Family::V4, 4), (Family::V6, 6)] {

@@ -8,7 +8,7 @@
 //! | `object`, `layout`, `clock_io` | the embedded object, the maps' sizes (pure), the kernel's clock |
 //! | `tables`, `mapped`, `cell`, `syscall` | the maps, open |
 //! | `apply`, `slots`, `lines`, `planes`, `headers` | the operations of a plan |
-//! | `read`, `sweep`, `samples` | what is in the maps |
+//! | `read`, `sweep`, `samples`, `openings` | what is in the maps |
 //! | `observe` | the tables for the decision, read only |
 //! | `kernel_io`, `privileges_io` | whether this machine can do it, and whether this process may |
 //! | `decap` | the program that opens tunnels on a server |
@@ -30,6 +30,7 @@ mod missing;
 mod naming;
 mod object;
 mod observe;
+mod openings;
 mod pins_io;
 mod planes;
 mod privileges_io;
@@ -54,6 +55,7 @@ pub use load::{Dataplane, LoadError, Origin, Request};
 pub use mapped::{Access, AccessError, MapOpenError, Mapped};
 pub use missing::{Missing, missing, remake_idle};
 pub use observe::{Observer, Passed};
+pub use openings::{Openings, Seen};
 pub use pins_io::{PinDir, PinDirError};
 pub use planes::{NatUsage, PlaneUsage};
 pub use read::{MemberRecord, ReadError};

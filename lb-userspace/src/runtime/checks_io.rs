@@ -7,6 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{sync::mpsc, task::LocalSet};
 
 use crate::{
+    control::standing::ServerName,
     dataplane::Witness,
     health::{
         book::Wanted,
@@ -44,6 +45,11 @@ impl Checks {
     /// Has the checks told who sees them take the data path's way, or why they cannot.
     pub(super) async fn set_witness(&self, witness: Result<Witness, String>) {
         let _ = self.commands.send(Command::Witness(witness)).await;
+    }
+
+    /// Something speaks against a server: it is checked at once, if it is checked.
+    pub(super) async fn hint(&self, server: ServerName) {
+        let _ = self.commands.send(Command::Hint(server)).await;
     }
 
     /// The next change; none ever again once the thread is gone.

@@ -22,6 +22,7 @@ use super::{
     readback,
     report::{Report, in_words, names_of},
     report_io, retirement,
+    silence_io::Looks,
     ways_io::Detours,
 };
 use crate::{
@@ -107,6 +108,8 @@ pub(super) struct Daemon {
     pub(super) own_addresses: BTreeSet<IpAddr>,
     /// The checks that take the data path.
     pub(super) detours: Detours,
+    /// The looks at new connections.
+    pub(super) looks: Looks,
     samples: Samples,
     /// Packets whose drop was sampled, by reason, since the last summary.
     dropped: BTreeMap<&'static str, DroppedPacket>,
@@ -229,6 +232,7 @@ impl Daemon {
             taken: BTreeSet::new(),
             own_addresses: BTreeSet::new(),
             detours: Detours::default(),
+            looks: Looks::default(),
             samples,
             dropped: BTreeMap::new(),
             report,
@@ -299,6 +303,7 @@ impl Daemon {
             warn!(error, "slots do not ripen");
         }
         self.tell_drops();
+        self.look_for_silence().await;
         self.see_to_confirmation().await;
         if self.is_network_stale {
             self.reread_network().await;

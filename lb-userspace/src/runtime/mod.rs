@@ -28,6 +28,7 @@ mod reload;
 pub mod report;
 pub mod report_io;
 mod retirement;
+mod silence_io;
 mod view_io;
 mod ways_io;
 
