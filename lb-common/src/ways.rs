@@ -5,12 +5,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{
-    address::Address,
-    checksum::Sum,
-    maps::ForwardKind,
-    packet::protocol,
-};
+use crate::{address::Address, checksum::Sum, maps::ForwardKind, packet::protocol};
 
 /// The upper half of every mark that is ours.
 pub const WAY_MARK: u32 = 0x5745_0000;

@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use serde_json::Value;
-use weir_tests::lab::{Family, Nginx, ServerSetup, Shape, TcpServer, Topology, UdpServer, Weir, wait_until};
+use weir_tests::lab::{Cable, End, Family, Nginx, ServerSetup, Shape, TcpServer, Topology, UdpServer, Weir, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 const PORT: u16 = 7000;
@@ -170,19 +170,46 @@ fn a_datagram_takes_the_data_path_and_so_does_its_refusal() {
 }
 
 #[test]
-fn an_interface_that_comes_back_is_taken_by_checks_too() {
+fn a_daemon_that_comes_back_and_checks_that_come_back_take_the_data_path() {
     let lab = Topology::builder(Shape::TwoArmed).servers(1).build().unwrap();
     let server = &lab.servers[0];
     server.hold_vips(lab.vip4(), lab.vip6()).unwrap();
     let _tcp = TcpServer::start(&server.namespace, "s1", PORT).unwrap();
     let mut weir = Weir::start(lab.node(), &configuration(&lab, "dsr", "tcp = true")).unwrap();
     all_up(&weir);
-    // Programs of somebody else, and of a daemon that was killed, do not matter.
     weir.crash_and_restart().unwrap();
     all_up(&weir);
     weir.write_config(&configuration(&lab, "dsr", "tcp = true").replace("datapath", "direct")).unwrap();
     wait_until("the programs to be gone", SOON, || weir.stderr().contains("no check takes the data path any more")).unwrap();
     weir.write_config(&configuration(&lab, "dsr", "tcp = true")).unwrap();
+    all_up(&weir);
+    vips_are_missed(&lab, &weir, "dsr");
+}
+
+/// A cable from the node to the server, of no interface that the configuration names.
+fn cable(lab: &Topology) -> Cable {
+    let (node, server) = (&lab.node().namespace, &lab.servers[0].namespace);
+    let end = |namespace| End { namespace, interface: "dm0", carries_xdp: false };
+    let cable = Cable::new(end(node), end(server), 1500).unwrap();
+    node.ip("addr add 10.9.0.1/24 dev dm0").unwrap();
+    server.ip("addr add 10.9.0.2/24 dev dm0").unwrap();
+    cable
+}
+
+#[test]
+fn an_interface_that_comes_back_is_taken_by_checks_too() {
+    let lab = Topology::builder(Shape::TwoArmed).servers(1).build().unwrap();
+    let server = &lab.servers[0];
+    let first = cable(&lab);
+    server.hold_vips(lab.vip4(), lab.vip6()).unwrap();
+    let _tcp = TcpServer::start(&server.namespace, "s1", PORT).unwrap();
+    let config = configuration(&lab, "dsr", "tcp = true").replace(&server.v4.to_string(), "10.9.0.2");
+    let weir = Weir::start(lab.node(), &config).unwrap();
+    all_up(&weir);
+    drop(first);
+    lab.node().namespace.ip("link del dm0").unwrap();
+    wait_down(&weir, "path4");
+    let _second = cable(&lab);
     all_up(&weir);
     vips_are_missed(&lab, &weir, "dsr");
 }
@@ -205,7 +232,10 @@ fn servers_behind_nat_are_asked_at_their_own_port_from_the_address_that_they_kno
     let up = |pool: &str| weir.status().unwrap()["checks"][format!("{pool}/a")]["is_up"].clone();
     assert_eq!((up("p"), up("q")), (true.into(), true.into()), "{}", weir.stderr());
     // Who is let in only from that address is still well.
-    server.namespace.run("nft", &["add table ip t; add chain ip t c { type filter hook input priority 0; }; add rule ip t c ip saddr != 10.2.0.1 drop"]).unwrap();
+    server
+        .namespace
+        .run("nft", &["add table ip t; add chain ip t c { type filter hook input priority 0; }; add rule ip t c ip saddr != 10.2.0.1 drop"])
+        .unwrap();
     settle();
     assert_eq!(up("p"), true);
     server.namespace.run("nft", &["add rule ip t c tcp dport 7000 reject with tcp reset"]).unwrap();

@@ -89,14 +89,7 @@ fn way(kind: ForwardKind, family: usize) -> Way {
         bytes[udp + 9] = inner;
     }
     let vip = address(VIP[family]);
-    Way {
-        vip,
-        outer: bytemuck::cast(bytes),
-        partial_sum: u32::from(partial_sum.fold()),
-        kind: kind as u8,
-        takes_source: 1,
-        reserved: 0,
-    }
+    Way { vip, outer: bytemuck::cast(bytes), partial_sum: u32::from(partial_sum.fold()), kind: kind as u8, takes_source: 1, reserved: 0 }
 }
 
 fn outer_of(kind: ForwardKind, family: usize, protocol: u8, payload: &[u8]) -> (Vec<u8>, Vec<u8>) {

@@ -112,7 +112,10 @@ fn check_ways(document: &Document, name: &str, pool: &PoolSection, report: &mut 
     for (server, section) in &pool.servers {
         let is_v4 = section.server.address.is_ipv4();
         if !vips.is_empty() && vips.iter().all(|vip| vip.is_ipv4() != is_v4) {
-            let message = format!("`{server}` is reached by {}, and no VIP of its pool is: it cannot be checked through the data path", family(is_v4));
+            let message = format!(
+                "`{server}` is reached by {}, and no VIP of its pool is: it cannot be checked through the data path",
+                family(is_v4)
+            );
             report.error_hint(section.address.clone(), message, "check.via = \"direct\", or a VIP of the servers' family");
         }
     }

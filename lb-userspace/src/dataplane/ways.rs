@@ -39,7 +39,10 @@ pub enum WaysError {
         source: Box<MapError>,
     },
     /// A program cannot be attached.
-    #[error("failed to attach {program} to {interface}\nhint: {}; kernels before 6.6 need the clsact queueing discipline (CONFIG_NET_SCH_INGRESS)", privileges_io::HINT)]
+    #[error(
+        "failed to attach {program} to {interface}\nhint: {}; kernels before 6.6 need the clsact queueing discipline (CONFIG_NET_SCH_INGRESS)",
+        privileges_io::HINT
+    )]
     Attach {
         /// The program.
         program: &'static str,
@@ -117,6 +120,7 @@ impl Detour {
     pub fn remove(&mut self, mark: u32) -> Result<(), WaysError> {
         match self.ways()?.remove(&mark) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(unusable(naming::WAYS)(error)),
         }
     }
@@ -146,8 +150,7 @@ impl Detour {
     fn attach_to(&mut self, interface: &str) -> Result<Vec<tc::SchedClassifierLink>, WaysError> {
         let mut links = Vec::new();
         for (name, kind) in PROGRAMS {
-            let refused =
-                |source| WaysError::Attach { program: name, interface: interface.to_owned(), source: Box::new(source) };
+            let refused = |source| WaysError::Attach { program: name, interface: interface.to_owned(), source: Box::new(source) };
             let program = program(&mut self.object, name).map_err(refused)?;
             let options = match self.hook {
                 Hook::Tcx => tc::TcAttachOptions::TcxOrder(aya::programs::LinkOrder::default()),

@@ -23,7 +23,8 @@ pub(super) struct Looks {
 impl Daemon {
     /// Each second: looks at what becomes of the connections that clients open.
     pub(super) async fn look_for_silence(&mut self) {
-        let is_hinted = |pool: &str| self.config.pools.get(pool).is_some_and(|pool| pool.passive_hints && matches!(pool.forward, Forward::Nat { .. }));
+        let is_hinted =
+            |pool: &str| self.config.pools.get(pool).is_some_and(|pool| pool.passive_hints && matches!(pool.forward, Forward::Nat { .. }));
         if !self.config.listeners.values().any(|listener| is_hinted(&listener.pool)) {
             self.looks = Looks::default();
             self.report.silent.clear();

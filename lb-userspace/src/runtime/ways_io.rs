@@ -46,6 +46,7 @@ impl Daemon {
             self.report.ways_errors.clear();
             return;
         }
+        let was_loaded = self.detours.loaded.is_some();
         if let Err(why) = self.number_ways(wanted) {
             let why = format!("checks through the data path are not made: {why}");
             if !self.report.ways_errors.contains(&why) {
@@ -54,7 +55,7 @@ impl Daemon {
             self.report.ways_errors = vec![why.clone()];
             (self.detours.loaded, self.detours.ways) = (None, Ways::default());
             self.checks.set_witness(Err(why)).await;
-        } else if let Some(witness) = self.detours.loaded.as_ref().map(Detour::witness) {
+        } else if !was_loaded && let Some(witness) = self.detours.loaded.as_ref().map(Detour::witness) {
             self.attach_ways();
             self.checks.set_witness(witness.map_err(|error| in_words(&error))).await;
         }

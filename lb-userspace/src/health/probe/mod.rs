@@ -81,7 +81,11 @@ impl Progress {
             text = by(path, &text);
             // A server drops what it cannot take, and says nothing.
             if self.layer.get() == Layer::L4 {
-                text += if path.forward.overhead() > 0 { "; does it have that address, and open that tunnel?" } else { "; does it have that address?" };
+                text += if path.forward.overhead() > 0 {
+                    "; does it have that address, and open that tunnel?"
+                } else {
+                    "; does it have that address?"
+                };
             }
         }
         Failure::new(self.layer.get(), text)

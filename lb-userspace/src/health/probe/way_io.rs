@@ -31,7 +31,9 @@ pub(super) fn prepare(socket: SockRef<'_>, target: &Target, kit: &Kit) -> Result
     let Some(path) = paths.first().filter(|path| path.mark != 0) else {
         return Err(Failure::new(Layer::Local, "there are more ways through the data path than have numbers"));
     };
-    socket.set_mark(path.mark).map_err(|error| fault::local("failed to mark a socket (SO_MARK), for which CAP_NET_ADMIN is needed", &error))?;
+    socket
+        .set_mark(path.mark)
+        .map_err(|error| fault::local("failed to mark a socket (SO_MARK), for which CAP_NET_ADMIN is needed", &error))?;
     if socket.r#type().is_ok_and(|kind| kind == Type::STREAM) {
         socket.set_tcp_mss(SEGMENT_BYTES).map_err(|error| fault::local("failed to set TCP_MAXSEG", &error))?;
     }
