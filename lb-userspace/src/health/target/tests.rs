@@ -20,7 +20,11 @@ fn every_vip_of_the_servers_family_is_asked_in_the_pools_mode() {
     let v4 = vec![path("192.0.2.1", 80, ForwardKind::Ipip4), path("192.0.2.2", 443, ForwardKind::Ipip4)];
     let v6 = vec![path("2001:db8::1", 80, ForwardKind::Ipip6)];
     assert_eq!(found, [("a".into(), Route::Datapath(v4), 80), ("b".into(), Route::Datapath(v6), 80)]);
-    let found = routes("", &binds.replace(", '[2001:db8::1]:80'", ""), "forward = 'dsr'\ncheck = { udp = { send = '?' }, via = 'datapath' }\nservers.a = '10.0.0.1'");
+    let found = routes(
+        "",
+        &binds.replace(", '[2001:db8::1]:80'", ""),
+        "forward = 'dsr'\ncheck = { udp = { send = '?' }, via = 'datapath' }\nservers.a = '10.0.0.1'",
+    );
     let asked = vec![path("192.0.2.1", 53, ForwardKind::Dsr), path("192.0.2.2", 443, ForwardKind::Dsr)];
     assert_eq!(found, [("a".into(), Route::Datapath(asked), 53)], "UDP where there is some");
 }
