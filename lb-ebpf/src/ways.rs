@@ -42,7 +42,7 @@ impl From<i64> for Unfit {
 
 /// The IP header: no frame has its tag in front of it here, as the kernel keeps it aside.
 const L3: usize = PLAIN_LINK;
-const REFUSED: i32 = TC_ACT_SHOT as i32;
+const REFUSED: i32 = TC_ACT_SHOT;
 /// `BPF_F_ADJ_ROOM_ENCAP_L2`: bytes between the outer headers and the packet inside.
 const GUE_HEADER: u64 = 4 << 56;
 
