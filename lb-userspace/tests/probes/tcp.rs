@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use lb_common::maps::ForwardKind;
 use lb_userspace::{
     config::model::{Probe, Step},
-    health::target::{Route, Target},
+    health::target::{Path, Route, Target},
 };
 use socket2::{Domain, Socket, Type};
 
