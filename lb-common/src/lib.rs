@@ -20,4 +20,5 @@ pub mod rate;
 pub mod reason;
 mod settings;
 pub mod tables;
+pub mod ways;
 pub mod words;

@@ -31,6 +31,8 @@
 //! | `SAMPLES` | ring buffer | [`Sample`] | kernel |
 //! | `DECAP_VIPS` | hash, by [`Address`] | 1, u32 | `weir server-setup` |
 //! | `DECAP_STATS` | per-CPU array, by [`Decap`](crate::reason::Decap) | [`Traffic`] | kernel |
+//! | `WAYS` | hash, by mark, u32 | [`Way`](crate::ways::Way) | daemon |
+//! | `WAY_FLOWS` | LRU hash, by [`WayFlow`](crate::ways::WayFlow) | [`Address`] | kernel |
 
 use bytemuck::{Pod, Zeroable};
 

@@ -1,5 +1,5 @@
 //! Weir's programs for the kernel: `weir`, the packet path; `weir_clock`, by which the daemon reads the kernel's clock; `weir_decap`,
-//! which opens tunnels on a server.
+//! which opens tunnels on a server; `weir_way_out` and `weir_way_back`, by which probes take the packet path's way.
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics, asm_experimental_arch)]
@@ -18,6 +18,7 @@ mod maps;
 mod stage;
 mod translate;
 mod verdict;
+mod ways;
 mod word;
 
 use aya_ebpf::{

@@ -2,7 +2,7 @@
 //! there); the numbers here only have to be legal.
 
 use aya_ebpf::{
-    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, PerCpuArray, RingBuf},
+    btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use lb_common::{
@@ -12,6 +12,7 @@ use lb_common::{
         Tally, Traffic, Vip, WORDS_PER_LINE, WORDS_PER_SLOT_PAGE,
     },
     reason::Decap,
+    ways::{Way, WayFlow},
 };
 
 use crate::{stage::Workspace, word::Word};
@@ -90,6 +91,28 @@ pub(crate) static SAMPLES: RingBuf<Sample, 4096> = RingBuf::new();
 pub(crate) static DECAP_VIPS: HashMap<Address, u32, { DECAP_VIPS_MAX as usize }> = HashMap::new();
 #[btf_map]
 pub(crate) static DECAP_STATS: PerCpuArray<Traffic, { Decap::COUNT as usize }> = PerCpuArray::new();
+/// `BPF_F_NO_PREALLOC`: there is room for more than most have.
+const AS_THEY_COME: usize = 1;
+#[btf_map]
+pub(crate) static WAYS: HashMap<u32, Way, 64, AS_THEY_COME> = HashMap::new();
+#[btf_map]
+pub(crate) static WAY_FLOWS: LruHashMap<WayFlow, Address, 64> = LruHashMap::new();
+
+/// What becomes of the packets of a socket with this mark.
+#[inline(always)]
+#[allow(unsafe_code, reason = "a reference into a hash map")]
+pub(crate) fn way(mark: u32) -> Option<&'static Way> {
+    // SAFETY: the daemon changes an entry by a new one, and the old one lives as long as the program that has found it.
+    unsafe { WAYS.get(mark) }
+}
+
+/// Who answers as the VIP of this conversation.
+#[inline(always)]
+#[allow(unsafe_code, reason = "a reference into a hash map")]
+pub(crate) fn way_server(flow: &WayFlow) -> Option<Address> {
+    // SAFETY: copied out at once. An entry that is given to another conversation meanwhile gives that one's server, whose answer is then not taken.
+    unsafe { WAY_FLOWS.get(flow) }.copied()
+}
 
 /// What is known of an interface.
 #[inline(always)]

@@ -85,6 +85,9 @@ fn in_words(what: &What) -> String {
     match what {
         What::Started { origin } => format!("the daemon took charge, data plane {origin}"),
         What::ServerUp { server, cause, results } => format!("{server} is up after {results} results; it was down{}", because(cause)),
+        What::ServerSilent { server, unanswered } => {
+            format!("{server} answers no new connection: {unanswered} of the last seconds are unanswered; it is checked at once")
+        }
         What::ServerDown { server, cause, results } => format!("{server} is down after {results} results{}", because(cause)),
         What::Applied { generation, by, operations } => {
             format!("configuration {generation} is in force, by {by}, with {operations} operations")

@@ -76,7 +76,7 @@ impl CheckKeys {
             probes,
             tls: table.optional("tls", report, read_tls),
             port: table.optional("port", report, |item, report| item.short(1..=u16::MAX, report)),
-            via: table.optional("via", report, read_via),
+            via: table.optional("via", report, |item, report| item.word(VIAS, report)),
             interval: table.optional("interval", report, |item, report| item.parsed(value::check_interval, report)),
             interval_unsure: table.optional("interval_unsure", report, |item, report| item.parsed(value::check_interval, report)),
             interval_down: table.optional("interval_down", report, |item, report| item.parsed(value::check_interval, report)),
@@ -132,16 +132,6 @@ impl CheckKeys {
                 fall: or(self.fall, DEFAULT_FALL)?,
             },
         }))
-    }
-}
-
-fn read_via(item: &Item<'_>, report: &mut Report) -> Result<Via, Reported> {
-    match item.word(VIAS, report)? {
-        Via::Direct => Ok(Via::Direct),
-        Via::Datapath => {
-            let message = "checks through the data path are not available in this version";
-            Err(report.error_hint(item.span.clone(), message, "the one way that is available is \"direct\""))
-        }
     }
 }
 

@@ -186,6 +186,8 @@ pub struct Pool {
     pub slow_start: Duration,
     /// The share of servers, in percent, below which those that are down are used as well; 0 never.
     pub panic_threshold_pct: u8,
+    /// Whether a server that answers no client is checked at once, and told.
+    pub passive_hints: bool,
     /// By name. At least one.
     pub servers: BTreeMap<String, Server>,
 }

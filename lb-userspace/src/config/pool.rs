@@ -74,6 +74,7 @@ pub(super) struct PoolKeys {
     gue_port: Key<u16>,
     slow_start: Key<Duration>,
     panic_threshold_pct: Key<u8>,
+    passive_hints: Key<bool>,
     check: CheckKeys,
     server: ServerKeys,
 }
@@ -91,6 +92,7 @@ impl PoolKeys {
             gue_port: table.optional("gue_port", report, |item, report| item.short(1..=u16::MAX, report)),
             slow_start: table.optional("slow_start", report, |item, report| item.parsed(value::slow_start, report)),
             panic_threshold_pct: table.optional("panic_threshold", report, |item, report| item.parsed(value::percentage, report)),
+            passive_hints: table.optional("passive_hints", report, |item, report| item.boolean(report)),
             check: CheckKeys::read(table, report),
             server: server_keys,
         }
@@ -105,6 +107,7 @@ impl PoolKeys {
             gue_port: inherit(self.gue_port, &defaults.gue_port),
             slow_start: inherit(self.slow_start, &defaults.slow_start),
             panic_threshold_pct: inherit(self.panic_threshold_pct, &defaults.panic_threshold_pct),
+            passive_hints: inherit(self.passive_hints, &defaults.passive_hints),
             check: self.check.inheriting(&defaults.check),
             server: self.server.inheriting(&defaults.server),
         }
@@ -155,6 +158,7 @@ fn pool_model(forward: ForwardWord, keys: PoolKeys, servers: &BTreeMap<String, S
         check: keys.check.into_model()?,
         slow_start: or(keys.slow_start, Duration::ZERO)?,
         panic_threshold_pct: or(keys.panic_threshold_pct, 0)?,
+        passive_hints: or(keys.passive_hints, true)?,
         servers: servers.iter().map(|(name, section)| (name.clone(), section.server)).collect::<BTreeMap<String, Server>>(),
     })
 }

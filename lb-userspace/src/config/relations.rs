@@ -9,7 +9,7 @@ use super::{
     Document,
     diagnostic::Span,
     listener::ListenerSection,
-    model::{Bind, Limits, Probe, Protocol},
+    model::{Bind, Limits, Probe, Protocol, Via},
     pool::{ForwardWord, PoolSection},
     reader::suggestion,
     report::Report,
@@ -84,14 +84,39 @@ fn check_pools(document: &Document, report: &mut Report) {
 /// A check needs a port.
 fn check_checks(document: &Document, name: &str, pool: &PoolSection, report: &mut Report) {
     let Ok(model) = &pool.model else { return };
+    if model.check.as_ref().is_some_and(|check| matches!(check.probe, Probe::Command { .. }) && check.via == Via::Datapath) {
+        report.error_hint(pool.header.clone(), "a command asks the server itself, by whatever way it takes", "leave out check.via");
+    }
     let Some(check) = model.check.as_ref().filter(|check| !matches!(check.probe, Probe::Command { .. })) else { return };
     let listeners = document.listeners.values().filter(|listener| listener.pool.as_ref().is_some_and(|pool| pool.get_ref() == name));
     let binds: Vec<_> =
         listeners.flat_map(|listener| &listener.binds).filter_map(|bind| Some((bind.get_ref().protocol, bind.get_ref().port?))).collect();
+    if check.via == Via::Datapath {
+        check_ways(document, name, pool, report);
+    }
     for (server, section) in &pool.servers {
         if check.port_for(&section.server, binds.iter().copied()).is_none() {
             let message = format!("nobody says by which port `{server}` is checked");
             report.error_hint(section.address.clone(), message, "give check.port, or the server a port");
+        }
+    }
+}
+
+/// A probe is an ordinary connection to the server's own address, and stays of that family on its way.
+fn check_ways(document: &Document, name: &str, pool: &PoolSection, report: &mut Report) {
+    if pool.forward == Some(ForwardWord::Nat) {
+        return;
+    }
+    let listeners = document.listeners.values().filter(|listener| listener.pool.as_ref().is_some_and(|pool| pool.get_ref() == name));
+    let vips: Vec<IpAddr> = listeners.flat_map(|listener| &listener.binds).map(|bind| bind.get_ref().address).collect();
+    for (server, section) in &pool.servers {
+        let is_v4 = section.server.address.is_ipv4();
+        if !vips.is_empty() && vips.iter().all(|vip| vip.is_ipv4() != is_v4) {
+            let message = format!(
+                "`{server}` is reached by {}, and no VIP of its pool is: it cannot be checked through the data path",
+                family(is_v4)
+            );
+            report.error_hint(section.address.clone(), message, "check.via = \"direct\", or a VIP of the servers' family");
         }
     }
 }

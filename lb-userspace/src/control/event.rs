@@ -49,6 +49,13 @@ pub enum What {
         /// Results in a row that led to it.
         results: u16,
     },
+    /// A server answers no connection of clients, and is checked at once.
+    ServerSilent {
+        /// Which.
+        server: ServerName,
+        /// How many connections it has not answered.
+        unanswered: u32,
+    },
     /// A configuration is in force.
     Applied {
         /// Its number in the history.

@@ -254,6 +254,7 @@ mod tests {
             check: None,
             slow_start: Duration::ZERO,
             panic_threshold_pct: 0,
+            passive_hints: true,
             servers: BTreeMap::new(),
         };
         let node = Node {

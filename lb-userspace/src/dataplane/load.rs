@@ -457,7 +457,7 @@ fn is_interrupted(error: &ProgramError) -> bool {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "aya's errors are open-ended")]
-fn refusal_of_program(program: &'static str, error: ProgramError) -> LoadError {
+pub(crate) fn refusal_of_program(program: &'static str, error: ProgramError) -> LoadError {
     let (io_error, verifier_log) = match error {
         ProgramError::LoadError { io_error, verifier_log } => (io_error, verifier_log),
         error if is_denied(&error) => return LoadError::Permission { source: Box::new(error.into()) },

@@ -8,10 +8,11 @@
 //! | `object`, `layout`, `clock_io` | the embedded object, the maps' sizes (pure), the kernel's clock |
 //! | `tables`, `mapped`, `cell`, `syscall` | the maps, open |
 //! | `apply`, `slots`, `lines`, `planes`, `headers` | the operations of a plan |
-//! | `read`, `sweep`, `samples`, `dump` | what is in the maps |
+//! | `read`, `sweep`, `samples`, `openings`, `dump` | what is in the maps |
 //! | `observe` | the tables for the decision, read only |
 //! | `kernel_io`, `privileges_io` | whether this machine can do it, and whether this process may |
 //! | `decap` | the program that opens tunnels on a server |
+//! | `ways` | the programs by which probes take the data path's way |
 
 mod abi;
 mod apply;
@@ -30,6 +31,7 @@ mod missing;
 mod naming;
 mod object;
 mod observe;
+mod openings;
 mod pins_io;
 mod planes;
 mod privileges_io;
@@ -41,6 +43,7 @@ mod stop;
 mod sweep;
 mod syscall;
 mod tables;
+mod ways;
 
 pub use abi::AbiError;
 pub use apply::{Applier, ApplyError};
@@ -54,6 +57,7 @@ pub use load::{Dataplane, LoadError, Origin, Request};
 pub use mapped::{Access, AccessError, MapOpenError, Mapped};
 pub use missing::{Missing, missing, remake_idle};
 pub use observe::{Observer, Passed};
+pub use openings::{Openings, Seen};
 pub use pins_io::{PinDir, PinDirError, map_facts};
 pub use planes::{NatUsage, PlaneUsage};
 pub use read::{MemberRecord, ReadError};
@@ -62,3 +66,4 @@ pub use slots::{SetSlotsError, SlotRules, Unripe};
 pub use stop::{LinkState, Stopped, attached, attached_elsewhere, stop};
 pub use sweep::{SWEEP_INTERVAL, Swept, sweep};
 pub use tables::{SlotsError, Tables, TablesError};
+pub use ways::{Detour, Hook, WaysError, Witness};

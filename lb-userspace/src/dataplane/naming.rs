@@ -18,6 +18,14 @@ pub(crate) const DECAP_PROGRAM: &str = "weir_decap";
 pub(crate) const DECAP_VIPS: &str = "DECAP_VIPS";
 /// Its counters.
 pub(crate) const DECAP_STATS: &str = "DECAP_STATS";
+/// The name in the object of the program that sends probes as the data path does.
+pub(crate) const WAY_OUT_PROGRAM: &str = "weir_way_out";
+/// The name of the one that takes their answers.
+pub(crate) const WAY_BACK_PROGRAM: &str = "weir_way_back";
+/// The ways, by the marks of sockets.
+pub(crate) const WAYS: &str = "WAYS";
+/// The conversations that took one.
+pub(crate) const WAY_FLOWS: &str = "WAY_FLOWS";
 const LINK_PREFIX: &str = "link-";
 /// Stands for a dot, which no pin's name may have (linux kernel/bpf/inode.c, bpf_lookup) and VLAN interfaces do. No interface's name has this
 /// character: the kernel takes it for a pattern.

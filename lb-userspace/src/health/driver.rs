@@ -20,7 +20,7 @@ use super::{
     probe::{self, Kit, Progress},
     target::Target,
 };
-use crate::control::standing::ServerName;
+use crate::{control::standing::ServerName, dataplane::Witness};
 
 /// Checks under way at the same time; more wait for their turn.
 const MOST_AT_ONCE: usize = 8192;
@@ -35,6 +35,8 @@ pub enum Command {
     },
     /// Something speaks against a server: it is checked at once.
     Hint(ServerName),
+    /// Who sees probes take the data path's way, or why they cannot.
+    Witness(Result<Witness, String>),
     /// What is known of every server now.
     Tell(oneshot::Sender<Snapshot>),
 }
@@ -113,6 +115,7 @@ impl Checks {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Set { servers } => self.set(servers),
+            Command::Witness(witness) => self.kit = Rc::new(Kit::new().with_witness(witness)),
             Command::Hint(server) => self.monitor.handle_hint(&server, Instant::now()),
             // Who asked may be gone.
             Command::Tell(reply) => drop(reply.send(self.monitor.checked().map(|(name, checked)| (name.clone(), checked)).collect())),

@@ -10,9 +10,13 @@ use tokio::{
     time::timeout,
 };
 
-use crate::health::{
-    book::Wanted,
-    driver::{self, Changed, Command, Snapshot},
+use crate::{
+    control::standing::ServerName,
+    dataplane::Witness,
+    health::{
+        book::Wanted,
+        driver::{self, Changed, Command, Snapshot},
+    },
 };
 
 /// Commands and changes that may wait.
@@ -56,6 +60,16 @@ impl Checks {
             Ok(Ok(known)) => known,
             Ok(Err(_)) | Err(_) => Snapshot::new(),
         }
+    }
+
+    /// Has the checks told who sees them take the data path's way, or why they cannot.
+    pub(super) async fn set_witness(&self, witness: Result<Witness, String>) {
+        let _ = self.commands.send(Command::Witness(witness)).await;
+    }
+
+    /// Something speaks against a server: it is checked at once, if it is checked.
+    pub(super) async fn hint(&self, server: ServerName) {
+        let _ = self.commands.send(Command::Hint(server)).await;
     }
 
     /// The next change; none ever again once the thread is gone.

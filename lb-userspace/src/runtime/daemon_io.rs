@@ -24,6 +24,8 @@ use super::{
     readback,
     report::{Report, in_words, names_of},
     report_io,
+    silence_io::Looks,
+    ways_io::Detours,
 };
 use crate::{
     config::model::Config,
@@ -112,6 +114,10 @@ pub(super) struct Daemon {
     pub(super) taken: BTreeSet<u32>,
     /// Addresses of this host that are not there for us alone.
     pub(super) own_addresses: BTreeSet<IpAddr>,
+    /// The checks that take the data path.
+    pub(super) detours: Detours,
+    /// The looks at new connections.
+    pub(super) looks: Looks,
     samples: Samples,
     /// Packets whose drop was sampled, by reason, since the last summary.
     dropped: BTreeMap<&'static str, DroppedPacket>,
@@ -238,6 +244,8 @@ impl Daemon {
             links: BTreeMap::new(),
             taken: BTreeSet::new(),
             own_addresses: BTreeSet::new(),
+            detours: Detours::default(),
+            looks: Looks::default(),
             samples,
             dropped: BTreeMap::new(),
             report,
@@ -274,6 +282,7 @@ impl Daemon {
             self.or_again(followed);
             self.retry_refused().await;
         } else {
+            self.attach_ways();
             self.converge();
         }
     }
@@ -308,6 +317,7 @@ impl Daemon {
             warn!(error, "slots do not ripen");
         }
         self.tell_drops();
+        self.look_for_silence().await;
         self.see_to_confirmation().await;
         self.see_to_state_dir().await;
         if self.is_network_stale {
@@ -367,6 +377,7 @@ impl Daemon {
         let recorded = self.report.added_addresses.iter().copied().collect();
         let translating = self.installed.planes.values().map(|plane| plane.snat.ip()).collect();
         let plan = AddressPlan::new(&self.config, &assigned, &recorded, &interfaces, &translating);
+        let are_new = plan.own != self.own_addresses;
         self.own_addresses = plan.own;
         self.report.added_addresses = plan.kept.into_iter().collect();
         self.report.address_errors.clear();
@@ -388,6 +399,11 @@ impl Daemon {
         }
         self.converge();
         self.add_addresses(&plan.vips, first).await;
+        self.follow_ways(&links);
+        if are_new {
+            // Which address a check may have has changed.
+            self.set_checks(Compared::Differs).await;
+        }
         self.write_report();
         Ok(())
     }

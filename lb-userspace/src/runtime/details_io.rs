@@ -66,9 +66,13 @@ const fn state_word(state: ServerState) -> &'static str {
 }
 
 fn probe_view(target: &Target, Checked { known, pace, next }: &Checked, now: Now) -> ProbeView {
-    let address = match target.route {
+    let address = match &target.route {
         Route::Direct => SocketAddr::new(target.address, target.port).to_string(),
-        Route::Datapath { vip, port } => format!("{} by the VIP {}", target.address, SocketAddr::new(vip, port)),
+        Route::From(own) => format!("{} from {own}", SocketAddr::new(target.address, target.port)),
+        Route::Datapath(paths) => {
+            let vips: Vec<String> = paths.iter().map(|path| SocketAddr::new(path.vip, path.port).to_string()).collect();
+            format!("{} by the VIP {}", target.address, vips.join(", "))
+        }
     };
     let is_local = known.failure.as_ref().is_some_and(|failure| failure.layer == Layer::Local);
     ProbeView {

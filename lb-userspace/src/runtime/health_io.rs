@@ -32,7 +32,8 @@ impl Daemon {
             return;
         }
         self.maintained = Some(maintained);
-        let wanted = self.book.checks(&self.config, &self.overrides.servers);
+        let mut wanted = self.book.checks(&self.config, &self.overrides.servers);
+        self.prepare_ways(&mut wanted).await;
         self.checks.set(wanted).await;
     }
 

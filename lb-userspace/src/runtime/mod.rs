@@ -40,7 +40,9 @@ mod reload;
 pub mod report;
 pub mod report_io;
 mod retirement;
+mod silence_io;
 pub mod status;
 mod view_io;
+mod ways_io;
 
 pub use driver::{RunError, run};

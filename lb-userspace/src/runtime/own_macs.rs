@@ -10,19 +10,23 @@ use crate::{config::model::Config, netlink::Link};
 /// is upon one of these, or has one as its port, and so on (bridge, bond, macvlan, VLAN).
 pub(super) fn own_macs(config: &Config, links: &[Link]) -> OwnMacs {
     let named = links.iter().filter(|link| config.node.interfaces.contains(&link.name)).map(|link| link.ifindex);
-    let mut ours: BTreeSet<u32> = named.collect();
+    let ours = stacked_upon(named.collect(), links);
+    let macs: Option<BTreeSet<[u8; 6]>> = links.iter().filter(|link| ours.contains(&link.ifindex)).map(|link| link.mac).collect();
+    // Frames without a link-layer address cannot be somebody else's.
+    macs.map_or(OwnMacs::ANY, |macs| OwnMacs::new(&macs.into_iter().collect::<Vec<_>>()))
+}
+
+/// These interfaces, by index, and every one that is upon one of these, or has one as its port, and so on.
+pub(super) fn stacked_upon(mut ours: BTreeSet<u32>, links: &[Link]) -> BTreeSet<u32> {
     loop {
         let masters = links.iter().filter(|link| ours.contains(&link.ifindex)).filter_map(|link| link.master);
         let upon = links.iter().filter(|link| is_upon(link, &ours)).map(|link| link.ifindex);
         let more: BTreeSet<u32> = masters.chain(upon).filter(|ifindex| !ours.contains(ifindex)).collect();
         if more.is_empty() {
-            break;
+            return ours;
         }
         ours.extend(more);
     }
-    let macs: Option<BTreeSet<[u8; 6]>> = links.iter().filter(|link| ours.contains(&link.ifindex)).map(|link| link.mac).collect();
-    // Frames without a link-layer address cannot be somebody else's.
-    macs.map_or(OwnMacs::ANY, |macs| OwnMacs::new(&macs.into_iter().collect::<Vec<_>>()))
 }
 
 /// What a veth says is below it is its other end.

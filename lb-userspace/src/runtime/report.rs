@@ -61,6 +61,10 @@ pub struct Report {
     pub troubled_interfaces: BTreeMap<String, Trouble>,
     /// Servers whose answers to translated packets meet no program, and why.
     pub unanswered: BTreeMap<IpAddr, String>,
+    /// Servers that answer no new connection, and how many they did not.
+    pub silent: BTreeMap<ServerName, u32>,
+    /// Why checks through the data path are not made, or not by an interface.
+    pub ways_errors: Vec<String>,
     /// Addresses that Weir added, with their interface's index.
     pub added_addresses: Vec<(IpAddr, u32)>,
     /// Addresses that could not be added or removed, and why.

@@ -331,6 +331,10 @@ fn interfaces(report: &Report, links: Vec<(String, LinkState)>) -> Vec<Interface
     states.into_iter().map(interface).collect()
 }
 
+fn silent(server: &ServerName, unanswered: u32) -> String {
+    format!("server {server} answers no new connection: {unanswered} of the last seconds are unanswered")
+}
+
 fn problems(report: &Report, interfaces: &[Interface], services: &[Service], running: bool) -> Vec<String> {
     let mut problems = Vec::new();
     if !running {
@@ -351,7 +355,8 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
         LinkState::Attached | LinkState::Gone => format!("interface {} is gone", one.name),
     }));
     problems.extend(troubles.iter().map(|(name, trouble)| format!("interface {name} {trouble}")));
-    problems.extend(report.narrow_ways.iter().cloned());
+    problems.extend(report.silent.iter().map(|(server, unanswered)| silent(server, *unanswered)));
+    problems.extend(report.narrow_ways.iter().chain(&report.ways_errors).cloned());
     problems.extend(report.unanswered.iter().map(|(server, why)| format!("server {server}: {why}")));
     problems.extend(report.unresolved.iter().map(|(server, why)| format!("server {server}: {why}")));
     for service in services {

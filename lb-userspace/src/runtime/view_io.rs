@@ -22,6 +22,7 @@ use crate::{
         ServiceKey,
         desired::Desired,
         difference::difference,
+        installed::InstalledMember,
         plan::{self, Freeable},
         standing::{ServerName, Why, standings},
     },
@@ -81,6 +82,18 @@ impl Daemon {
     }
 
     fn flows_by_server(&self) -> Result<BTreeMap<ServerName, u64>, Refusal> {
+        let names = self.servers_of_members();
+        let mut flows = BTreeMap::new();
+        for (member, count) in self.flows()? {
+            if let Some(name) = names.get(&member) {
+                *flows.entry(name.clone()).or_insert(0) += count;
+            }
+        }
+        Ok(flows)
+    }
+
+    /// Which server each member is; those that the configuration does not have are left out.
+    pub(super) fn servers_of_members(&self) -> BTreeMap<MemberId, ServerName> {
         let ids: BTreeMap<ServiceKey, ServiceId> =
             self.installed.services.iter().filter_map(|(id, service)| Some((ServiceKey::of(&service.record)?, *id))).collect();
         let pools: BTreeMap<ServiceId, &str> = self
@@ -101,15 +114,12 @@ impl Daemon {
                 })
             })
             .collect();
-        let mut flows = BTreeMap::new();
-        for (member, count) in self.flows()? {
-            let Some(installed) = self.installed.members.get(&member) else { continue };
-            let Some(pool) = pools.get(&ServiceId(installed.info.service)) else { continue };
-            if let Some(server) = names.get(&(*pool, installed.endpoint())) {
-                *flows.entry(ServerName::new(*pool, *server)).or_insert(0) += count;
-            }
-        }
-        Ok(flows)
+        let of_member = |(id, installed): (&MemberId, &InstalledMember)| {
+            let pool = *pools.get(&ServiceId(installed.info.service))?;
+            let server = *names.get(&(pool, installed.endpoint()))?;
+            Some((*id, ServerName::new(pool, server)))
+        };
+        self.installed.members.iter().filter_map(of_member).collect()
     }
 
     /// What the maps would have otherwise if this were the configuration.

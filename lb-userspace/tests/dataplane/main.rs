@@ -5,6 +5,7 @@
 mod interfaces;
 mod life;
 mod tables;
+mod ways;
 
 use std::{
     fs,

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
+use lb_common::maps::ForwardKind;
 use lb_userspace::{
     config::model::{Probe, Step},
-    health::target::{Route, Target},
+    health::target::{Path, Route, Target},
 };
 use socket2::{Domain, Socket, Type};
 
@@ -54,10 +55,20 @@ fn a_server_that_does_not_answer_the_connection_times_out() {
 }
 
 #[test]
-fn a_way_that_is_not_built_says_nothing_of_the_server() {
+fn a_way_that_this_process_does_not_have_says_nothing_of_the_server() {
     let server = fake::silent();
-    let route = Route::Datapath { vip: server.ip(), port: server.port() };
-    assert_eq!(failure(&Target { route, ..connect(server) }), "not checked: checks through the data path are not built in");
+    let (vip, port, forward) = (server.ip(), server.port(), ForwardKind::Dsr);
+    let route = Route::Datapath(vec![Path { vip, port, forward, gue_port: 0, tunnel_source: None, mark: 7 }]);
+    assert_eq!(failure(&Target { route, ..connect(server) }), "not checked: checks through the data path need the daemon's programs");
+}
+
+#[test]
+fn a_question_comes_from_the_address_that_it_is_to_come_from() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let from = |source: &str| Target { route: Route::From(source.parse().unwrap()), ..connect(listener.local_addr().unwrap()) };
+    assert_eq!(ask(&from("127.0.0.9")), Ok(()));
+    assert_eq!(listener.accept().unwrap().1.ip().to_string(), "127.0.0.9");
+    assert_eq!(failure(&from("192.0.2.1")), "not checked: failed to ask from 192.0.2.1: cannot assign requested address");
 }
 
 #[test]

@@ -140,9 +140,10 @@ fn every_fault_of_a_check_has_its_place_and_a_cure() {
             "check = { tcp = true, interval = '5ms' }",
             "9:34: error: bad value for `pool.web.check.interval`: \"5ms\" is not from 10ms to 1h | the unit belongs to the number: \"500ms\", \"30s\", \"10m\", \"1h30m\"",
         ),
+        ("check = { tcp = true, via = 'tunnel' }", "9:29: error: `pool.web.check.via` must be \"direct\" or \"datapath\""),
         (
-            "check = { tcp = true, via = 'datapath' }",
-            "9:29: error: checks through the data path are not available in this version | the one way that is available is \"direct\"",
+            "check = { command = ['/bin/true'], via = 'datapath' }",
+            "8:1: error: a command asks the server itself, by whatever way it takes | leave out check.via",
         ),
         (
             "check = { tls = { sni = '-x' } }",
@@ -176,4 +177,17 @@ fn a_check_needs_a_port() {
     assert_eq!(findings(&any_port), ["10:13: error: nobody says by which port `a` is checked | give check.port, or the server a port"]);
     accepted(&any_port.replace("check = true", "check = { tcp = true, port = 22 }"));
     accepted(&any_port.replace("check = true", "check.command = '/bin/true'"));
+}
+
+#[test]
+fn a_check_through_the_data_path_needs_a_vip_of_the_servers_family() {
+    let tunnel = |servers: &str| {
+        web(&format!("forward = 'ipip'\ncheck = {{ tcp = true, via = 'datapath' }}\n{servers}")).replace("servers.a = '10.0.0.1'", "")
+    };
+    accepted(&tunnel("servers.b = '10.0.0.2'"));
+    let refused = findings(&tunnel("servers.b = 'fd00::2'"));
+    assert!(
+        refused[0].contains("error: `b` is reached by IPv6, and no VIP of its pool is: it cannot be checked through the data path"),
+        "{refused:?}"
+    );
 }

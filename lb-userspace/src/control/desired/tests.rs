@@ -22,6 +22,7 @@ fn pool(servers: &[Server]) -> Pool {
         check: None,
         slow_start: Duration::ZERO,
         panic_threshold_pct: 0,
+        passive_hints: true,
         servers,
     }
 }

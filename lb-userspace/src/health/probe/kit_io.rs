@@ -22,6 +22,7 @@ use rustls::{
 use super::fault;
 use crate::{
     config::model::CheckTls,
+    dataplane::Witness,
     health::outcome::{Failure, Layer},
 };
 
@@ -33,6 +34,8 @@ const MOST_KEPT: usize = 1024;
 pub struct Kit {
     patterns: Mutex<BTreeMap<String, Regex>>,
     tls: Mutex<Vec<(CheckTls, Alpn, Arc<ClientConfig>)>>,
+    /// Who sees probes take the data path's way; or why they cannot.
+    pub(super) witness: Option<Result<Witness, String>>,
 }
 
 /// The protocol that is offered within TLS. RFC 7301.
@@ -50,6 +53,12 @@ impl Kit {
     /// An empty one: everything is made when it is first needed.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same with whoever sees probes take the data path's way, or why they cannot.
+    #[must_use]
+    pub fn with_witness(self, witness: Result<Witness, String>) -> Self {
+        Self { witness: Some(witness), ..self }
     }
 
     /// The compiled pattern.

@@ -10,6 +10,7 @@
 //! | `grpc` | messages of the gRPC health service |
 //! | `mysql`, `pgsql` and their `_io` | the start of these databases' protocols |
 //! | `udp_io`, `command_io` | a datagram, a program |
+//! | `way_io` | the way that a socket takes |
 //! | `fault` | what an error of the system or of TLS says of the server |
 //! | `quote` | what a server said, for people |
 
@@ -17,7 +18,7 @@ use std::cell::Cell;
 
 use super::{
     outcome::{Failure, Layer},
-    target::Target,
+    target::{Path, Route, Target},
 };
 
 mod command_io;
@@ -38,6 +39,7 @@ mod quote;
 mod run_io;
 mod stream_io;
 mod udp_io;
+mod way_io;
 
 pub use self::{kit_io::Kit, run_io::run};
 
@@ -49,12 +51,14 @@ const MOST_BYTES: usize = 64 * 1024;
 pub struct Progress {
     layer: Cell<Layer>,
     doing: Cell<&'static str>,
+    /// Which of the target's ways is tried.
+    path: Cell<usize>,
 }
 
 impl Progress {
     /// Nothing is done yet.
     pub const fn new() -> Self {
-        Self { layer: Cell::new(Layer::L4), doing: Cell::new("nothing is done") }
+        Self { layer: Cell::new(Layer::L4), doing: Cell::new("nothing is done"), path: Cell::new(0) }
     }
 
     /// The probe has come to `layer`, and waits for what `doing` says: "no answer to the connection".
@@ -63,10 +67,34 @@ impl Progress {
         self.doing.set(doing);
     }
 
+    /// The probe tries this one of the target's ways.
+    fn takes(&self, path: usize) {
+        self.path.set(path);
+    }
+
     /// What is told of a probe that took too long.
     pub fn timeout(&self, target: &Target) -> Failure {
-        Failure::new(self.layer.get(), format!("timeout after {}: {}", humantime::format_duration(target.timeout), self.doing.get()))
+        let mut text = format!("timeout after {}: {}", humantime::format_duration(target.timeout), self.doing.get());
+        if let Route::Datapath(paths) = &target.route
+            && let Some(path) = paths.get(self.path.get())
+        {
+            text = by(path, &text);
+            // A server drops what it cannot take, and says nothing.
+            if self.layer.get() == Layer::L4 {
+                text += if path.forward.overhead() > 0 {
+                    "; does it have that address, and open that tunnel?"
+                } else {
+                    "; does it have that address?"
+                };
+            }
+        }
+        Failure::new(self.layer.get(), text)
     }
+}
+
+/// What went wrong, with the way on which it did.
+fn by(path: &Path, text: &str) -> String {
+    format!("{text}, to VIP {} port {} by {}", path.vip, path.port, path.mode())
 }
 
 impl Default for Progress {

@@ -23,7 +23,7 @@ const NAMELESS_LOGIN: Duration = Duration::from_millis(100);
 
 /// Reads the greeting, and logs in if a user is named.
 pub(super) async fn run(target: &Target, user: Option<&str>, kit: &Kit, progress: &Progress) -> Result<(), Failure> {
-    let mut talk = Talk::plain(target, progress).await?;
+    let mut talk = Talk::plain(target, kit, progress).await?;
     progress.at(Layer::L7, "no greeting of the server");
     let greeting = packet(&mut talk).await?;
     let offer = mysql::judge_greeting(&greeting.payload)?;

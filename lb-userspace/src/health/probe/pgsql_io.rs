@@ -13,7 +13,7 @@ use crate::health::{
 
 /// Starts a session, as far as it goes without a password.
 pub(super) async fn run(target: &Target, user: &str, kit: &Kit, progress: &Progress) -> Result<(), Failure> {
-    let mut talk = Talk::plain(target, progress).await?;
+    let mut talk = Talk::plain(target, kit, progress).await?;
     if let Some(tls) = &target.tls {
         progress.at(Layer::L6, "no answer to the TLS request");
         talk.send(&pgsql::TLS_REQUEST).await?;

@@ -3,7 +3,9 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use lb_common::packet::protocol;
 use rustls::pki_types::ServerName;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
@@ -15,6 +17,7 @@ use super::{
     Progress, fault,
     kit_io::{Alpn, Kit},
     quote::quote,
+    way_io,
 };
 use crate::{
     config::model::CheckTls,
@@ -34,12 +37,15 @@ const FAREWELL: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// The network's, or this machine's.
-pub(super) async fn connect(target: &Target, progress: &Progress) -> Result<TcpStream, Failure> {
+pub(super) async fn connect(target: &Target, kit: &Kit, progress: &Progress) -> Result<TcpStream, Failure> {
     progress.at(Layer::L4, "no answer to the connection");
     let socket = if target.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.map_err(|error| fault::local("failed to make a socket", &error))?;
     socket.set_zero_linger().map_err(|error| fault::local("failed to set SO_LINGER", &error))?;
-    socket.connect(SocketAddr::new(target.address, target.port)).await.map_err(|error| fault::socket(&error))
+    way_io::prepare(SockRef::from(&socket), target, kit)?;
+    let stream = socket.connect(SocketAddr::new(target.address, target.port)).await.map_err(|error| fault::socket(&error))?;
+    way_io::confirm(stream.local_addr(), target, protocol::TCP, kit)?;
+    Ok(stream)
 }
 
 /// A connection in both directions, with TLS or without.
@@ -59,7 +65,7 @@ impl Talk {
     /// # Errors
     /// Of layer 4, 6, or of this machine.
     pub(super) async fn open(target: &Target, kit: &Kit, alpn: Alpn, progress: &Progress) -> Result<Self, Failure> {
-        let talk = Self::plain(target, progress).await?;
+        let talk = Self::plain(target, kit, progress).await?;
         match &target.tls {
             Some(tls) => talk.with_tls(tls, target, kit, alpn, progress).await,
             None => Ok(talk),
@@ -70,8 +76,8 @@ impl Talk {
     ///
     /// # Errors
     /// Of layer 4, or of this machine.
-    pub(super) async fn plain(target: &Target, progress: &Progress) -> Result<Self, Failure> {
-        let stream = connect(target, progress).await?;
+    pub(super) async fn plain(target: &Target, kit: &Kit, progress: &Progress) -> Result<Self, Failure> {
+        let stream = connect(target, kit, progress).await?;
         stream.set_nodelay(true).map_err(|error| fault::socket(&error))?;
         Ok(Self { stream: Box::new(stream), received: Vec::new() })
     }

@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
+use lb_common::packet::protocol;
+use socket2::SockRef;
 use tokio::{net::UdpSocket, time::timeout};
 
-use super::{Progress, dialogue::end_of, fault, quote::quote};
+use super::{Progress, dialogue::end_of, fault, kit_io::Kit, quote::quote, way_io};
 use crate::health::{
     outcome::{Failure, Layer},
-    target::Target,
+    target::{Route, Target},
 };
 
 /// How long a refusal is awaited where no answer is.
@@ -20,13 +22,19 @@ const REFUSAL: Duration = Duration::from_millis(100);
 const MOST_BYTES: usize = 65_535;
 
 /// Sends the datagram. `expect`: what the answer has to contain; without it, only a refusal is bad.
-pub(super) async fn run(target: &Target, send: &[u8], expect: Option<&[u8]>, progress: &Progress) -> Result<(), Failure> {
+pub(super) async fn run(target: &Target, send: &[u8], expect: Option<&[u8]>, kit: &Kit, progress: &Progress) -> Result<(), Failure> {
     progress.at(Layer::L4, "no answer to the datagram");
-    let any = if target.address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any = match target.route {
+        Route::From(source) => source,
+        Route::Direct | Route::Datapath(_) if target.address.is_ipv4() => Ipv4Addr::UNSPECIFIED.into(),
+        Route::Direct | Route::Datapath(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await.map_err(|error| fault::local("failed to make a socket", &error))?;
+    way_io::prepare(SockRef::from(&socket), target, kit)?;
     // A connected socket is told of ICMP errors, and hears nobody else.
     socket.connect(SocketAddr::new(target.address, target.port)).await.map_err(|error| fault::socket(&error))?;
     socket.send(send).await.map_err(|error| fault::socket(&error))?;
+    way_io::confirm(socket.local_addr(), target, protocol::UDP, kit)?;
     let mut answer = Vec::with_capacity(if expect.is_some() { MOST_BYTES } else { 1 });
     let received = socket.recv_buf(&mut answer);
     let Some(expect) = expect else {

@@ -119,6 +119,7 @@ struct Node {
 }
 
 impl Node {
+    #[expect(clippy::disallowed_methods, reason = "an instant to begin with")]
     fn start(configured: Config, host: Host) -> Self {
         let (world, overrides, book) = (World::new(), Overrides::default(), Book::default());
         let mut node = Self { world, configured, overrides, book, host, settled: None, now: Instant::now() };
@@ -179,7 +180,7 @@ impl Node {
     }
 
     fn handle(&mut self, event: &Event) {
-        let name = |pool: u8, server: u8| ServerName::new(&format!("p{pool}"), &format!("s{server}"));
+        let name = |pool: u8, server: u8| ServerName::new(format!("p{pool}"), format!("s{server}"));
         match event {
             Event::Edit(file) => {
                 self.configured = file.config();
