@@ -67,22 +67,21 @@ fn way(kind: ForwardKind, family: usize) -> Way {
     let mut bytes = [0_u8; OUTER_BYTES];
     let words = |text: &str| address(text).words();
     let inner = if family == 0 { protocol::IPV4 } else { protocol::IPV6 };
-    let partial_sum;
-    match kind {
+    let partial_sum = match kind {
         ForwardKind::Ipip4 | ForwardKind::Gue4 => {
             let protocol = if kind == ForwardKind::Gue4 { protocol::UDP } else { inner };
             bytes[..12].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0]);
             bytes[16..20].copy_from_slice(&words(SERVER[0])[3].to_ne_bytes());
-            partial_sum = sum_of(&bytes[..20]);
+            sum_of(&bytes[..20])
         }
         ForwardKind::Ipip6 | ForwardKind::Gue6 => {
             let protocol = if kind == ForwardKind::Gue6 { protocol::UDP } else { inner };
             bytes[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 0, protocol, 64]);
             bytes[24..40].copy_from_slice(bytemuck::bytes_of(&words(SERVER[1])));
-            partial_sum = sum_of(&bytes[24..40]).add16(u16::from(protocol::UDP).to_be());
+            sum_of(&bytes[24..40]).add16(u16::from(protocol::UDP).to_be())
         }
         ForwardKind::Nat | ForwardKind::Dsr => unreachable!("no tunnels"),
-    }
+    };
     if matches!(kind, ForwardKind::Gue4 | ForwardKind::Gue6) {
         let udp = kind.overhead() - 12;
         bytes[udp + 2..udp + 4].copy_from_slice(&6080_u16.to_be_bytes());

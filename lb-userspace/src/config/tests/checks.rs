@@ -140,7 +140,10 @@ fn every_fault_of_a_check_has_its_place_and_a_cure() {
             "check = { tcp = true, interval = '5ms' }",
             "9:34: error: bad value for `pool.web.check.interval`: \"5ms\" is not from 10ms to 1h | the unit belongs to the number: \"500ms\", \"30s\", \"10m\", \"1h30m\"",
         ),
-        ("check = { tcp = true, via = 'tunnel' }", "9:29: error: `pool.web.check.via` must be \"direct\" or \"datapath\""),
+        (
+            "check = { tcp = true, via = 'tunnel' }",
+            "9:29: error: `pool.web.check.via` cannot be \"tunnel\" | there are `direct`, `datapath`",
+        ),
         (
             "check = { command = ['/bin/true'], via = 'datapath' }",
             "8:1: error: a command asks the server itself, by whatever way it takes | leave out check.via",
