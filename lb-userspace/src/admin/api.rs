@@ -5,6 +5,7 @@ use std::{fmt, net::IpAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    config::Fragment,
     control::{
         difference::Difference,
         overrides::AddedServer,
@@ -66,6 +67,9 @@ pub struct Candidate {
     pub text: Option<String>,
     /// What messages call it.
     pub name: Option<String>,
+    /// Where the fragments of a directory begin in the text; none: it is one file's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fragments: Vec<Fragment>,
 }
 
 /// A configuration that is to be in force.
@@ -76,6 +80,9 @@ pub struct Apply {
     pub text: Option<String>,
     /// What messages call it.
     pub name: Option<String>,
+    /// Where the fragments of a directory begin in the text; none: it is one file's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fragments: Vec<Fragment>,
     /// Seconds after which the earlier one is in force again unless this one is confirmed.
     pub confirm_s: Option<u64>,
 }

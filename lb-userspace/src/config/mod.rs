@@ -5,6 +5,7 @@
 //! | `model` | what comes out |
 //! | `diagnostic` | one finding, and how it is shown |
 //! | `report` | the list of findings |
+//! | `tree` | the syntax tree: that of a file, or of a directory's fragments as one |
 //! | `reader` | typed access to the syntax tree |
 //! | `value` | durations, rates, binds and other small languages |
 //! | `node`, `listener`, `pool`, `check`, `server` | one section each |
@@ -27,18 +28,16 @@ mod report;
 mod server;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod value;
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
-use toml::{
-    Spanned,
-    de::{DeTable, Error},
-};
+use toml::{Spanned, de::DeTable};
 
 pub use self::{
-    diagnostic::{ConfigText, Diagnostic, LocatedDiagnostic, Position, Severity, Span},
-    load_io::{LoadError, host_name, load, read_text},
+    diagnostic::{ConfigText, Diagnostic, Fragment, LocatedDiagnostic, Position, Severity, Span},
+    load_io::{LoadError, fragments_of, host_name, is_fragment_name, load, read_text},
     node::unconfigured_node,
 };
 use self::{
@@ -59,8 +58,7 @@ use self::{
 /// Everything found, the warnings too, if any of it is an error: each syntax error (one a line), unknown key, bad value and contradiction.
 /// Sections with a syntax error, and what is missing or contradictory in a text that has one, are not judged.
 pub fn parse(text: &ConfigText, host_name: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let (tree, syntax_errors): (Spanned<DeTable<'_>>, Vec<Error>) = DeTable::parse_recoverable(&text.text);
-    let mut report = Report::new(&text.text, &syntax_errors);
+    let (tree, mut report) = tree::read(text);
     let document = Document::read(&tree, host_name, &mut report);
     if report.text_is_whole() {
         relations::check(&document, &mut report);
@@ -77,8 +75,7 @@ pub fn parse(text: &ConfigText, host_name: &str) -> Result<(Config, Vec<Diagnost
 /// The `[node]` section of a text whose other sections may be broken: what commands need to find the daemon's directories. None if it cannot
 /// be understood.
 pub fn node_section(text: &ConfigText, host_name: &str) -> Option<model::Node> {
-    let (tree, syntax_errors): (Spanned<DeTable<'_>>, Vec<Error>) = DeTable::parse_recoverable(&text.text);
-    let mut report = Report::new(&text.text, &syntax_errors);
+    let (tree, mut report) = tree::read(text);
     Document::read(&tree, host_name, &mut report).node.model.ok()
 }
 

@@ -234,7 +234,7 @@ impl Daemon {
         if let Some(seconds) = apply.confirm_s.filter(|seconds| !(1..=MOST_CONFIRM_S).contains(seconds)) {
             return Err(Refusal::text(format!("a confirmation is awaited for 1 s to 24 h, not {seconds} s")));
         }
-        let text = self.candidate(Candidate { text: apply.text, name: apply.name })?;
+        let text = self.candidate(Candidate { text: apply.text, name: apply.name, fragments: apply.fragments })?;
         let before = self.history.in_force;
         let generation =
             self.apply(&text, by).await.map_err(|errors| refused("the configuration is refused, the one in force stays", errors))?;
@@ -254,7 +254,7 @@ impl Daemon {
     /// The text of a request, or the daemon's file as it is.
     pub(super) fn candidate(&mut self, candidate: Candidate) -> Result<ConfigText, Refusal> {
         match candidate.text {
-            Some(text) => Ok(ConfigText::new(candidate.name.unwrap_or_else(|| "request".into()), text)),
+            Some(text) => Ok(ConfigText::with_fragments(candidate.name.unwrap_or_else(|| "request".into()), text, candidate.fragments)),
             None => {
                 let text = config::read_text(&self.config_path).map_err(|error| Refusal::text(in_words(&error)))?;
                 self.history.own_text.clone_from(&text.text);

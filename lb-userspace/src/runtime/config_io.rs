@@ -52,7 +52,7 @@ impl First {
         let node = parsed.as_ref().ok().map(|(config, _)| config.node.clone()).or_else(|| config::node_section(&text, &host_name));
         let mut history: History = node.as_ref().and_then(|node| found(&node.state_dir, keep_io::HISTORY)).unwrap_or_default();
         let kept = |entry: Option<&Entry>| {
-            let text = entry.map(|entry| ConfigText::new(entry.file.clone(), entry.text.clone()))?;
+            let text = entry.map(Entry::config_text)?;
             let (config, findings) = config::parse(&text, &host_name).ok()?;
             let is_here =
                 node.as_ref().is_some_and(|node| (&node.pin_dir, &node.state_dir) == (&config.node.pin_dir, &config.node.state_dir));
@@ -69,7 +69,7 @@ impl First {
                     (kept, told, Vec::new())
                 }
                 None => {
-                    history.apply(&text.text, &text.file, FILE, unix_ms());
+                    history.apply(&text, FILE, unix_ms());
                     (config, warnings(&findings, &text), Vec::new())
                 }
             },
@@ -137,7 +137,7 @@ impl Daemon {
         self.report.config_warnings = warnings(&findings, text);
         self.report.config_warnings.extend(cut_off);
         let before = self.history.in_force;
-        let generation = self.history.apply(&text.text, &text.file, by, unix_ms());
+        let generation = self.history.apply(text, by, unix_ms());
         if generation != before {
             self.tell(What::Applied { generation, by: by.to_owned(), operations: self.operations - operations });
         }
@@ -148,7 +148,7 @@ impl Daemon {
     /// Has an earlier configuration in force.
     pub(super) async fn roll_back(&mut self, to: Option<u64>, why: &str) -> Result<u64, Vec<String>> {
         let entry = self.history.earlier(to).map_err(|error: HistoryError| vec![error.to_string()])?.clone();
-        let text = ConfigText::new(entry.file, entry.text);
+        let text = entry.config_text();
         let (config, findings) = config::parse(&text, &config::host_name()).map_err(|findings| warnings(&findings, &text))?;
         let cut_off = self.take_config(config).await.map_err(|error| vec![in_words(&error)])?;
         self.report.config_warnings = warnings(&findings, &text);

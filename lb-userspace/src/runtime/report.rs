@@ -155,7 +155,7 @@ pub(super) fn warnings(findings: &[Diagnostic], text: &ConfigText) -> Vec<String
 pub(super) fn load_errors(error: &LoadError) -> Vec<String> {
     match error {
         LoadError::Invalid { text, findings } => warnings(findings, text),
-        LoadError::Read { .. } | LoadError::TooLarge { .. } => vec![in_words(error)],
+        LoadError::Read { .. } | LoadError::TooLarge { .. } | LoadError::Empty { .. } | LoadError::TooMany { .. } => vec![in_words(error)],
     }
 }
 

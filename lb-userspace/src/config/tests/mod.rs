@@ -3,6 +3,7 @@
 mod accepted;
 mod checks;
 mod errors;
+mod fragments;
 mod lints;
 mod random;
 
