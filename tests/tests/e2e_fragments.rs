@@ -34,6 +34,11 @@ impl Fixture {
         http_tally(&self.lab.client().namespace, address, 40).unwrap().into_keys().collect()
     }
 
+    fn check(&self, folder: &Path) -> (Option<i32>, String) {
+        let mut command = self.lab.node().namespace.command(std::env::var_os("WEIR_BIN").unwrap());
+        said(&command.arg("check").arg(folder).output().unwrap())
+    }
+
     fn await_served(&self, weir: &Weir<'_>, names: &[&str]) {
         wait_until("the directory to be followed", SOON, || self.served() == names)
             .unwrap_or_else(|error| panic!("{error}: {:?} serve, not {names:?}\n{}", self.served(), weir.stderr()));
@@ -68,7 +73,7 @@ fn a_directory_is_followed_as_a_file_is() {
     write(&folder, "10-web.toml", &(fixture.listener() + &fixture.server(1)));
     write(&folder, ".20-hidden.toml", "not = TOML");
     write(&folder, "notes.txt", "not = TOML");
-    assert!(done(&weir, &["check", folder.to_str().unwrap()]).contains("ok: 1 listener, 1 service, 1 server"));
+    assert_eq!(fixture.check(&folder), (Some(0), "ok: 1 listener, 1 service, 1 server\n".to_owned()));
     weir.run().unwrap();
     assert_eq!(fixture.served(), ["s1"]);
 
@@ -84,7 +89,7 @@ fn a_directory_is_followed_as_a_file_is() {
     // What is wrong leaves what is in force, and is told of the fragment.
     write(&folder, "30-again.toml", &format!("# again\n{}", fixture.server(1)));
     await_told(&weir, "30-again.toml:3:9: error: `pool.web.servers.s1` is given twice: ");
-    let (code, text) = said(&weir.operate(&["check", folder.to_str().unwrap()]).unwrap());
+    let (code, text) = fixture.check(&folder);
     assert!(code == Some(1) && text.contains("30-again.toml:3:9") && text.contains("10-web.toml:7:9 has it already"), "{text}");
     assert_eq!(fixture.served(), ["s1", "s2"]);
     fs::remove_file(folder.join("30-again.toml")).unwrap();

@@ -8,7 +8,7 @@
 //! | `tree` | the syntax tree: that of a file, or of a directory's fragments as one |
 //! | `reader` | typed access to the syntax tree |
 //! | `value` | durations, rates, binds and other small languages |
-//! | `node`, `listener`, `pool`, `check`, `server` | one section each |
+//! | `node`, `dns`, `listener`, `pool`, `check`, `server` | one section each |
 //! | `relations` | what sections require of each other: errors |
 //! | `lint` | what is allowed and hardly meant: warnings and advice |
 //! | `load_io` | reads the file |
@@ -16,6 +16,7 @@
 mod admin;
 mod check;
 mod diagnostic;
+mod dns;
 mod lint;
 mod listener;
 mod load_io;
@@ -42,7 +43,7 @@ pub use self::{
 };
 use self::{
     listener::{ListenerKeys, ListenerSection},
-    model::{Admin, Bind, Config, Listener, Server},
+    model::{Admin, Bind, Config, Dns, Listener, Server},
     node::{LimitsSection, NodeSection},
     pool::{PoolKeys, PoolSection},
     reader::{Item, Table},
@@ -109,6 +110,7 @@ impl Config {
 struct Document {
     node: NodeSection,
     admin: Result<Admin, Reported>,
+    dns: Result<Dns, Reported>,
     limits: LimitsSection,
     listeners: BTreeMap<String, ListenerSection>,
     pools: BTreeMap<String, PoolSection>,
@@ -121,6 +123,7 @@ impl Document {
         let mut root = Table::root(tree);
         let node = node::read_node(root.child("node", report), host_name, report);
         let admin = admin::read(root.child("admin", report), report);
+        let dns = dns::read(root.child("dns", report), report);
         let limits = node::read_limits(root.child("limits", report), report);
         let mut defaults = root.child("defaults", report);
         let listener_defaults = ListenerKeys::read(&mut defaults, report);
@@ -130,7 +133,7 @@ impl Document {
         let pools = read_named(&mut root, "pool", report, |item, report| pool::read(item, &pool_defaults, report));
         root.finish(report);
         let sections = listeners.as_ref().and(pools.as_ref()).map_or_else(|reported| Err(*reported), |_| Ok(()));
-        Self { node, admin, limits, listeners: listeners.unwrap_or_default(), pools: pools.unwrap_or_default(), sections }
+        Self { node, admin, dns, limits, listeners: listeners.unwrap_or_default(), pools: pools.unwrap_or_default(), sections }
     }
 
     fn into_config(self) -> Result<Config, Reported> {
@@ -138,6 +141,7 @@ impl Document {
         Ok(Config {
             node: self.node.model?,
             admin: self.admin?,
+            dns: self.dns?,
             limits: self.limits.model?,
             listeners: self.listeners.into_iter().map(|(name, section)| Ok((name, section.model?))).collect::<Result<_, _>>()?,
             pools: self.pools.into_iter().map(|(name, section)| Ok((name, section.model?))).collect::<Result<_, _>>()?,

@@ -222,7 +222,7 @@ impl AddedServer {
 }
 
 /// What speaks against a server in a pool; as for those of a file.
-fn unfit(config: &Config, name: &str, pool: &Pool, added: &AddedServer) -> Option<&'static str> {
+pub(super) fn unfit(config: &Config, name: &str, pool: &Pool, added: &AddedServer) -> Option<&'static str> {
     let binds = || config.binds().filter(|(_, listener, _)| listener.pool == name).map(|(bind, ..)| bind);
     if config.binds().any(|(bind, ..)| bind.address == added.address) {
         return Some("its address is a VIP");

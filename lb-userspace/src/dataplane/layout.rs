@@ -254,6 +254,7 @@ mod tests {
             check: None,
             slow_start: Duration::ZERO,
             panic_threshold_pct: 0,
+            names: BTreeMap::new(),
             servers: BTreeMap::new(),
         };
         let node = Node {
@@ -268,6 +269,7 @@ mod tests {
             tunnel_source6: None,
         };
         let mut config = Config {
+            dns: crate::config::model::Dns::default(),
             admin: crate::config::model::Admin::default(),
             node,
             limits: Limits::default(),

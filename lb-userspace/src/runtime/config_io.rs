@@ -19,6 +19,7 @@ use crate::{
     control::{
         event::What,
         history::{Entry, History, HistoryError},
+        names::expand::expand,
     },
     dataplane::{Features, PinDir},
 };
@@ -208,14 +209,22 @@ impl Daemon {
 
     /// Says whose connections end.
     async fn take_config(&mut self, config: Config) -> Result<Vec<String>, RunError> {
-        let waits_for_start = restart_only(&self.configured, &config);
+        let waits_for_start = restart_only(&self.written, &config);
         for line in waits_for_start.iter().filter(|line| !self.waits_for_start.contains(line)) {
             warn!("{line}");
         }
-        let configured = with_fixed(&self.configured, config);
-        let cut_off = self.take_effective(self.overrides.effective(&configured)).await?;
-        if configured != self.configured {
-            self.configured = configured;
+        let written = with_fixed(&self.written, config);
+        self.ask_names(&written).await;
+        let (configured, left_out) = expand(&written, &self.names);
+        let taken = self.take_effective(self.overrides.effective(&configured)).await;
+        if taken.is_err() {
+            self.names.want_only(&self.written.questions());
+        }
+        let cut_off = taken?;
+        self.names.want_only(&written.questions());
+        (self.configured, self.left_out) = (configured, left_out);
+        if written != self.written {
+            self.written = written;
             self.report.config_taken_at = unix_time().as_secs();
             info!("the configuration is taken");
         }
@@ -258,8 +267,8 @@ impl Daemon {
 
     /// The operator said something: configuration and checks follow, and the maps.
     pub(super) async fn take_overrides(&mut self) -> Result<(), RunError> {
-        let configured = self.configured.clone();
-        self.take_config(configured).await.map(drop)
+        let written = self.written.clone();
+        self.take_config(written).await.map(drop)
     }
 
     /// All of the new interfaces or none. One that was named before is taken when it appears, if it has gone.

@@ -18,6 +18,7 @@ use super::{
     config_io::{First, found},
     driver::RunError,
     keep_io,
+    lookup_io::Lookups,
     own_macs::own_macs,
     readback,
     report::{Report, in_words, names_of},
@@ -31,6 +32,7 @@ use crate::{
         header,
         history::History,
         installed::{Capacity, Installed},
+        names::{Names, expand::expand},
         overrides::Overrides,
         plan::{self, Freeable, Plan},
         slot,
@@ -76,10 +78,18 @@ pub(super) enum Absent {
     Awaited,
 }
 
+/// What is said beside the configuration.
+struct Said {
+    overrides: Overrides,
+    names: Names,
+}
+
 /// The daemon.
 pub(super) struct Daemon {
     pub(super) config_path: PathBuf,
     /// As the file, or whoever applied it, has it.
+    pub(super) written: Config,
+    /// With the servers that its names stand for.
     pub(super) configured: Config,
     /// As the operator's overrides make it: the one in force.
     pub(super) config: Config,
@@ -92,6 +102,11 @@ pub(super) struct Daemon {
     pub(super) book: Book,
     /// What the operator says beside the configuration.
     pub(super) overrides: Overrides,
+    /// What the DNS says.
+    pub(super) names: Names,
+    pub(super) lookups: Lookups,
+    /// What of that is left out, in words.
+    pub(super) left_out: Vec<String>,
     /// The configurations that were in force.
     pub(super) history: History,
     pub(super) events: Events,
@@ -144,7 +159,8 @@ impl Daemon {
 
     async fn start_prepared(config_path: &Path, first: First, absent: Absent) -> Result<Self, RunError> {
         let overrides: Overrides = found(&first.config.node.state_dir, keep_io::OVERRIDES).unwrap_or_default();
-        let config = overrides.effective(&first.config);
+        let names = Names::new(found(&first.config.node.state_dir, keep_io::NAMES).unwrap_or_default());
+        let config = overrides.effective(&expand(&first.config, &names).0);
         let earlier = report_io::earlier(&config.node)?;
         let links = Netlink::open()?.links().await?;
         let is_asked_for = |name: &&String| absent == Absent::Refused || links.iter().any(|link| link.name == **name);
@@ -161,7 +177,7 @@ impl Daemon {
         };
         let (dataplane, origin) = Dataplane::start(&request)?;
         let pins = PinDir::at(&config.node.pin_dir);
-        let started = Self::take_over(config_path, first, overrides, dataplane, origin, earlier).await;
+        let started = Self::take_over(config_path, first, Said { overrides, names }, dataplane, origin, earlier).await;
         if started.is_err() && origin == Origin::Fresh {
             // The first failure is the one to report.
             let _ = dataplane::stop(&pins);
@@ -178,12 +194,14 @@ impl Daemon {
     async fn take_over(
         config_path: &Path,
         first: First,
-        overrides: Overrides,
+        said: Said,
         dataplane: Dataplane,
         origin: Origin,
         earlier: Report,
     ) -> Result<Self, RunError> {
-        let First { config: configured, warnings, errors, history, admin } = first;
+        let First { config: written, warnings, errors, history, admin } = first;
+        let Said { overrides, names } = said;
+        let (configured, left_out) = expand(&written, &names);
         let config = overrides.effective(&configured);
         dataplane.follow_record(&config.node.state_dir)?;
         let installed = readback::installed(dataplane.tables(), Capacity::of(&config.limits))?;
@@ -208,6 +226,7 @@ impl Daemon {
         let pins = PinDir::at(&config.node.pin_dir).identity();
         let mut daemon = Self {
             config_path: config_path.to_owned(),
+            written,
             configured,
             admin: admin.unwrap_or_else(|| AdminSocket::listen(&config)),
             config,
@@ -219,6 +238,9 @@ impl Daemon {
             checks: Checks::start(random_u64().unwrap_or_default())?,
             book: Book::new(earlier.health),
             overrides,
+            names,
+            lookups: Lookups::default(),
+            left_out,
             history,
             events: Events::default(),
             operations: 0,
@@ -238,6 +260,7 @@ impl Daemon {
             report_written: Instant::now(),
             report_took: Duration::ZERO,
         };
+        daemon.ask_first().await;
         daemon.next_hops.set_servers(&daemon.servers()).await?;
         daemon.set_checks().await;
         daemon.follow_network(Convergence::First).await?;
@@ -528,6 +551,7 @@ impl Daemon {
         self.report.standings = self.standings();
         self.report.overrides = self.overrides.in_words();
         self.report.generation = self.history.in_force;
+        self.report.name_troubles = self.names.troubles().into_iter().chain(self.left_out.iter().cloned()).collect();
         self.report.config_notes = self.history.notes();
         self.report.narrow_ways = self.path_mtus.troubles();
         self.report.read_at_ms = unix_time().as_millis() as u64;

@@ -22,6 +22,8 @@ mod files_io;
 mod health_io;
 mod keep_io;
 mod links_io;
+mod lookup_io;
+mod names_io;
 mod own_macs;
 pub mod readback;
 mod reload;

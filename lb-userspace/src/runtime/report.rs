@@ -76,6 +76,8 @@ pub struct Report {
     pub config_notes: Vec<String>,
     /// What is wrong with the path MTU of ways to servers.
     pub narrow_ways: Vec<String>,
+    /// What is wrong with names of the DNS, and what of their answers is left out.
+    pub name_troubles: Vec<String>,
     /// Names of what the maps know by number.
     pub services: Vec<ServiceName>,
     /// The counters at [`Self::read_at_ms`].

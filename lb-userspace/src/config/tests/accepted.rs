@@ -69,6 +69,7 @@ fn the_smallest_file_has_the_documented_defaults() {
         check: None,
         slow_start: Duration::ZERO,
         panic_threshold_pct: 0,
+        names: [].into(),
         servers: [("a".to_owned(), server)].into(),
     };
     assert_eq!(config.pools["web"], pool);

@@ -5,6 +5,7 @@ mod checks;
 mod errors;
 mod fragments;
 mod lints;
+mod names;
 mod random;
 
 use super::{ConfigText, Diagnostic, model::Config, parse};

@@ -22,6 +22,7 @@ fn pool(servers: &[Server]) -> Pool {
         check: None,
         slow_start: Duration::ZERO,
         panic_threshold_pct: 0,
+        names: BTreeMap::new(),
         servers,
     }
 }
@@ -56,6 +57,7 @@ fn config(listener: Listener, pool: Pool) -> Config {
     Config {
         node,
         admin: crate::config::model::Admin::default(),
+        dns: crate::config::model::Dns::default(),
         limits: Limits::default(),
         listeners: [("l".into(), listener)].into(),
         pools: [("p".into(), pool)].into(),

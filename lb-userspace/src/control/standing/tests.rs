@@ -18,6 +18,7 @@ fn web() -> Pool {
         check: None,
         slow_start: Duration::ZERO,
         panic_threshold_pct: 0,
+        names: BTreeMap::new(),
         servers: servers.into_iter().map(|(name, last, backup)| (name.to_owned(), server(last, backup))).collect(),
     }
 }

@@ -49,6 +49,7 @@ pub(super) fn pool(servers: &[Server]) -> Pool {
         check: None,
         slow_start: Duration::ZERO,
         panic_threshold_pct: 0,
+        names: BTreeMap::new(),
         servers,
     }
 }
@@ -85,6 +86,7 @@ pub(super) fn config(listeners: &[Listener], pools: &[Pool]) -> Config {
     };
     Config {
         admin: crate::config::model::Admin::default(),
+        dns: crate::config::model::Dns::default(),
         node,
         limits: Limits::default(),
         listeners: listeners.iter().enumerate().map(|(i, listener)| (format!("l{i}"), listener.clone())).collect(),
