@@ -137,11 +137,8 @@ fn names_are_checked_and_weighted_like_any_server_and_srv_records_give_ports() {
     let list = servers(&weir);
     let shape: Vec<_> = list.iter().map(|(name, server)| (name.as_str(), &server["configured_weight"], &server["backup"])).collect();
     let names = [format!("web/all@{s1}:{PORT}"), format!("web/all@{s1}:{}", PORT + 1), format!("web/all@{s2}:{PORT}")];
-    let expected: Vec<(&str, Value, Value)> = vec![
-        (&names[0], 30.into(), false.into()),
-        (&names[1], 1.into(), true.into()),
-        (&names[2], 10.into(), false.into()),
-    ];
+    let expected: Vec<(&str, Value, Value)> =
+        vec![(&names[0], 30.into(), false.into()), (&names[1], 1.into(), true.into()), (&names[2], 10.into(), false.into())];
     assert_eq!(shape, expected.iter().map(|(name, weight, backup)| (*name, weight, backup)).collect::<Vec<_>>());
     assert_eq!(fixture.served(), ["s1", "s2"]);
     drop(other);

@@ -11,12 +11,14 @@
 //! | `node`, `dns`, `listener`, `pool`, `check`, `server` | one section each |
 //! | `relations` | what sections require of each other: errors |
 //! | `lint` | what is allowed and hardly meant: warnings and advice |
+//! | `edit` | changes a text where it speaks of a server |
 //! | `load_io` | reads the file |
 
 mod admin;
 mod check;
 mod diagnostic;
 mod dns;
+pub mod edit;
 mod lint;
 mod listener;
 mod load_io;

@@ -186,11 +186,7 @@ struct Servers {
 }
 
 /// The servers that could be read, and whether these are all.
-fn read_servers(
-    table: &mut Table<'_>,
-    defaults: &ServerKeys,
-    report: &mut Report,
-) -> (Servers, Result<(), Reported>) {
+fn read_servers(table: &mut Table<'_>, defaults: &ServerKeys, report: &mut Report) -> (Servers, Result<(), Reported>) {
     let mut servers = Servers::default();
     let items = match table.named("servers", report) {
         Ok(items) => items,

@@ -196,6 +196,13 @@ impl Overrides {
         Ok(())
     }
 
+    /// The configuration says of a server what was said here: nothing is said beside it any more, but for its state.
+    pub fn is_written(&mut self, name: &ServerName) {
+        self.added.remove(name);
+        self.removed.remove(name);
+        self.say(name, |said| said.weight = None);
+    }
+
     /// Has a listener use another pool; its own again if that is the one of the configuration.
     ///
     /// # Errors
@@ -215,7 +222,8 @@ impl Overrides {
 }
 
 impl AddedServer {
-    fn server(&self) -> Server {
+    /// As a configuration would have it.
+    pub fn server(&self) -> Server {
         let Self { address, port, weight, backup } = *self;
         Server { address, port, weight, backup, state: ServerState::Ready }
     }

@@ -106,7 +106,7 @@ impl Drop for AdminSocket {
     }
 }
 
-type Answer = Result<Value, Refusal>;
+pub(super) type Answer = Result<Value, Refusal>;
 
 impl Daemon {
     /// Keeps an event and tells it to whoever follows.
@@ -160,11 +160,14 @@ impl Daemon {
             Request::Drain(selection) => self.set_state(&selection, |_| Some(AdminState::Drain)).await,
             Request::Maint(selection) => self.set_state(&selection, |_| Some(AdminState::Maint)).await,
             Request::Ready(selection) => self.set_state(&selection, |is_ready| (!is_ready).then_some(AdminState::Ready)).await,
+            Request::Weight(change) if change.save => self.save_weight(&change).await,
             Request::Weight(change) => self.set_weight(&change).await,
+            Request::Add(addition) if addition.save => self.save_added(addition).await,
             Request::Add(addition) => {
                 let (configured, server) = (self.configured.clone(), addition.server.clone());
                 self.say(|overrides| overrides.add(&configured, addition.server, addition.added).map(|()| vec![server]), true).await
             }
+            Request::Remove(removal) if removal.save => self.save_removed(&removal).await,
             Request::Remove(removal) => {
                 let configured = self.configured.clone();
                 self.say(|overrides| overrides.remove(&configured, &removal.server).map(|()| Vec::new()), removal.force).await
@@ -208,11 +211,7 @@ impl Daemon {
     async fn say(&mut self, change: impl FnOnce(&mut Overrides) -> Result<Vec<ServerName>, OverrideError>, is_forced: bool) -> Answer {
         let mut overrides = self.overrides.clone();
         let concerned = change(&mut overrides).map_err(|error| Refusal::of(&error))?;
-        let after = View { overrides: overrides.servers.clone(), ..self.view() };
-        let lost = deserted((&self.config, &self.view()), (&overrides.effective(&self.configured), &after));
-        if !lost.is_empty() && !is_forced {
-            return Err(Refusal::of(&OverrideError::LastServer(lost)));
-        }
+        self.refuse_desertion(&overrides, is_forced)?;
         keep_io::keep(&self.config.node.state_dir, keep_io::OVERRIDES, &overrides)
             .map_err(|error| Refusal { hint: Some("nothing has been changed".into()), ..Refusal::text(in_words(&error)) })?;
         let before = std::mem::replace(&mut self.overrides, overrides);
@@ -228,6 +227,13 @@ impl Daemon {
         let mut servers = self.servers_as_they_are()?;
         servers.retain(|server| concerned.contains(&server.server));
         serialised(&servers)
+    }
+
+    /// Whether nobody would serve a pool if this were said.
+    pub(super) fn refuse_desertion(&self, overrides: &Overrides, is_forced: bool) -> Result<(), Refusal> {
+        let after = View { overrides: overrides.servers.clone(), ..self.view() };
+        let lost = deserted((&self.config, &self.view()), (&overrides.effective(&self.configured), &after));
+        if lost.is_empty() || is_forced { Ok(()) } else { Err(Refusal::of(&OverrideError::LastServer(lost))) }
     }
 
     async fn apply_asked(&mut self, apply: Apply, by: &str) -> Answer {
@@ -282,11 +288,11 @@ impl Daemon {
     }
 }
 
-fn serialised(value: &impl serde::Serialize) -> Answer {
+pub(super) fn serialised(value: &impl serde::Serialize) -> Answer {
     serde_json::to_value(value).map_err(|error| Refusal::text(error.to_string()))
 }
 
-fn refused(what: &str, details: Vec<String>) -> Refusal {
+pub(super) fn refused(what: &str, details: Vec<String>) -> Refusal {
     Refusal { details, ..Refusal::text(what) }
 }
 

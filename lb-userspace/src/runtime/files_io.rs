@@ -134,7 +134,8 @@ fn concerns(event: &Event, marks: &BTreeSet<PathBuf>, fragments_in: Option<&Path
         EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
         EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
     };
-    let is_fragment = |path: &Path| fragments_in.is_some() && path.parent() == fragments_in && path.file_name().is_some_and(is_fragment_name);
+    let is_fragment =
+        |path: &Path| fragments_in.is_some() && path.parent() == fragments_in && path.file_name().is_some_and(is_fragment_name);
     is_change && (event.paths.is_empty() || event.paths.iter().any(|path| marks.contains(path) || is_fragment(path)))
 }
 

@@ -30,6 +30,7 @@ mod reload;
 pub mod report;
 pub mod report_io;
 mod retirement;
+mod save_io;
 mod view_io;
 
 pub use driver::{RunError, run};

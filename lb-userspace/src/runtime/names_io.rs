@@ -9,11 +9,7 @@ use std::{
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
-use super::{
-    daemon_io::Daemon,
-    keep_io,
-    report::in_words,
-};
+use super::{daemon_io::Daemon, keep_io, report::in_words};
 use crate::{
     config::model::{Config, Dns, Families, Question},
     control::{

@@ -90,9 +90,7 @@ impl Config {
     /// The families that servers of a pool can have.
     pub fn families(&self, pool: &str) -> Families {
         let keeps_family = self.pools.get(pool).is_some_and(|pool| matches!(pool.forward, Forward::Nat { .. } | Forward::Dsr));
-        let has_bind = |is_v4: bool| {
-            self.binds().any(|(bind, listener, _)| listener.pool == pool && bind.address.is_ipv4() == is_v4)
-        };
+        let has_bind = |is_v4: bool| self.binds().any(|(bind, listener, _)| listener.pool == pool && bind.address.is_ipv4() == is_v4);
         let (v4, v6) = (has_bind(true), has_bind(false));
         if keeps_family && (v4 || v6) { Families { v4, v6 } } else { Families { v4: true, v6: true } }
     }

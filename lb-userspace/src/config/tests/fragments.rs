@@ -60,7 +60,10 @@ fn errors_name_the_fragment_and_its_line() {
 fn a_syntax_error_stays_in_its_fragment() {
     let found = findings(&[("1", NODE), ("2", "[pool.db]\nservers = [\n"), ("3", "[pool.web]\nweight = 1\nservers.a = \"10.0.0.1\"\n")]);
     assert!(found[0].starts_with("conf.d/2:"), "{found:?}");
-    assert!(found.iter().all(|line| line.starts_with("conf.d/2:") || line.starts_with("conf.d/3:2:1: error: unknown key `weight`")), "{found:?}");
+    assert!(
+        found.iter().all(|line| line.starts_with("conf.d/2:") || line.starts_with("conf.d/3:2:1: error: unknown key `weight`")),
+        "{found:?}"
+    );
 }
 
 #[test]

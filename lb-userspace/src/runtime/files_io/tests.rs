@@ -169,11 +169,7 @@ fn a_directory_of_fragments_as_kubernetes_swaps_it_is_told() {
     folder.link("conf.d/..data", "..2026_1");
     folder.link("conf.d/a.toml", "..data/a.toml");
     folder.link("conf.d/b.toml", "..data/b.toml");
-    expect_each_told(
-        &folder,
-        "conf.d",
-        &[&|| folder.link("conf.d/..data", "..2026_2"), &|| folder.write("conf.d/..2026_2/b.toml", "333")],
-    );
+    expect_each_told(&folder, "conf.d", &[&|| folder.link("conf.d/..data", "..2026_2"), &|| folder.write("conf.d/..2026_2/b.toml", "333")]);
 }
 
 #[test]
@@ -182,12 +178,10 @@ fn a_directory_of_fragments_that_is_swapped_removed_and_made_again_is_told() {
     folder.write("v1/a.toml", "1");
     folder.write("v2/a.toml", "22");
     folder.link("cur", "v1");
-    let changes: [&dyn Fn(); 4] = [
-        &|| folder.link("cur", "v2"),
-        &|| folder.write("v2/b.toml", "1"),
-        &|| fs::remove_dir_all(folder.0.join("v2")).unwrap(),
-        &|| folder.write("v2/a.toml", "333"),
-    ];
+    let changes: [&dyn Fn(); 4] =
+        [&|| folder.link("cur", "v2"), &|| folder.write("v2/b.toml", "1"), &|| fs::remove_dir_all(folder.0.join("v2")).unwrap(), &|| {
+            folder.write("v2/a.toml", "333")
+        }];
     expect_each_told(&folder, "cur", &changes);
 }
 
