@@ -17,6 +17,9 @@ use lb_userspace::{
 };
 use tracing_subscriber::EnvFilter;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A load balancer: packets in the kernel, one file, one binary.
 #[derive(Parser)]
 #[command(name = "weir", version, about, disable_help_subcommand = true)]

@@ -61,8 +61,8 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn bench(arguments: &[String]) -> anyhow::Result<()> {
-    let program = release::build()?.bench();
-    step::run(std::process::Command::new(program).args(arguments))
+    let release = release::build()?;
+    step::run(std::process::Command::new(release.bench()).args(arguments).env("WEIR_BIN", release.weir()).env("WEIR_PEER", release.peer()))
 }
 
 /// What `check` and `test` both run before any test.

@@ -415,7 +415,7 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
     }
     problems.extend(report.config_errors.iter().map(|error| format!("configuration not taken: {error}")));
     problems.extend(report.apply_error.iter().map(|error| format!("maps not as they should be: {error}")));
-    problems.extend(report.forgone.iter().cloned());
+    problems.extend(report.forgone.iter().chain(&report.unkept).cloned());
     problems.extend(report.address_errors.iter().cloned());
     problems.extend(report.held_back.iter().cloned());
     problems.extend(report.health.iter().filter(|(_, entry)| !entry.is_up).map(|(server, entry)| unhealthy(server, entry)));

@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     ops::RangeInclusive,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -28,7 +29,7 @@ use crate::{
 #[derive(Clone, PartialEq, Debug)]
 pub struct Host {
     /// By server address: how packets reach it. A server that is missing is unresolved. Retired servers belong here too.
-    pub next_hops: BTreeMap<IpAddr, NextHop>,
+    pub next_hops: Arc<BTreeMap<IpAddr, NextHop>>,
     /// Addresses that the host itself opens connections from; not those that exist for SNAT only.
     pub own_addresses: BTreeSet<IpAddr>,
     /// The ports that the host's own connections use (`net.ipv4.ip_local_port_range`).
@@ -41,7 +42,7 @@ pub struct Desired {
     /// Every service.
     pub services: BTreeMap<ServiceKey, DesiredService>,
     /// By server address, as the host has them.
-    pub next_hops: BTreeMap<IpAddr, NextHop>,
+    pub next_hops: Arc<BTreeMap<IpAddr, NextHop>>,
 }
 
 /// What a service should be.
@@ -111,7 +112,7 @@ impl Desired {
                 (key, DesiredService::new(key, listener, pool, &standings[listener.pool.as_str()], &config.node, host))
             })
             .collect();
-        Self { services, next_hops: host.next_hops.clone() }
+        Self { services, next_hops: Arc::clone(&host.next_hops) }
     }
 }
 

@@ -18,6 +18,7 @@ mod free;
 mod make;
 mod place;
 mod publish;
+mod scope;
 mod tables;
 mod unplaced;
 
@@ -28,10 +29,11 @@ use lb_common::words::{MemberId, ServiceId};
 use super::{
     ServiceKey,
     desired::{Desired, DesiredService},
-    installed::{Identity, Installed},
+    installed::{Identity, Installed, InstalledMember},
     op::Op,
 };
 
+use scope::Scope;
 pub use tables::{held_back, recognise};
 pub use unplaced::{Table, Unplaced, in_words};
 
@@ -56,8 +58,20 @@ pub struct Plan {
 /// What leads from `installed` to `desired`. `now_unix_s` is in seconds of the Unix epoch. `incarnation` gives a random number that it never
 /// gave before, one for each new service.
 pub fn plan(desired: &Desired, installed: &Installed, now_unix_s: u64, freeable: &Freeable, incarnation: &mut dyn FnMut() -> u64) -> Plan {
-    let mut draft = Draft::new(desired, installed, now_unix_s);
+    let mut draft = Draft::new(desired, installed, now_unix_s, Scope::All);
     free::free_due(&mut draft, freeable);
+    make(draft, incarnation)
+}
+
+/// Like [`plan`], where the maps have followed `before` already, nothing had to wait, and nothing is due to be freed: only what differs is looked at.
+pub fn change(before: &Desired, desired: &Desired, installed: &Installed, now_unix_s: u64, incarnation: &mut dyn FnMut() -> u64) -> Plan {
+    match Scope::between(before, desired) {
+        Scope::All => plan(desired, installed, now_unix_s, &Freeable::default(), incarnation),
+        scope @ Scope::Only(_) => make(Draft::new(desired, installed, now_unix_s, scope), incarnation),
+    }
+}
+
+fn make(mut draft: Draft<'_>, incarnation: &mut dyn FnMut() -> u64) -> Plan {
     draft.know_members();
     make::services(&mut draft, incarnation);
     let planes = place::members(&mut draft);
@@ -66,7 +80,7 @@ pub fn plan(desired: &Desired, installed: &Installed, now_unix_s: u64, freeable:
     make::members(&mut draft, &planes);
     let (wanted, mut numbers) = (make::wanted_members(&draft), draft.numbers_by_service());
     let mut tables = tables::Tables::default();
-    for (id, key, service) in draft.placed() {
+    for (id, key, service) in draft.at_work() {
         tables::slots(&mut draft, id, service, &mut tables);
         make::rules_and_record(&mut draft, id, key, service);
         make::lesser_members(&mut draft, numbers.remove(&id).unwrap_or_default(), &wanted);
@@ -81,6 +95,7 @@ pub fn plan(desired: &Desired, installed: &Installed, now_unix_s: u64, freeable:
 struct Draft<'a> {
     desired: &'a Desired,
     now_unix_s: u64,
+    scope: Scope,
     state: Installed,
     ops: Vec<Op>,
     unplaced: Vec<Unplaced>,
@@ -93,11 +108,12 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(desired: &'a Desired, installed: &Installed, now_unix_s: u64) -> Self {
+    fn new(desired: &'a Desired, installed: &Installed, now_unix_s: u64, scope: Scope) -> Self {
         let services = installed.services.iter().filter_map(|(id, service)| Some((ServiceKey::of(&service.record)?, *id))).collect();
         Self {
             desired,
             now_unix_s,
+            scope,
             state: installed.clone(),
             ops: Vec::new(),
             unplaced: Vec::new(),
@@ -109,7 +125,8 @@ impl<'a> Draft<'a> {
     }
 
     fn know_members(&mut self) {
-        self.members = self.state.members.iter().map(|(id, m)| ((ServiceId(m.info.service), m.identity()), *id)).collect();
+        let service = |member: &InstalledMember| ServiceId(member.info.service);
+        self.members = self.members_at_work().map(|(id, member)| ((service(member), member.identity()), id)).collect();
     }
 
     /// The desired services that have a number.
@@ -117,11 +134,23 @@ impl<'a> Draft<'a> {
         self.desired.services.iter().filter_map(|(key, service)| Some((*self.services.get(key)?, key, service))).collect()
     }
 
-    /// The numbers of all members, by their service.
+    /// Those of them that are looked at.
+    fn at_work(&self) -> Vec<(ServiceId, &'a ServiceKey, &'a DesiredService)> {
+        self.placed().into_iter().filter(|(_, key, _)| self.scope.has(key)).collect()
+    }
+
+    /// The members of services that are looked at, and of those that are not desired.
+    fn members_at_work(&self) -> impl Iterator<Item = (MemberId, &InstalledMember)> {
+        let is_resting = |(key, _): &(&ServiceKey, &ServiceId)| !self.scope.has(key) && self.desired.services.contains_key(key);
+        let resting: BTreeSet<u16> = self.services.iter().filter(is_resting).map(|(_, id)| id.0).collect();
+        self.state.members.iter().filter(move |(_, member)| !resting.contains(&member.info.service)).map(|(id, member)| (*id, member))
+    }
+
+    /// The numbers of these members, by their service.
     fn numbers_by_service(&self) -> BTreeMap<ServiceId, Vec<MemberId>> {
         let mut numbers: BTreeMap<ServiceId, Vec<MemberId>> = BTreeMap::new();
-        for (id, member) in &self.state.members {
-            numbers.entry(ServiceId(member.info.service)).or_default().push(*id);
+        for (id, member) in self.members_at_work() {
+            numbers.entry(ServiceId(member.info.service)).or_default().push(id);
         }
         numbers
     }

@@ -1,7 +1,7 @@
 //! What the daemon answers to its admin API, and the socket's life.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the daemon's end of a socket")]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Uid, User};
 use serde_json::{Value, json};
@@ -280,10 +280,32 @@ impl Daemon {
         HistoryView { entries: self.history.entries.iter().map(entry).collect(), confirm_until_ms: self.history.confirm_until_ms }
     }
 
-    /// Says once what could not be kept.
-    pub(super) fn tell_keeping(&self, what: &str, kept: Result<(), KeepError>) {
-        if let Err(error) = kept {
-            warn!(error = in_words(&error), "{what}");
+    /// Says what could not be kept, once, and as long as it is so in the record.
+    pub(super) fn tell_keeping(&mut self, what: &str, kept: Result<(), KeepError>) {
+        let unkept = kept.err().map(|error| format!("{what}: {}", in_words(&error)));
+        if unkept != self.report.unkept {
+            unkept.iter().for_each(|unkept| warn!("{unkept}"));
+        }
+        self.report.unkept = unkept;
+    }
+
+    /// Each second: somebody may have removed the socket, or made room on the disk.
+    pub(super) async fn see_to_state_dir(&mut self) {
+        if self.report.unkept.is_some() {
+            self.keep_history();
+            if self.report.unkept.is_none() {
+                self.keep_names();
+            }
+        }
+        let is_gone = |path: PathBuf| !path.exists() && path.parent().is_some_and(Path::exists);
+        if self.admin.path().is_some_and(is_gone) {
+            self.admin.close().await;
+            self.admin = AdminSocket::listen(&self.config);
+            self.report.admin_socket = self.admin.path();
+            match self.admin.refusal() {
+                Some(why) => self.forgo(why),
+                None => warn!("somebody removed the admin socket: there is a new one"),
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use super::{
     admin_io::AdminSocket,
     daemon_io::{Convergence, Daemon, unix_ms, unix_time},
     driver::RunError,
+    health_io::Compared,
     keep_io,
     own_macs::own_macs,
     reload::{cut_off, restart_only, with_fixed},
@@ -241,7 +242,8 @@ impl Daemon {
     /// Takes the configuration as the operator's overrides make it. Says whose connections end.
     async fn take_effective(&mut self, config: Config) -> Result<Vec<String>, RunError> {
         let cut_off = cut_off(&self.config, &config);
-        if config != self.config {
+        let compared = if config == self.config { Compared::Same } else { Compared::Differs };
+        if compared == Compared::Differs {
             // More than is needed does no harm, and spares a rebuild when the feature comes back.
             let features = Features(Features::of(&config).0 | self.dataplane.features().0);
             let links = self.netlink.links().await?;
@@ -261,12 +263,23 @@ impl Daemon {
             self.report.node.clone_from(&self.config.node.name);
             cut_off.iter().for_each(|line| warn!("{line}"));
         }
-        self.set_checks().await;
+        self.set_checks(compared).await;
         Ok(cut_off)
     }
 
     /// The operator said something: configuration and checks follow, and the maps.
     pub(super) async fn take_overrides(&mut self) -> Result<(), RunError> {
+        let effective = self.overrides.effective(&self.configured);
+        if effective != self.config {
+            return self.take_written().await;
+        }
+        self.set_checks(Compared::Same).await;
+        self.converge();
+        Ok(())
+    }
+
+    /// What is written stands for other servers, or is overridden otherwise.
+    pub(super) async fn take_written(&mut self) -> Result<(), RunError> {
         let written = self.written.clone();
         self.take_config(written).await.map(drop)
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use lb_common::{maps::OwnMacs, words::MemberId};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::{
     addresses::AddressPlan,
@@ -17,31 +17,31 @@ use super::{
     checks_io::Checks,
     config_io::{First, found},
     driver::RunError,
+    health_io::Compared,
     keep_io,
     lookup_io::Lookups,
     own_macs::own_macs,
     readback,
     report::{Report, in_words, names_of},
-    report_io, retirement,
+    report_io,
 };
 use crate::{
-    config::model::{Config, Forward},
+    config::model::Config,
     control::{
-        desired::{Desired, Host, node_slot_key},
+        desired::{Desired, node_slot_key},
         event::{Events, What},
-        header,
         history::History,
         installed::{Capacity, Installed},
         names::{Names, expand::expand},
         overrides::Overrides,
-        plan::{self, Freeable, Plan},
+        plan::{self},
         slot,
-        standing::View,
+        standing::{ServerName, View},
     },
     dataplane::{self, Dataplane, DroppedPacket, Features, Origin, PinDir, Request, Samples, SlotRules},
     health::book::Book,
-    netlink::{AddressError, Change, Netlink, NextHops, Unresolved, sysctl_io},
-    path_mtu::{Heard, PathMtus, TooBig, tunnel::Tunnel},
+    netlink::{AddressError, Change, Netlink, NextHops},
+    path_mtu::{Heard, PathMtus, TooBig},
 };
 
 /// How slots live, for the data plane.
@@ -49,6 +49,8 @@ const SLOT_RULES: SlotRules = SlotRules { change: |word, member, now| slot::chan
 
 /// A record that is written so fast is written whenever it changes.
 const SHORT_WRITE: Duration = Duration::from_millis(10);
+/// A longer one waits so long for the answer that comes with it.
+const AFTERWARDS: Duration = Duration::from_millis(20);
 /// What is forgone where this process has to mount the BPF file system.
 const OWN_MOUNT: &str = "no BPF file system was mounted, so that weir mounted one, in its own mount namespace: nobody outside may see the pins, and \
                          they may vanish with that namespace (ip netns exec makes one; nsenter --net=/run/netns/NAME does not; or mount -t bpf bpf \
@@ -95,11 +97,15 @@ pub(super) struct Daemon {
     pub(super) config: Config,
     pub(super) dataplane: Dataplane,
     pub(super) installed: Installed,
+    /// What the maps follow, nothing having to wait: a plan starts from there.
+    pub(super) settled: Option<Desired>,
     pub(super) netlink: Netlink,
     pub(super) next_hops: NextHops,
-    path_mtus: PathMtus,
+    pub(super) path_mtus: PathMtus,
     pub(super) checks: Checks,
     pub(super) book: Book,
+    /// Servers whose checks rest; none before there are any.
+    pub(super) maintained: Option<BTreeSet<ServerName>>,
     /// What the operator says beside the configuration.
     pub(super) overrides: Overrides,
     /// What the DNS says.
@@ -118,7 +124,7 @@ pub(super) struct Daemon {
     /// The indexes of those that the configuration names.
     pub(super) taken: BTreeSet<u32>,
     /// Addresses of this host that are not there for us alone.
-    own_addresses: BTreeSet<IpAddr>,
+    pub(super) own_addresses: BTreeSet<IpAddr>,
     samples: Samples,
     /// Packets whose drop was sampled, by reason, since the last summary.
     dropped: BTreeMap<&'static str, DroppedPacket>,
@@ -136,6 +142,7 @@ pub(super) struct Daemon {
     /// The record could not be written, which has been told.
     is_record_refused: bool,
     is_report_due: bool,
+    report_asked: Option<Instant>,
     report_written: Instant,
     report_took: Duration,
 }
@@ -232,11 +239,13 @@ impl Daemon {
             config,
             dataplane,
             installed,
+            settled: None,
             netlink: Netlink::open()?,
             next_hops,
             path_mtus: PathMtus::default(),
             checks: Checks::start(random_u64().unwrap_or_default())?,
             book: Book::new(earlier.health),
+            maintained: None,
             overrides,
             names,
             lookups: Lookups::default(),
@@ -257,12 +266,13 @@ impl Daemon {
             is_network_stale: false,
             is_record_refused: false,
             is_report_due: true,
+            report_asked: None,
             report_written: Instant::now(),
             report_took: Duration::ZERO,
         };
         daemon.ask_first().await;
         daemon.next_hops.set_servers(&daemon.servers()).await?;
-        daemon.set_checks().await;
+        daemon.set_checks(Compared::Differs).await;
         daemon.follow_network(Convergence::First).await?;
         daemon.keep_history();
         daemon.report.admin_socket = daemon.admin.path();
@@ -318,6 +328,7 @@ impl Daemon {
         }
         self.tell_drops();
         self.see_to_confirmation().await;
+        self.see_to_state_dir().await;
         if self.is_network_stale {
             self.reread_network().await;
         } else if self.report.apply_error.is_some() || self.next_look.is_some_and(|at| at <= unix_time().as_secs()) {
@@ -419,105 +430,14 @@ impl Daemon {
         configured.chain(self.installed.members.values().map(|member| member.endpoint().address)).collect()
     }
 
-    fn desired(&mut self) -> Desired {
-        let host = self.host();
-        Desired::from_config(&self.config, &self.view(), &host)
-    }
-
     /// What is known of servers beside the configuration.
     pub(super) fn view(&self) -> View {
         View { health: self.book.health(&self.config, Instant::now()), overrides: self.overrides.servers.clone() }
     }
 
-    /// What this host knows of its network.
-    pub(super) fn host(&mut self) -> Host {
-        let resolved = self.next_hops.next_hops();
-        self.report.unresolved = resolved.iter().filter_map(|(server, hop)| Some((*server, hop.as_ref().err()?.to_string()))).collect();
-        self.report.unanswered = self.unanswered(&resolved);
-        let next_hops = resolved
-            .into_iter()
-            .filter_map(|(server, hop)| Some((server, next_hop(hop.ok()?, self.path_mtus.mtu(server).unwrap_or(u16::MAX)))))
-            .collect();
-        let ephemeral_ports = sysctl_io::local_port_range().unwrap_or(32_768..=60_999);
-        Host { next_hops, own_addresses: self.own_addresses.clone(), ephemeral_ports }
-    }
-
-    /// The servers of NAT whose answers, if they come the way that packets go, come by an interface without the program.
-    fn unanswered(&self, resolved: &BTreeMap<IpAddr, Result<crate::netlink::NextHop, Unresolved>>) -> BTreeMap<IpAddr, String> {
-        let used = self.config.binds().filter_map(|(_, listener, _)| self.config.pools.get(&listener.pool));
-        let nat = used.filter(|pool| matches!(pool.forward, Forward::Nat { .. }));
-        let servers: BTreeSet<IpAddr> = nat.flat_map(|pool| pool.servers.values()).map(|server| server.address).collect();
-        let hops =
-            resolved.iter().filter(|(server, _)| servers.contains(server)).filter_map(|(server, hop)| Some((server, hop.as_ref().ok()?)));
-        hops.filter(|(_, hop)| !self.taken.contains(&hop.ifindex))
-            .map(|(server, hop)| {
-                let name = self.links.get(&hop.ifindex).map_or_else(|| format!("number {}", hop.ifindex), Clone::clone);
-                (*server, format!("its answers come by interface {name}, which node.interfaces does not name, and are not translated"))
-            })
-            .collect()
-    }
-
-    /// Plans from what the maps hold to what they should, and performs the plan. After a failure the maps are read back, and the next second
-    /// plans again.
-    pub(super) fn converge(&mut self) {
-        match self.try_converge() {
-            Ok(()) => self.report.apply_error = None,
-            Err(error) => {
-                let text = format!("{error:#}");
-                if self.report.apply_error.as_ref() != Some(&text) {
-                    error!(error = text, "the maps are not as they should be");
-                }
-                self.report.apply_error = Some(text);
-                self.next_look = Some(0);
-                match readback::installed(self.dataplane.tables(), self.installed.capacity) {
-                    Ok(installed) => self.installed = installed,
-                    Err(error) => error!(error = in_words(&error), "the maps cannot be read back"),
-                }
-            }
-        }
-        self.write_report();
-    }
-
-    fn try_converge(&mut self) -> anyhow::Result<()> {
-        let desired = self.desired();
-        let now = self.dataplane.tick()?;
-        let now_unix_s = unix_time().as_secs();
-        let is_look_due = self.next_look.is_some_and(|at| at <= now_unix_s);
-        let looks = is_look_due && retirement::next_look(&self.installed, &desired, now_unix_s).is_some();
-        let freeable = if looks { readback::freeable(self.dataplane.tables(), &self.installed, now)? } else { Freeable::default() };
-        readback::look_at_planes(self.dataplane.tables(), &mut self.installed)?;
-        let mut random = || random_u64().unwrap_or_else(|| unix_time().as_nanos() as u64);
-        let Plan { ops, unplaced } = plan::plan(&desired, &self.installed, now_unix_s, &freeable, &mut random);
-        self.operations += ops.len();
-        for op in &ops {
-            self.dataplane.applier().apply(op, now)?;
-            self.installed.apply(op);
-        }
-        let headers = self.installed.members.values().filter_map(|member| member.header.as_deref());
-        self.path_mtus.set_tunnels(headers.filter_map(Tunnel::of_header));
-        if is_look_due || !ops.is_empty() {
-            self.next_look = retirement::next_look(&self.installed, &desired, now_unix_s);
-        }
-        if !unplaced.is_empty() && !ops.is_empty() {
-            // What was done may have made room.
-            self.next_look = Some(0);
-        }
-        let unplaced = plan::in_words(&unplaced, self.installed.capacity);
-        for line in unplaced.iter().filter(|line| !self.report.held_back.contains(line)) {
-            error!("{line}");
-        }
-        let kept = plan::held_back(&self.installed, &desired)
-            .into_iter()
-            .map(|key| format!("{} port {}: its slots stay as they were made", key.vip, key.port));
-        self.report.held_back = self.waits_for_start.iter().cloned().chain(kept).chain(unplaced).collect();
-        if !ops.is_empty() {
-            info!(operations = ops.len(), "the maps follow");
-        }
-        Ok(())
-    }
-
-    /// A record that takes long to write is written seldom: for a tenth of the time at most.
+    /// A record that takes long to write is written seldom, for a tenth of the time at most, and after what it tells of.
     pub(super) fn write_report(&mut self) {
+        self.report_asked = (!self.is_report_due).then(Instant::now).or(self.report_asked);
         self.is_report_due = true;
         if self.report_due().is_some_and(|at| at <= Instant::now()) {
             self.write_report_now();
@@ -526,8 +446,11 @@ impl Daemon {
 
     /// When the record is to be written, if it is.
     pub(super) fn report_due(&self) -> Option<Instant> {
-        let rest = if self.report_took < SHORT_WRITE { Duration::ZERO } else { self.report_took * 10 };
-        self.is_report_due.then(|| self.report_written + rest)
+        if self.report_took < SHORT_WRITE {
+            return self.is_report_due.then_some(self.report_written);
+        }
+        let asked = self.report_asked.unwrap_or(self.report_written);
+        self.is_report_due.then(|| (self.report_written + self.report_took * 10).max(asked + AFTERWARDS))
     }
 
     pub(super) fn write_report_now(&mut self) {
@@ -590,15 +513,8 @@ pub(super) fn unix_time() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn random_u64() -> Option<u64> {
+pub(super) fn random_u64() -> Option<u64> {
     let mut bytes = [0; 8];
     let filled = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).ok()?;
     (filled == bytes.len()).then(|| u64::from_ne_bytes(bytes))
-}
-
-/// A next hop whose path takes packets of at most `learned` bytes.
-fn next_hop(hop: crate::netlink::NextHop, learned: u16) -> header::NextHop {
-    let mtu = hop.mtu.min(learned);
-    let crate::netlink::NextHop { ifindex, vlan, source_mac, target_mac, source, .. } = hop;
-    header::NextHop { ifindex, vlan, source_mac, target_mac, mtu, source }
 }

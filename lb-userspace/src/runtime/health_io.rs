@@ -6,11 +6,32 @@ use std::time::Instant;
 use tracing::{info, warn};
 
 use super::daemon_io::{Daemon, unix_time};
-use crate::{control::event::What, health::driver::Changed};
+use crate::{
+    control::{
+        event::What,
+        standing::{AdminState, Override},
+    },
+    health::driver::Changed,
+};
+
+/// A configuration beside the one before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Compared {
+    /// Nothing differs.
+    Same,
+    /// Something does.
+    Differs,
+}
 
 impl Daemon {
-    /// Has the checks made that configuration and operator ask for.
-    pub(super) async fn set_checks(&mut self) {
+    /// Has the checks made that configuration and operator ask for, if they differ from those that are.
+    pub(super) async fn set_checks(&mut self, config: Compared) {
+        let is_maintained = |said: &Override| said.state == Some(AdminState::Maint);
+        let maintained = self.overrides.servers.iter().filter(|(_, said)| is_maintained(said)).map(|(name, _)| name.clone()).collect();
+        if config == Compared::Same && self.maintained.as_ref() == Some(&maintained) {
+            return;
+        }
+        self.maintained = Some(maintained);
         let wanted = self.book.checks(&self.config, &self.overrides.servers);
         self.checks.set(wanted).await;
     }

@@ -4,10 +4,14 @@
 //! |---|---|
 //! | `driver` | `weir run`: the loop over files, signals, netlink and time |
 //! | `daemon_io` | what the loop keeps, and what it does on each event |
+//! | `converge_io` | how it has the maps follow |
+//! | `config_io`, `keep_io`, `files_io` | which configuration is in force, and what is kept of it |
+//! | `admin_io`, `view_io` | the operator's requests, and what the daemon tells |
 //! | `links_io`, `anew_io` | what it does about interfaces, and about pins that somebody removed |
 //! | `addresses`, `own_macs`, `reload`, `retirement` | its decisions: which addresses, whose frames, what of a new file, when to look for what may go. Pure. |
 //! | `checks_io` | the thread of the checks |
 //! | `health_io` | what becomes of their results |
+//! | `fault_io` | where tests have the daemon die |
 //! | `readback` | what the maps hold, as `control` models it |
 //! | `report` | the record that the daemon leaves for `weir status`, and its reading (`report_io`) |
 
@@ -16,8 +20,10 @@ mod admin_io;
 mod anew_io;
 mod checks_io;
 mod config_io;
+mod converge_io;
 mod daemon_io;
 mod driver;
+mod fault_io;
 mod files_io;
 mod health_io;
 mod keep_io;

@@ -44,7 +44,7 @@ impl Daemon {
         let dns = self.written.dns.clone();
         if self.take_answer(question, answer, &dns) {
             // The maps follow, as they do when the file has other servers.
-            if let Err(error) = self.take_overrides().await {
+            if let Err(error) = self.take_written().await {
                 warn!(error = in_words(&error), "what the DNS says is not in force");
             }
         }
@@ -58,8 +58,7 @@ impl Daemon {
             Outcome::Same => false,
             Outcome::Changed { came, went } => {
                 info!(name, ?came, ?went, "the DNS has another answer");
-                let kept = keep_io::keep(&self.config.node.state_dir, keep_io::NAMES, &self.names.kept());
-                self.tell_keeping("what the DNS says is not kept", kept);
+                self.keep_names();
                 self.tell(What::NameChanged { name, came, went });
                 true
             }
@@ -69,6 +68,11 @@ impl Daemon {
                 false
             }
         }
+    }
+
+    pub(super) fn keep_names(&mut self) {
+        let kept = keep_io::keep(&self.config.node.state_dir, keep_io::NAMES, &self.names.kept());
+        self.tell_keeping("what the DNS says is not kept", kept);
     }
 
     /// Has the names of a configuration asked, and waits a while for first answers: else a service would be without servers until they come.

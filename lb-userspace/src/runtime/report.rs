@@ -48,6 +48,8 @@ pub struct Report {
     pub admin_socket: Option<PathBuf>,
     /// What the daemon has to do without, and why.
     pub forgone: Vec<String>,
+    /// What of the operator's words and the configurations would not outlive this daemon, and why.
+    pub unkept: Option<String>,
     /// What keeps the maps from being as they should be.
     pub apply_error: Option<String>,
     /// Changes that wait for a restart or never come, in words.

@@ -63,7 +63,9 @@ mod tests {
         },
     };
 
-    const NOTHING: Desired = Desired { services: BTreeMap::new(), next_hops: BTreeMap::new() };
+    fn nothing() -> Desired {
+        Desired { services: BTreeMap::new(), next_hops: Arc::default() }
+    }
 
     fn with_member(idle_s: u32, retired_at: u64) -> Installed {
         let mut installed = Installed::new(Capacity::of(&Limits::default()));
@@ -77,15 +79,15 @@ mod tests {
 
     #[test]
     fn nothing_waits_while_no_member_is_retired() {
-        assert_eq!(next_look(&with_member(900, 0), &NOTHING, 1000), None);
+        assert_eq!(next_look(&with_member(900, 0), &nothing(), 1000), None);
     }
 
     #[test]
     fn a_retired_member_is_looked_for_after_the_idle_timeout_and_then_now_and_then() {
-        assert_eq!(next_look(&with_member(900, 1000), &NOTHING, 1000), Some(1901));
-        assert_eq!(next_look(&with_member(900, 1000), &NOTHING, 1901), Some(1961), "60 s at most");
-        assert_eq!(next_look(&with_member(80, 1000), &NOTHING, 1901), Some(1911));
-        assert_eq!(next_look(&with_member(5, 1000), &NOTHING, 1901), Some(1902), "1 s at least");
+        assert_eq!(next_look(&with_member(900, 1000), &nothing(), 1000), Some(1901));
+        assert_eq!(next_look(&with_member(900, 1000), &nothing(), 1901), Some(1961), "60 s at most");
+        assert_eq!(next_look(&with_member(80, 1000), &nothing(), 1901), Some(1911));
+        assert_eq!(next_look(&with_member(5, 1000), &nothing(), 1901), Some(1902), "1 s at least");
     }
 
     #[test]
@@ -94,6 +96,6 @@ mod tests {
         let address = std::net::IpAddr::from([10, 0, 0, 1]).into();
         let plane = PlaneSpec { snat: address, server: address, server_port: 80, protocol: 6, low: (4, 1), high: (0, 0) };
         installed.planes.insert(1, plane);
-        assert_eq!(next_look(&installed, &NOTHING, 1000), Some(1010));
+        assert_eq!(next_look(&installed, &nothing(), 1000), Some(1010));
     }
 }

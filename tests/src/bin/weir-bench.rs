@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use weir_tests::bench::{harness, l4, live};
+use weir_tests::bench::{control, harness, l4, live};
 
 #[derive(Parser)]
 #[command(about = "What Weir's packet path costs")]
@@ -31,6 +31,8 @@ enum Bench {
     },
     /// Frames that cross a machine: Weir's NAT beside nftables and plain forwarding, on one CPU.
     Live,
+    /// How soon a change is in force, and what checks cost, beside HAProxy.
+    Control,
     /// Loads the packet program with each of these sets of features, to see what the verifier says.
     Load {
         /// As in `Settings`.
@@ -45,6 +47,7 @@ fn main() -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     match cli.bench {
         Bench::L4 { json, rounds, only } => l4::run(&l4::Options { harness: harness()?, rounds, only, json }, &mut out),
+        Bench::Control => control::run(&mut out),
         Bench::Live => live::run(&harness()?, &mut out),
         Bench::Load { features } => l4::load_every(&features.into_iter().collect(), &mut out),
     }

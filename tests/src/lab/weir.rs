@@ -103,6 +103,21 @@ impl<'a> Weir<'a> {
         Ok(())
     }
 
+    /// Starts a `weir run` that dies, as by `kill -9`, before its operation on the maps of this number, from 0; whether it came to that, or is ready instead.
+    /// Only builds with debug assertions do.
+    pub fn run_to_death(&mut self, operation: usize) -> anyhow::Result<bool> {
+        let mut command = self.command(&["run"]);
+        command.env("WEIR_DIES_AT", operation.to_string());
+        self.process = Some(self.namespace.spawn("weir-dies", command)?);
+        let mut has_died = false;
+        let ended = wait_until("weir to die or to be ready", READY_WITHIN, || {
+            has_died = !self.is_running();
+            has_died || self.is_ready() && self.is_in_charge()
+        });
+        ended.with_context(|| format!("weir run said: {}", self.stderr()))?;
+        Ok(has_died)
+    }
+
     /// Starts a `weir run` that is expected to refuse: its exit code, and what it said. An error if it runs.
     pub fn run_refused(&self) -> anyhow::Result<(i32, String)> {
         let mut process = self.namespace.spawn("weir-refused", self.command(&["run"]))?;

@@ -67,7 +67,10 @@ fn config(listener: Listener, pool: Pool) -> Config {
 fn host() -> Host {
     let hop = |source: &str| NextHop { ifindex: 1, vlan: None, source_mac: [1; 6], target_mac: [2; 6], mtu: 1500, source: ip(source) };
     Host {
-        next_hops: [(ip("10.0.0.1"), hop("10.0.0.250")), (ip("10.0.0.2"), hop("10.0.0.250"))].into(),
+        next_hops: [(ip("10.0.0.1"), hop("10.0.0.250")), (ip("10.0.0.2"), hop("10.0.0.250"))]
+            .into_iter()
+            .collect::<BTreeMap<_, _>>()
+            .into(),
         own_addresses: [ip("10.0.0.250")].into(),
         ephemeral_ports: 32_768..=60_999,
     }

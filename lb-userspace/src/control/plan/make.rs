@@ -10,19 +10,22 @@ use lb_common::{
     words::{MemberId, MemberWord, ServiceId},
 };
 
-use super::{Draft, Table, Unplaced};
+use super::{Draft, Scope, Table, Unplaced};
 use crate::control::{
     Endpoint, ServiceKey,
     desired::{DesiredMember, DesiredService},
     header::{self, PlaneRun, Target},
-    installed::pages_of,
+    installed::{InstalledMember, pages_of},
     number,
     op::{Op, PlaneSpec},
     planes::PlaneNumbers,
 };
 
-/// The planes that have a number and are not as they should be.
+/// The planes that have a number and are not as they should be. With some services alone to look at, no plane differs.
 pub(super) fn planes(draft: &mut Draft<'_>, numbers: &PlaneNumbers) {
+    if draft.scope != Scope::All {
+        return;
+    }
     let members = draft.desired.services.values().flat_map(|service| service.members.values());
     let wanted: BTreeSet<&PlaneSpec> = members.flat_map(|member| &member.planes).collect();
     numbers.writes(&draft.state, &wanted).into_iter().for_each(|op| draft.push(op));
@@ -31,6 +34,9 @@ pub(super) fn planes(draft: &mut Draft<'_>, numbers: &PlaneNumbers) {
 /// Slot pages and records of services that have none: the slots cannot be set before the record says where they are. Pages side by side are
 /// created at once, for each creation waits for the packets in flight.
 pub(super) fn services(draft: &mut Draft<'_>, incarnation: &mut dyn FnMut() -> u64) {
+    if draft.desired.services.keys().all(|key| draft.services.contains_key(key)) {
+        return;
+    }
     let mut free = draft.state.free_services().peekable();
     let mut free_pages = draft.state.free_pages();
     let mut created: Vec<(u32, u32)> = Vec::new();
@@ -94,7 +100,7 @@ fn record(key: &ServiceKey, service: &DesiredService, kept: Kept) -> Service {
 
 /// Members that are new or may take more than they did, then headers: before any slot names them.
 pub(super) fn members(draft: &mut Draft<'_>, planes: &PlaneNumbers) {
-    for (service_id, key, service) in draft.placed() {
+    for (service_id, key, service) in draft.at_work() {
         for (identity, member) in service.identities() {
             let (Some(&id), endpoint) = (draft.members.get(&(service_id, identity)), &identity.endpoint) else { continue };
             let info = info(service_id, endpoint, member);
@@ -129,7 +135,7 @@ pub(super) fn lesser_members(draft: &mut Draft<'_>, members: Vec<MemberId>, want
 /// What the desired members that have a number should be.
 pub(super) fn wanted_members(draft: &Draft<'_>) -> BTreeMap<MemberId, MemberInfo> {
     let members =
-        draft.placed().into_iter().flat_map(|(id, _, service)| service.identities().map(move |(identity, member)| (id, identity, member)));
+        draft.at_work().into_iter().flat_map(|(id, _, service)| service.identities().map(move |(identity, member)| (id, identity, member)));
     let placed = members.filter_map(|(service, identity, member)| {
         let id = draft.members.get(&(service, identity))?;
         Some((*id, info(service, &identity.endpoint, member)))
@@ -195,11 +201,14 @@ fn set_header(draft: &mut Draft<'_>, id: MemberId, header: Option<Header>) {
 /// The flows of retired members still follow routes and neighbours.
 fn reroute_retired(draft: &mut Draft<'_>) {
     let wanted: BTreeSet<MemberId> = wanted_members(draft).into_keys().collect();
-    let retired = draft.state.members.iter().filter(|(id, _)| !wanted.contains(id));
+    let at_rest = draft.state.members.iter().filter(|(_, member)| member.info.retired_at != 0).map(|(id, member)| (*id, member));
+    let retired: BTreeMap<MemberId, &InstalledMember> =
+        draft.members_at_work().chain(at_rest).filter(|(id, _)| !wanted.contains(id)).collect();
     let headers: Vec<(MemberId, Header)> = retired
+        .into_iter()
         .filter_map(|(id, member)| {
             let hop = draft.desired.next_hops.get(&member.info.address.ip())?;
-            Some((*id, header::rerouted(member.header.as_deref()?, hop)))
+            Some((id, header::rerouted(member.header.as_deref()?, hop)))
         })
         .collect();
     headers.into_iter().for_each(|(id, header)| set_header(draft, id, Some(header)));

@@ -18,7 +18,7 @@ pub(super) fn members(draft: &mut Draft<'_>) -> PlaneNumbers {
     let mut planes = PlaneNumbers::of(&draft.state);
     let mut addresses = Addresses::of(draft);
     let mut by_turn: Vec<_> = draft
-        .placed()
+        .at_work()
         .into_iter()
         .flat_map(|(id, key, service)| turns(service).map(move |(turn, identity, member)| (turn, id, key, identity, member)))
         .collect();

@@ -1,7 +1,8 @@
+mod events;
 mod properties;
 mod world;
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use lb_common::{
     maps::Service,
@@ -134,10 +135,10 @@ fn a_retired_member_follows_its_next_hop() {
     let mut world = World::fresh(&web_on(&[server(1), server(2)]));
     let mut one = web_on(&[server(2)]);
     world.converge(&one);
-    one.next_hops.insert(IpAddr::from([10, 0, 0, 1]), next_hop(77));
+    Arc::make_mut(&mut one.next_hops).insert(IpAddr::from([10, 0, 0, 1]), next_hop(77));
     assert_eq!(kinds(&world.converge(&one)), ["header"]);
     assert_eq!(world.member(1).unwrap().1.header.as_ref().unwrap().bytes[0] as u8, 77);
-    one.next_hops.remove(&IpAddr::from([10, 0, 0, 1]));
+    Arc::make_mut(&mut one.next_hops).remove(&IpAddr::from([10, 0, 0, 1]));
     assert_eq!(world.converge(&one), []);
 }
 

@@ -1,6 +1,6 @@
 //! Random configurations one after another, plans cut short anywhere.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use proptest::{prelude::*, sample::subsequence};
 
@@ -70,8 +70,9 @@ fn some_listeners() -> impl Strategy<Value = Vec<Listener>> {
 fn a_host() -> impl Strategy<Value = Host> {
     (0..=6_u8, 0..3_u8).prop_map(|(unresolved, mac)| {
         let mut host = host();
-        host.next_hops.remove(&IpAddr::from([10, 0, 0, unresolved]));
-        host.next_hops.values_mut().for_each(|hop| hop.source_mac = [mac; 6]);
+        let next_hops = Arc::make_mut(&mut host.next_hops);
+        next_hops.remove(&IpAddr::from([10, 0, 0, unresolved]));
+        next_hops.values_mut().for_each(|hop| hop.source_mac = [mac; 6]);
         host
     })
 }
@@ -109,6 +110,19 @@ fn settle(world: &mut World, desired: &Desired) -> Vec<Unplaced> {
 fn a_small_capacity() -> impl Strategy<Value = Capacity> {
     let members = prop_oneof![1..12_u16, Just(100)];
     (1..6_u16, members, 1..20_u16).prop_map(|(services, members, planes)| Capacity { services, members, vips: services + planes, planes })
+}
+
+/// `before` with its first service as it is `after`, and the next hops of that.
+fn mixed(before: &Desired, after: &Desired) -> Desired {
+    let mut mixed = before.clone();
+    if let Some((key, _)) = before.services.first_key_value() {
+        match after.services.get(key) {
+            Some(service) => drop(mixed.services.insert(*key, service.clone())),
+            None => drop(mixed.services.remove(key)),
+        }
+    }
+    mixed.next_hops.clone_from(&after.next_hops);
+    mixed
 }
 
 fn perform(world: &mut World, step: &Step) {
@@ -172,6 +186,26 @@ proptest! {
         fresh.maps.capacity = Capacity { planes: capacity.planes / 4, members: capacity.members / 2, ..capacity };
         if fresh.plan(&last, &Freeable::default()).unplaced.is_empty() {
             prop_assert_eq!(unplaced, vec![]);
+        }
+    }
+
+    /// To look at what differs alone finds what a look at everything finds.
+    #[test]
+    fn a_change_is_planned_as_the_whole(
+        capacity in prop_oneof![2 => Just(CAPACITY), 1 => a_small_capacity()], steps in prop::collection::vec(a_step(), 2..7)
+    ) {
+        let mut world = World::new();
+        world.maps.capacity = capacity;
+        let mut settled: Option<Desired> = None;
+        for step in &steps {
+            if let Some(before) = &settled {
+                for after in [&step.desired, &mixed(before, &step.desired)] {
+                    prop_assert_eq!(world.clone().change(before, after), world.clone().plan(after, &Freeable::default()));
+                }
+            }
+            perform(&mut world, step);
+            let is_settled = world.converge_once(&step.desired) && world.plan(&step.desired, &Freeable::default()) == Plan::default();
+            settled = is_settled.then(|| step.desired.clone());
         }
     }
 

@@ -101,7 +101,7 @@ pub(super) fn next_hop(last_byte: u8) -> NextHop {
 /// Servers 10.0.0.1 to 10.0.0.9 are reached.
 pub(super) fn host() -> Host {
     Host {
-        next_hops: (1..10).map(|number| (IpAddr::from([10, 0, 0, number]), next_hop(number))).collect(),
+        next_hops: (1..10).map(|number| (IpAddr::from([10, 0, 0, number]), next_hop(number))).collect::<BTreeMap<_, _>>().into(),
         own_addresses: [ip("10.0.0.250")].into(),
         ephemeral_ports: 32_768..=60_999,
     }
@@ -142,6 +142,23 @@ impl World {
             *incarnations
         };
         plan(desired, &self.maps, u64::from(self.now), freeable, &mut incarnation)
+    }
+
+    /// Plans what differs from `before` alone.
+    pub(super) fn change(&mut self, before: &Desired, desired: &Desired) -> Plan {
+        let incarnations = &mut self.incarnations;
+        let mut incarnation = || {
+            *incarnations += 1;
+            *incarnations
+        };
+        change(before, desired, &self.maps, u64::from(self.now), &mut incarnation)
+    }
+
+    /// Performs one plan; whether it had room for everything.
+    pub(super) fn converge_once(&mut self, desired: &Desired) -> bool {
+        let Plan { ops, unplaced } = self.plan(desired, &Freeable::default());
+        ops.iter().for_each(|op| self.perform(op));
+        unplaced.is_empty()
     }
 
     /// Performs a plan that frees nothing.

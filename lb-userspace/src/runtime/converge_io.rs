@@ -1,0 +1,143 @@
+//! The maps are made to follow the configuration, the checks, the operator and the network.
+#![allow(clippy::disallowed_methods, reason = "the daemon's look at its tables and the clock")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use tracing::{error, info};
+
+use super::{
+    daemon_io::{Daemon, random_u64, unix_time},
+    fault_io, readback,
+    report::in_words,
+    retirement,
+};
+use crate::{
+    config::model::Forward,
+    control::{
+        desired::{Desired, Host},
+        header,
+        op::Op,
+        plan::{self, Freeable, Plan},
+    },
+    netlink::{NextHop, Unresolved, sysctl_io},
+    path_mtu::tunnel::Tunnel,
+};
+
+impl Daemon {
+    pub(super) fn desired(&mut self) -> Desired {
+        let host = self.host();
+        Desired::from_config(&self.config, &self.view(), &host)
+    }
+
+    /// What this host knows of its network.
+    pub(super) fn host(&mut self) -> Host {
+        let resolved = self.next_hops.next_hops();
+        self.report.unresolved = resolved.iter().filter_map(|(server, hop)| Some((*server, hop.as_ref().err()?.to_string()))).collect();
+        self.report.unanswered = self.unanswered(&resolved);
+        let next_hops: BTreeMap<IpAddr, header::NextHop> = resolved
+            .into_iter()
+            .filter_map(|(server, hop)| Some((server, next_hop(hop.ok()?, self.path_mtus.mtu(server).unwrap_or(u16::MAX)))))
+            .collect();
+        let ephemeral_ports = sysctl_io::local_port_range().unwrap_or(32_768..=60_999);
+        let next_hops = match &self.settled {
+            Some(settled) if *settled.next_hops == next_hops => Arc::clone(&settled.next_hops),
+            Some(_) | None => Arc::new(next_hops),
+        };
+        Host { next_hops, own_addresses: self.own_addresses.clone(), ephemeral_ports }
+    }
+
+    /// The servers of NAT whose answers, if they come the way that packets go, come by an interface without the program.
+    fn unanswered(&self, resolved: &BTreeMap<IpAddr, Result<NextHop, Unresolved>>) -> BTreeMap<IpAddr, String> {
+        let used = self.config.binds().filter_map(|(_, listener, _)| self.config.pools.get(&listener.pool));
+        let nat = used.filter(|pool| matches!(pool.forward, Forward::Nat { .. }));
+        let servers: BTreeSet<IpAddr> = nat.flat_map(|pool| pool.servers.values()).map(|server| server.address).collect();
+        let hops =
+            resolved.iter().filter(|(server, _)| servers.contains(server)).filter_map(|(server, hop)| Some((server, hop.as_ref().ok()?)));
+        hops.filter(|(_, hop)| !self.taken.contains(&hop.ifindex))
+            .map(|(server, hop)| {
+                let name = self.links.get(&hop.ifindex).map_or_else(|| format!("number {}", hop.ifindex), Clone::clone);
+                (*server, format!("its answers come by interface {name}, which node.interfaces does not name, and are not translated"))
+            })
+            .collect()
+    }
+
+    /// Plans from what the maps hold to what they should, and performs the plan. After a failure the maps are read back, and the next second
+    /// plans again.
+    pub(super) fn converge(&mut self) {
+        match self.try_converge() {
+            Ok(()) => self.report.apply_error = None,
+            Err(error) => {
+                let text = format!("{error:#}");
+                if self.report.apply_error.as_ref() != Some(&text) {
+                    error!(error = text, "the maps are not as they should be");
+                }
+                self.report.apply_error = Some(text);
+                self.next_look = Some(0);
+                match readback::installed(self.dataplane.tables(), self.installed.capacity) {
+                    Ok(installed) => self.installed = installed,
+                    Err(error) => error!(error = in_words(&error), "the maps cannot be read back"),
+                }
+            }
+        }
+        self.write_report();
+    }
+
+    fn try_converge(&mut self) -> anyhow::Result<()> {
+        let desired = self.desired();
+        let now = self.dataplane.tick()?;
+        let now_unix_s = unix_time().as_secs();
+        let is_look_due = self.next_look.is_some_and(|at| at <= now_unix_s);
+        let looks = is_look_due && retirement::next_look(&self.installed, &desired, now_unix_s).is_some();
+        let freeable = if looks { readback::freeable(self.dataplane.tables(), &self.installed, now)? } else { Freeable::default() };
+        readback::look_at_planes(self.dataplane.tables(), &mut self.installed)?;
+        let mut random = || random_u64().unwrap_or_else(|| unix_time().as_nanos() as u64);
+        let settled = self.settled.take().filter(|_| !looks);
+        let is_whole = settled.is_none();
+        let Plan { ops, unplaced } = match settled {
+            Some(settled) => plan::change(&settled, &desired, &self.installed, now_unix_s, &mut random),
+            None => plan::plan(&desired, &self.installed, now_unix_s, &freeable, &mut random),
+        };
+        for op in &ops {
+            fault_io::before_operation(self.operations);
+            self.operations += 1;
+            self.dataplane.applier().apply(op, now)?;
+            self.installed.apply(op);
+        }
+        if is_whole || ops.iter().any(|op| matches!(op, Op::SetHeader { .. } | Op::FreeMember { .. })) {
+            let headers = self.installed.members.values().filter_map(|member| member.header.as_deref());
+            self.path_mtus.set_tunnels(headers.filter_map(Tunnel::of_header));
+        }
+        if is_look_due || !ops.is_empty() {
+            self.next_look = retirement::next_look(&self.installed, &desired, now_unix_s);
+        }
+        if !unplaced.is_empty() && !ops.is_empty() {
+            // What was done may have made room.
+            self.next_look = Some(0);
+        }
+        let has_room = unplaced.is_empty();
+        let unplaced = plan::in_words(&unplaced, self.installed.capacity);
+        for line in unplaced.iter().filter(|line| !self.report.held_back.contains(line)) {
+            error!("{line}");
+        }
+        let kept = plan::held_back(&self.installed, &desired)
+            .into_iter()
+            .map(|key| format!("{} port {}: its slots stay as they were made", key.vip, key.port));
+        self.report.held_back = self.waits_for_start.iter().cloned().chain(kept).chain(unplaced).collect();
+        self.settled = has_room.then_some(desired);
+        if !ops.is_empty() {
+            info!(operations = ops.len(), "the maps follow");
+        }
+        Ok(())
+    }
+}
+
+/// A next hop whose path takes packets of at most `learned` bytes.
+fn next_hop(hop: NextHop, learned: u16) -> header::NextHop {
+    let mtu = hop.mtu.min(learned);
+    let NextHop { ifindex, vlan, source_mac, target_mac, source, .. } = hop;
+    header::NextHop { ifindex, vlan, source_mac, target_mac, mtu, source }
+}
