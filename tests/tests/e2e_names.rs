@@ -60,6 +60,20 @@ impl Fixture {
     }
 }
 
+/// Any certificate: whose it is does not matter here.
+const CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----\n\
+MIIBczCCARmgAwIBAgIUETWKC8Hhshpf8mU4RZM4an7bxrcwCgYIKoZIzj0EAwIw\n\
+DjEMMAoGA1UEAwwDbGFiMCAXDTI2MTEyMTEzNDUxNloYDzIxMjYxMDI4MTM0NTE2\n\
+WjAOMQwwCgYDVQQDDANsYWIwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQmCldk\n\
+xS4AlgI5UdjVJ+htqxieFoKYV9L79yqy7m/vdVKJttSmGxrPPou1E98qdB9haa5+\n\
+Y6xW1cDWRifTsjNVo1MwUTAdBgNVHQ4EFgQUzMt2KO2UAysCr+4YZCydIQJ0QOIw\n\
+HwYDVR0jBBgwFoAUzMt2KO2UAysCr+4YZCydIQJ0QOIwDwYDVR0TAQH/BAUwAwEB\n\
+/zAKBggqhkjOPQQDAgNIADBFAiBwtwocWgrs5HQavJs2M0koql1IsWTMfkkqdBm2\n\
+vi7T0QIhAN4JpwU2K+RM3B/vPvyp0JtY13Oh9p4dILuW8U4Q9h7b\n\
+-----END CERTIFICATE-----\n\
+";
+
 fn said(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
 }
@@ -155,4 +169,25 @@ fn names_are_checked_and_weighted_like_any_server_and_srv_records_give_ports() {
     assert!(code == Some(0) && text.contains("0 servers, 2 names to look up"), "{text}");
     let diff = done(&weir, &["diff", path.to_str().unwrap()]);
     assert!(diff.contains("no service changes") && diff.contains("more.lab is looked up when it is applied"), "{diff}");
+}
+
+#[test]
+fn authorities_of_checks_that_break_are_told_until_they_are_whole_again() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::prepare(fixture.lab.node(), "").unwrap();
+    let ca = weir.config().with_file_name("ca.pem");
+    fs::write(&ca, CERTIFICATE).unwrap();
+    let pool =
+        format!("servers.s1 = \"{}\"\ncheck = {{ tcp = true, interval = \"200ms\", tls = {{ ca = {ca:?} }} }}", fixture.lab.servers[0].v4);
+    weir.write_config(&fixture.config(&pool)).unwrap();
+    weir.run().unwrap();
+    let told = || said(&weir.operate(&["status"]).unwrap()).1.contains("certificate authorities of checks: ");
+    assert!(!told());
+    for broken in [Some("broken"), None] {
+        broken.map_or_else(|| fs::remove_file(&ca), |text| fs::write(&ca, text)).unwrap();
+        wait_until("the loss to be told", SOON, told).unwrap();
+        fs::write(&ca, CERTIFICATE).unwrap();
+        wait_until("the file to be read again", SOON, || !told()).unwrap();
+    }
+    assert!(weir.stderr().contains("certificate authorities of checks are read again"), "{}", weir.stderr());
 }

@@ -426,7 +426,7 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
         LinkState::Attached | LinkState::Gone => format!("interface {} is gone", one.name),
     }));
     problems.extend(troubles.iter().map(|(name, trouble)| format!("interface {name} {trouble}")));
-    problems.extend(report.narrow_ways.iter().chain(&report.name_troubles).cloned());
+    problems.extend(report.narrow_ways.iter().chain(&report.name_troubles).chain(&report.file_troubles).cloned());
     problems.extend(report.unanswered.iter().map(|(server, why)| format!("server {server}: {why}")));
     problems.extend(report.unresolved.iter().map(|(server, why)| format!("server {server}: {why}")));
     for service in services {

@@ -139,8 +139,11 @@ fn read_fragments_once(folder: &Path) -> Result<ConfigText, LoadError> {
     Ok(ConfigText::joined(folder.display().to_string(), fragments))
 }
 
+/// Inode, bytes, and time of the last change in seconds and nanoseconds; none for a file that is not there.
+type FileState = Option<(u64, u64, i64, i64)>;
+
 /// What tells one state of the fragments from another.
-fn states(folder: &Path) -> Vec<(PathBuf, Option<(u64, u64, i64, i64)>)> {
+fn states(folder: &Path) -> Vec<(PathBuf, FileState)> {
     let state = |path: PathBuf| {
         let metadata = fs::metadata(&path).ok();
         (path, metadata.map(|metadata| (metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec())))

@@ -75,7 +75,7 @@ impl ValueError {
     /// What would be right.
     pub(super) fn hint(&self) -> &'static str {
         match self {
-            Self::Address { .. } => "host names are not looked up: write \"192.0.2.10\" or \"2001:db8::10\"",
+            Self::Address { .. } => "host names are not looked up here: write \"192.0.2.10\" or \"2001:db8::10\"",
             Self::Mapped(_) => "write \"192.0.2.10\" instead of \"::ffff:192.0.2.10\"",
             Self::NotUnicast { .. } => "write the one address that packets are sent to",
             Self::Family(_) => "IPv4 goes to the key that ends in 4, IPv6 to the one that ends in 6",

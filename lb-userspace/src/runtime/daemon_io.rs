@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::{
     addresses::AddressPlan,
     admin_io::AdminSocket,
+    authorities_io::Authorities,
     checks_io::Checks,
     config_io::{First, found},
     driver::RunError,
@@ -111,6 +112,7 @@ pub(super) struct Daemon {
     /// What the DNS says.
     pub(super) names: Names,
     pub(super) lookups: Lookups,
+    pub(super) authorities: Authorities,
     /// What of that is left out, in words.
     pub(super) left_out: Vec<String>,
     /// The configurations that were in force.
@@ -249,6 +251,7 @@ impl Daemon {
             overrides,
             names,
             lookups: Lookups::default(),
+            authorities: Authorities::default(),
             left_out,
             history,
             events: Events::default(),
@@ -327,6 +330,7 @@ impl Daemon {
             warn!(error, "slots do not ripen");
         }
         self.tell_drops();
+        self.look_at_authorities();
         self.see_to_confirmation().await;
         self.see_to_state_dir().await;
         if self.is_network_stale {

@@ -173,18 +173,17 @@ async fn lookup(resolver: &TokioResolver, name: &str, kind: RecordType) -> Resul
             let ttl_s = found.answers().iter().map(|record| record.ttl).min().unwrap_or(0);
             Ok(Some((found.answers().iter().map(|record| record.data.clone()).collect(), ttl_s)))
         }
-        Err(error) => match &error {
-            NetError::Dns(DnsError::NoRecordsFound(none))
-                if matches!(none.response_code, ResponseCode::NoError | ResponseCode::NXDomain) =>
-            {
-                Ok(None)
-            }
-            NetError::Dns(DnsError::NoRecordsFound(none)) => Err(format!("{name}: the name server answers {}", none.response_code)),
-            NetError::Dns(DnsError::ResponseCode(code)) => Err(format!("{name}: the name server answers {code}")),
-            NetError::Timeout => Err(format!("{name}: no name server answers")),
-            other => Err(format!("{name}: {other}")),
-        },
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) if is_negative(none.response_code) => Ok(None),
+        Err(NetError::Dns(DnsError::NoRecordsFound(none))) => Err(format!("{name}: the name server answers {}", none.response_code)),
+        Err(NetError::Dns(DnsError::ResponseCode(code))) => Err(format!("{name}: the name server answers {code}")),
+        Err(NetError::Timeout) => Err(format!("{name}: no name server answers")),
+        Err(error) => Err(format!("{name}: {error}")),
     }
+}
+
+/// The name has no such records, or does not exist: an answer, too.
+fn is_negative(code: ResponseCode) -> bool {
+    [ResponseCode::NoError, ResponseCode::NXDomain].contains(&code)
 }
 
 fn none_such(name: &str) -> String {

@@ -18,6 +18,7 @@
 mod addresses;
 mod admin_io;
 mod anew_io;
+mod authorities_io;
 mod checks_io;
 mod config_io;
 mod converge_io;

@@ -78,6 +78,8 @@ pub struct Report {
     pub config_notes: Vec<String>,
     /// What is wrong with the path MTU of ways to servers.
     pub narrow_ways: Vec<String>,
+    /// What is wrong with files that the configuration refers to.
+    pub file_troubles: Vec<String>,
     /// What is wrong with names of the DNS, and what of their answers is left out.
     pub name_troubles: Vec<String>,
     /// Names of what the maps know by number.

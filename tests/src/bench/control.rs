@@ -163,7 +163,7 @@ impl Weir {
 
     fn watch(&self) -> anyhow::Result<Watch> {
         let tables = Tables::open(&PinDir::at(self.pins.path()), Access::ReadOnly)?;
-        let vip = Size::vip(0).into();
+        let vip = Size::vip(0);
         let services = tables.services()?;
         let (id, _) = services.into_iter().find(|(_, record)| record.vip.ip() == std::net::IpAddr::V4(vip)).context("the first service")?;
         let slots = tables.slots(id)?;

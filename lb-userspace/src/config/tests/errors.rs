@@ -265,7 +265,7 @@ fn binds_that_are_none_say_what_is_wrong() {
     assert_eq!(
         bad("www.example.org:80"),
         format!(
-            "{prefix}\"www.example.org\" is not an IP address | host names are not looked up: write \"192.0.2.10\" or \"2001:db8::10\""
+            "{prefix}\"www.example.org\" is not an IP address | host names are not looked up here: write \"192.0.2.10\" or \"2001:db8::10\""
         )
     );
 }

@@ -121,7 +121,9 @@ struct Node {
 impl Node {
     fn start(configured: Config, host: Host) -> Self {
         let (world, overrides, book) = (World::new(), Overrides::default(), Book::default());
-        let mut node = Self { world, configured, overrides, book, host, settled: None, now: Instant::now() };
+        #[allow(clippy::disallowed_methods, reason = "an instant can be had from the clock alone; all others are counted from it")]
+        let now = Instant::now();
+        let mut node = Self { world, configured, overrides, book, host, settled: None, now };
         node.take_config();
         node
     }
@@ -179,7 +181,7 @@ impl Node {
     }
 
     fn handle(&mut self, event: &Event) {
-        let name = |pool: u8, server: u8| ServerName::new(&format!("p{pool}"), &format!("s{server}"));
+        let name = |pool: u8, server: u8| ServerName::new(format!("p{pool}"), format!("s{server}"));
         match event {
             Event::Edit(file) => {
                 self.configured = file.config();
