@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
+    config::Fragment,
     control::{
         course::Transition,
         difference::Difference,
@@ -72,6 +73,9 @@ pub struct Candidate {
     pub text: Option<String>,
     /// What messages call it.
     pub name: Option<String>,
+    /// Where the fragments of a directory begin in the text; none: it is one file's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fragments: Vec<Fragment>,
 }
 
 /// A configuration that is to be in force.
@@ -82,6 +86,9 @@ pub struct Apply {
     pub text: Option<String>,
     /// What messages call it.
     pub name: Option<String>,
+    /// Where the fragments of a directory begin in the text; none: it is one file's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub fragments: Vec<Fragment>,
     /// Seconds after which the earlier one is in force again unless this one is confirmed.
     pub confirm_s: Option<u64>,
 }
@@ -116,6 +123,9 @@ pub struct WeightChange {
     /// Even if nobody of a pool takes new flows then.
     #[serde(default)]
     pub force: bool,
+    /// Written into the configuration's file, instead of said beside it.
+    #[serde(default)]
+    pub save: bool,
 }
 
 /// A server that joins its pool.
@@ -126,6 +136,9 @@ pub struct Addition {
     /// What it is.
     #[serde(flatten)]
     pub added: AddedServer,
+    /// Written into the configuration's file, instead of said beside it.
+    #[serde(default)]
+    pub save: bool,
 }
 
 /// A server that leaves its pool.
@@ -137,6 +150,9 @@ pub struct Removal {
     /// Even if nobody of the pool takes new flows then.
     #[serde(default)]
     pub force: bool,
+    /// Taken out of the configuration's file, instead of said beside it.
+    #[serde(default)]
+    pub save: bool,
 }
 
 /// Another pool for a listener.
@@ -219,6 +235,7 @@ impl Request {
 impl fmt::Display for Request {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let force = |force: bool| if force { " --force" } else { "" };
+        let save = |save: bool| if save { " --save" } else { "" };
         match self {
             Self::Servers => f.write_str("servers"),
             Self::Details => f.write_str("status"),
@@ -238,12 +255,14 @@ impl fmt::Display for Request {
             Self::Drain(which) => write!(f, "drain {}{}", which.servers, force(which.force)),
             Self::Maint(which) => write!(f, "maint {}{}", which.servers, force(which.force)),
             Self::Ready(which) => write!(f, "ready {}", which.servers),
-            Self::Weight(WeightChange { servers, weight: Some(weight), force: is_forced }) => {
-                write!(f, "weight {servers} {weight}{}", force(*is_forced))
+            Self::Weight(WeightChange { servers, weight: Some(weight), force: is_forced, save: is_saved }) => {
+                write!(f, "weight {servers} {weight}{}{}", force(*is_forced), save(*is_saved))
             }
             Self::Weight(WeightChange { servers, weight: None, .. }) => write!(f, "weight {servers} default"),
-            Self::Add(Addition { server, added }) => write!(f, "server add {server} {}", added.address),
-            Self::Remove(Removal { server, force: is_forced }) => write!(f, "server remove {server}{}", force(*is_forced)),
+            Self::Add(Addition { server, added, save: is_saved }) => write!(f, "server add {server} {}{}", added.address, save(*is_saved)),
+            Self::Remove(Removal { server, force: is_forced, save: is_saved }) => {
+                write!(f, "server remove {server}{}{}", force(*is_forced), save(*is_saved))
+            }
             Self::Switch(Switch { listener, pool, force: is_forced }) => write!(f, "switch {listener} {pool}{}", force(*is_forced)),
         }
     }

@@ -214,9 +214,9 @@ mod tests {
             Request::Drain(selection()),
             Request::Maint(selection()),
             Request::Ready(selection()),
-            Request::Weight(WeightChange { servers: "web/a".into(), weight: None, force: false }),
-            Request::Add(Addition { server: server(), added }),
-            Request::Remove(Removal { server: server(), force: false }),
+            Request::Weight(WeightChange { servers: "web/a".into(), weight: None, force: false, save: false }),
+            Request::Add(Addition { server: server(), added, save: false }),
+            Request::Remove(Removal { server: server(), force: false, save: false }),
             Request::Switch(Switch { listener: "web".into(), pool: "web".into(), force: false }),
         ]
     }

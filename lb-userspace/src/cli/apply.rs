@@ -36,11 +36,11 @@ pub struct ApplyArgs {
 /// # Errors
 /// Those of writing.
 pub fn apply(config: &Path, arguments: &ApplyArgs, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
-    let Candidate { text, name } = match candidate(arguments.file.as_deref()) {
+    let Candidate { text, name, fragments } = match candidate(arguments.file.as_deref()) {
         Ok(candidate) => candidate,
         Err(error) => return tell(err, &error, Exit::Usage),
     };
-    let request = Request::Apply(Apply { text, name, confirm_s: arguments.confirm.map(|time| time.as_secs().max(1)) });
+    let request = Request::Apply(Apply { text, name, fragments, confirm_s: arguments.confirm.map(|time| time.as_secs().max(1)) });
     let applied: Applied = match asked(config, &request) {
         Ok(applied) => applied,
         Err(error) => return refuse(err, &error),
@@ -137,7 +137,7 @@ pub fn diff(config: &Path, file: Option<&Path>, format: Format, out: &mut impl W
 /// The text is sent: the daemon may not be allowed to read the file, nor know where it is.
 fn candidate(file: Option<&Path>) -> Result<Candidate, LoadError> {
     let text = file.map(read_text).transpose()?;
-    Ok(text.map_or_else(Candidate::default, |text| Candidate { text: Some(text.text), name: Some(text.file) }))
+    Ok(text.map_or_else(Candidate::default, |text| Candidate { text: Some(text.text), name: Some(text.file), fragments: text.fragments }))
 }
 
 fn show_diff(diff: &DiffView, out: &mut impl Write) -> io::Result<()> {

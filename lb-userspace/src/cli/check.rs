@@ -30,6 +30,14 @@ struct Counts {
     listeners: usize,
     services: usize,
     servers: usize,
+    /// Names that are looked up while the daemon runs, each for any number of servers.
+    #[serde(skip_serializing_if = "is_none")]
+    names: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+const fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Reads the file at `path` and says whether it is a configuration: on `out` the counts of what it configures or, with [`Format::Json`], one
@@ -70,6 +78,7 @@ impl Counts {
             listeners: config.listeners.len(),
             services: config.binds().count(),
             servers: config.pools.values().map(|pool| pool.servers.len()).sum(),
+            names: config.pools.values().map(|pool| pool.names.len()).sum(),
         }
     }
 }
@@ -94,8 +103,10 @@ fn write_text(
         writeln!(err, "{}\n", finding.render(text))?;
     }
     match counts {
-        Some(Counts { listeners, services, servers }) => {
-            writeln!(out, "ok: {}, {}, {}", count(listeners, "listener"), count(services, "service"), count(servers, "server"))?;
+        Some(Counts { listeners, services, servers, names }) => {
+            let names = if names > 0 { format!(", {} to look up", count(names, "name")) } else { String::new() };
+            let (listeners, services) = (count(listeners, "listener"), count(services, "service"));
+            writeln!(out, "ok: {listeners}, {services}, {}{names}", count(servers, "server"))?;
             detection.iter().try_for_each(|(pool, time)| {
                 writeln!(out, "pool {pool}: a server that fails is out of use within {}", humantime::format_duration(*time))
             })

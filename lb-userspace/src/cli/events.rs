@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    net::IpAddr,
     path::Path,
 };
 
@@ -94,6 +95,16 @@ fn in_words(what: &What) -> String {
         }
         What::Refused { by, errors } => format!("a configuration by {by} was refused: {}", errors.join("; ")),
         What::Operated { by, command } => format!("{by}: weir {command}"),
+        What::NameChanged { name, came, went } => {
+            let list = |words: &str, all: &[IpAddr]| {
+                let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+                (!all.is_empty()).then(|| format!("{words} {}", all.join(", ")))
+            };
+            let words: Vec<String> = list("came", came).into_iter().chain(list("went", went)).collect();
+            let words = if words.is_empty() { "ports or weights changed".to_owned() } else { words.join("; ") };
+            format!("the DNS has another answer for {name}: {words}")
+        }
+        What::NameFailed { name, cause } => format!("the lookup of {name} fails, its servers stay: {cause}"),
         What::RolledBack { generation, why } => format!("configuration {generation} is in force again: {why}"),
     }
 }

@@ -63,6 +63,9 @@ pub struct WeightArgs {
     /// Even if nobody of a pool takes new flows then.
     #[arg(long)]
     force: bool,
+    /// Writes it into the configuration's file, which says it from then on.
+    #[arg(long)]
+    save: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -79,7 +82,7 @@ fn weight(text: &str) -> Result<WeightWord, String> {
 /// `weir server`.
 #[derive(Subcommand, Debug)]
 pub enum Server {
-    /// Adds a server to a pool until it is removed; the file stays as it is.
+    /// Adds a server to a pool until it is removed; the file stays as it is without --save.
     Add {
         /// POOL/SERVER.
         #[arg(value_name = "POOL/SERVER")]
@@ -93,8 +96,11 @@ pub enum Server {
         /// Used only while no primary server is up.
         #[arg(long)]
         backup: bool,
+        /// Writes it into the configuration's file, which says it from then on.
+        #[arg(long)]
+        save: bool,
     },
-    /// Takes a server out of its pool, one of the file too; the file stays as it is.
+    /// Takes a server out of its pool, one of the file too; the file stays as it is without --save.
     Remove {
         /// POOL/SERVER.
         #[arg(value_name = "POOL/SERVER", add = ArgValueCompleter::new(complete::servers))]
@@ -102,6 +108,9 @@ pub enum Server {
         /// Even if nobody of the pool takes new flows then.
         #[arg(long)]
         force: bool,
+        /// Takes it out of the configuration's file.
+        #[arg(long)]
+        save: bool,
     },
     /// Lists servers: their state and why, weight, flows, overrides.
     List,
@@ -204,12 +213,12 @@ pub fn set_state(
 /// Those of writing.
 pub fn set_weight(
     config: &Path,
-    WeightArgs { servers, weight, force }: WeightArgs,
+    WeightArgs { servers, weight, force, save }: WeightArgs,
     format: Format,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<Exit> {
-    told(config, &Request::Weight(WeightChange { servers, weight: weight.0, force }), format, out, err)
+    told(config, &Request::Weight(WeightChange { servers, weight: weight.0, force, save }), format, out, err)
 }
 
 /// Performs `weir server`.
@@ -218,10 +227,10 @@ pub fn set_weight(
 /// Those of writing.
 pub fn server(config: &Path, command: Server, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
     let request = match command {
-        Server::Add { server, address: (address, port), weight, backup } => {
-            Request::Add(Addition { server, added: AddedServer { address, port, weight, backup } })
+        Server::Add { server, address: (address, port), weight, backup, save } => {
+            Request::Add(Addition { server, added: AddedServer { address, port, weight, backup }, save })
         }
-        Server::Remove { server, force } => Request::Remove(Removal { server, force }),
+        Server::Remove { server, force, save } => Request::Remove(Removal { server, force, save }),
         Server::List => Request::Servers,
     };
     told(config, &request, format, out, err)

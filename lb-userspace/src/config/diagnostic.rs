@@ -3,7 +3,7 @@
 use std::{fmt, ops::Range};
 
 use annotate_snippets::{AnnotationKind, Level, Renderer, Snippet};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Byte offsets into the text of a configuration.
 pub type Span = Range<usize>;
@@ -13,8 +13,20 @@ pub type Span = Range<usize>;
 pub struct ConfigText {
     /// Usually the path as the operator gave it.
     pub file: String,
-    /// All of it.
+    /// All of it: of a directory, its fragments one behind the other, each with a newline more than it has, so that its end is not the next one's
+    /// beginning.
     pub text: String,
+    /// Where its fragments begin, in order; none if it is one file.
+    pub fragments: Vec<Fragment>,
+}
+
+/// A file of a directory that is a configuration.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema, Debug)]
+pub struct Fragment {
+    /// What messages call it: its path.
+    pub file: String,
+    /// The offset of its first byte in the whole text, in bytes.
+    pub start: usize,
 }
 
 /// How much a diagnostic matters.
@@ -71,13 +83,61 @@ pub struct LocatedDiagnostic {
 impl ConfigText {
     /// A text to be called `file` in messages.
     pub fn new(file: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { file: file.into(), text: text.into() }
+        Self { file: file.into(), text: text.into(), fragments: Vec::new() }
     }
 
-    /// Where a byte offset is; one past the end, or within a character, counts as the nearest place before.
+    /// The fragments of the directory `file`, each with its name and text, in the order in which they are joined. What is said of the whole, such as
+    /// what is missing in it, is said of the directory: an empty fragment of that name comes first.
+    pub fn joined(file: impl Into<String>, fragments: impl IntoIterator<Item = (String, String)>) -> Self {
+        let file = file.into();
+        let mut joined = Self { text: "\n".into(), fragments: vec![Fragment { file: file.clone(), start: 0 }], file };
+        for (file, text) in fragments {
+            joined.fragments.push(Fragment { file, start: joined.text.len() });
+            joined.text += &text;
+            joined.text.push('\n');
+        }
+        joined
+    }
+
+    /// A text with its fragments, as they were kept or sent. Fragments that are not in order within the text are as good as none.
+    pub fn with_fragments(file: impl Into<String>, text: impl Into<String>, fragments: Vec<Fragment>) -> Self {
+        let (file, text) = (file.into(), text.into());
+        let begins = fragments.first().is_none_or(|first| first.start == 0);
+        let is_in_order = fragments.windows(2).all(|pair| pair[0].start < pair[1].start);
+        let is_within = fragments.iter().all(|fragment| fragment.start < text.len() && text.is_char_boundary(fragment.start));
+        let is_sound = begins && is_in_order && is_within;
+        Self { file, text, fragments: if is_sound { fragments } else { Vec::new() } }
+    }
+
+    /// Each part that is TOML on its own, with the offset of its first byte: the fragments without the newline behind them, or all of the text.
+    pub fn parts(&self) -> impl Iterator<Item = (usize, &str)> {
+        let starts = self.fragments.iter().map(|fragment| fragment.start);
+        let ends = self.fragments.iter().skip(1).map(|next| next.start).chain([self.text.len()]);
+        let whole = self.fragments.is_empty().then_some((0, self.text.as_str()));
+        // Those that were sent need not end with a newline.
+        let part = |(start, end): (usize, usize)| {
+            let text = &self.text[start..end];
+            (start, text.strip_suffix('\n').unwrap_or(text))
+        };
+        whole.into_iter().chain(starts.zip(ends).map(part))
+    }
+
+    /// The fragment that an offset is in: what messages call it, and the offset of its first byte.
+    fn part_at(&self, offset: usize) -> (&str, usize) {
+        let before = self.fragments.partition_point(|fragment| fragment.start <= offset);
+        self.fragments[..before].last().map_or((self.file.as_str(), 0), |fragment| (fragment.file.as_str(), fragment.start))
+    }
+
+    /// What messages call the file that an offset is in.
+    #[must_use]
+    pub fn file_at(&self, offset: usize) -> &str {
+        self.part_at(offset).0
+    }
+
+    /// Where a byte offset is in its file; one past the end, or within a character, counts as the nearest place before.
     #[must_use]
     pub fn position(&self, offset: usize) -> Position {
-        let before = &self.text[..self.text.floor_char_boundary(offset)];
+        let before = &self.text[self.part_at(offset).1..self.text.floor_char_boundary(offset)];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         Position { line: before.matches('\n').count() + 1, column: before[line_start..].chars().count() + 1 }
     }
@@ -101,7 +161,7 @@ impl Diagnostic {
         let start = self.span.start.saturating_sub(line_start).min(line.len());
         let end = self.span.end.saturating_sub(line_start).clamp(start, line.len());
         let snippet = Snippet::source(line)
-            .path(text.file.as_str())
+            .path(text.file_at(self.span.start))
             .line_start(position.line)
             .annotation(AnnotationKind::Primary.span(line.floor_char_boundary(start)..line.ceil_char_boundary(end)));
         let mut group = self.severity.level().primary_title(self.message.as_str()).element(snippet);
@@ -115,7 +175,7 @@ impl Diagnostic {
     #[must_use]
     pub fn render_line(&self, text: &ConfigText) -> String {
         let Position { line, column } = text.position(self.span.start);
-        format!("{}:{line}:{column}: {}: {}", text.file, self.severity, self.message)
+        format!("{}:{line}:{column}: {}: {}", text.file_at(self.span.start), self.severity, self.message)
     }
 
     /// With its place in `text`.
@@ -124,7 +184,7 @@ impl Diagnostic {
         let Position { line, column } = text.position(self.span.start);
         LocatedDiagnostic {
             severity: self.severity,
-            file: text.file.clone(),
+            file: text.file_at(self.span.start).to_owned(),
             line,
             column,
             message: self.message.clone(),

@@ -100,13 +100,16 @@ const fn is_link_local(address: IpAddr) -> bool {
 }
 
 fn advise_servers(name: &str, pool: &PoolSection, report: &mut Report) {
-    let servers = || pool.servers.values().map(|section| section.server);
-    if servers().all(|server| server.backup) {
+    let named = || pool.names.values().map(|section| &section.named);
+    let named = || named().map(|named| (named.weight.unwrap_or(1), named.backup, named.state));
+    let addressed = || pool.servers.values().map(|section| (section.server.weight, section.server.backup, section.server.state));
+    let servers = || addressed().chain(named());
+    if servers().all(|(_, is_backup, _)| is_backup) {
         report.warn(pool.header.clone(), format!("every server of pool `{name}` is a backup"), Some("leave `backup` out for some"));
     }
-    if servers().all(|server| server.weight == 0) {
+    if servers().all(|(weight, ..)| weight == 0) {
         report.warn(pool.header.clone(), format!("every server of pool `{name}` has weight 0: new flows are refused"), None);
-    } else if !servers().any(|server| server.state == ServerState::Ready && server.weight > 0) {
+    } else if !servers().any(|(weight, _, state)| state == ServerState::Ready && weight > 0) {
         report.warn(pool.header.clone(), format!("no server of pool `{name}` is ready: new flows are refused"), None);
     }
 }

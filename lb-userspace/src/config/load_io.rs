@@ -2,8 +2,10 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a leaf that reads a file")]
 
 use std::{
-    fs::File,
+    ffi::OsStr,
+    fs::{self, File},
     io::{self, Read as _},
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -12,8 +14,12 @@ use super::{
     model::Config,
 };
 
-/// A file that is larger is no configuration.
+/// A configuration that is larger is none.
 const MOST_BYTES: u64 = 4 << 20;
+/// So many fragments a directory may have.
+const MOST_FRAGMENTS: usize = 4096;
+/// How often a directory is read again because it changed meanwhile.
+const READING_TRIES: usize = 5;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -27,9 +33,21 @@ pub enum LoadError {
         source: io::Error,
     },
     /// The file is too large.
-    #[error("failed to read {}: it is larger than {} MiB", path.display(), MOST_BYTES >> 20)]
+    #[error("failed to read {}: the configuration is larger than {} MiB", path.display(), MOST_BYTES >> 20)]
     TooLarge {
         /// The file.
+        path: PathBuf,
+    },
+    /// A directory has no fragment.
+    #[error("there is no *.toml in {}\nhint: a directory is a configuration by the *.toml in it", path.display())]
+    Empty {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A directory has too many.
+    #[error("there are more than {MOST_FRAGMENTS} *.toml in {}", path.display())]
+    TooMany {
+        /// The directory.
         path: PathBuf,
     },
     /// The file has errors.
@@ -55,23 +73,121 @@ pub fn load(path: &Path, host_name: &str) -> Result<(Config, Vec<Diagnostic>, Co
     }
 }
 
-/// The text of a file, which must be UTF-8 and at most 4 MiB.
+/// The text of a file, or of a directory's fragments joined in the order of their names; UTF-8 and at most 4 MiB in all.
 ///
 /// # Errors
 ///
-/// [`LoadError::Read`] and [`LoadError::TooLarge`].
+/// [`LoadError`], but for [`LoadError::Invalid`].
 pub fn read_text(path: &Path) -> Result<ConfigText, LoadError> {
+    if path.is_dir() { read_fragments(path) } else { Ok(ConfigText::new(path.display().to_string(), read_file(path, MOST_BYTES)?)) }
+}
+
+/// The fragments of a directory, by name: files that end in `.toml` and do not begin with a dot; symlinks to such files too.
+///
+/// # Errors
+///
+/// Those of reading the directory. A fragment that leads nowhere is among them: to leave it out would be to leave out what it says.
+pub fn fragments_of(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut fragments = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let path = entry.path();
+        if is_fragment_name(&entry.file_name()) && !path.is_dir() {
+            fragments.push(path);
+        }
+    }
+    fragments.sort();
+    Ok(fragments)
+}
+
+/// Whether a file of this name is a fragment of its directory's configuration.
+#[must_use]
+pub fn is_fragment_name(name: &OsStr) -> bool {
+    let name = name.as_bytes();
+    name.ends_with(b".toml") && !name.starts_with(b".")
+}
+
+fn read_fragments(folder: &Path) -> Result<ConfigText, LoadError> {
+    let mut before = states(folder);
+    for _ in 1..READING_TRIES {
+        let text = read_fragments_once(folder);
+        let after = states(folder);
+        // Fragments of two versions are neither, as when a symlink on their way is swapped.
+        if after == before {
+            return text;
+        }
+        before = after;
+    }
+    read_fragments_once(folder)
+}
+
+fn read_fragments_once(folder: &Path) -> Result<ConfigText, LoadError> {
+    let paths = fragments_of(folder).map_err(|source| LoadError::Read { path: folder.to_owned(), source })?;
+    if paths.is_empty() {
+        return Err(LoadError::Empty { path: folder.to_owned() });
+    }
+    if paths.len() > MOST_FRAGMENTS {
+        return Err(LoadError::TooMany { path: folder.to_owned() });
+    }
+    let mut room = MOST_BYTES;
+    let mut fragments = Vec::new();
+    for path in paths {
+        let text = read_file(&path, room)?;
+        room -= text.len() as u64;
+        fragments.push((path.display().to_string(), text));
+    }
+    Ok(ConfigText::joined(folder.display().to_string(), fragments))
+}
+
+/// Inode, bytes, and time of the last change in seconds and nanoseconds; none for a file that is not there.
+type FileState = Option<(u64, u64, i64, i64)>;
+
+/// What tells one state of the fragments from another.
+fn states(folder: &Path) -> Vec<(PathBuf, FileState)> {
+    let state = |path: PathBuf| {
+        let metadata = fs::metadata(&path).ok();
+        (path, metadata.map(|metadata| (metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec())))
+    };
+    fragments_of(folder).unwrap_or_default().into_iter().map(state).collect()
+}
+
+fn read_file(path: &Path, most_bytes: u64) -> Result<String, LoadError> {
     let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(MOST_BYTES + 1).read_to_string(&mut text));
+    let read = File::open(path).and_then(|file| file.take(most_bytes + 1).read_to_string(&mut text));
     read.map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
-    if text.len() as u64 > MOST_BYTES {
+    if text.len() as u64 > most_bytes {
         return Err(LoadError::TooLarge { path: path.to_owned() });
     }
-    Ok(ConfigText::new(path.display().to_string(), text))
+    Ok(text)
 }
 
 /// The kernel's name for this machine, the default of `node.name`.
 #[must_use]
 pub fn host_name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_is_its_fragments_in_the_order_of_their_names() {
+        let folder = std::env::temp_dir().join(format!("weir-fragments-{}", std::process::id()));
+        fs::create_dir_all(folder.join("sub.toml")).unwrap();
+        assert!(matches!(read_text(&folder), Err(LoadError::Empty { .. })));
+        for (name, text) in [("b.toml", "b"), ("a.toml", "a\n"), (".c.toml", "c"), ("d.txt", "d"), ("e.data", "e")] {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        symlink("e.data", folder.join("e.toml")).unwrap();
+        let text = read_text(&folder).unwrap();
+        assert_eq!(text.text, "\na\n\nb\ne\n");
+        let starts: Vec<_> = text.fragments.iter().map(|fragment| (fragment.file.rsplit('/').next().unwrap(), fragment.start)).collect();
+        assert_eq!(starts[1..], [("a.toml", 1), ("b.toml", 4), ("e.toml", 6)]);
+        symlink("nowhere", folder.join("f.toml")).unwrap();
+        assert!(matches!(read_text(&folder), Err(LoadError::Read { path, .. }) if path.ends_with("f.toml")));
+        fs::remove_dir_all(folder).unwrap();
+    }
 }

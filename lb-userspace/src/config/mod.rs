@@ -5,16 +5,20 @@
 //! | `model` | what comes out |
 //! | `diagnostic` | one finding, and how it is shown |
 //! | `report` | the list of findings |
+//! | `tree` | the syntax tree: that of a file, or of a directory's fragments as one |
 //! | `reader` | typed access to the syntax tree |
 //! | `value` | durations, rates, binds and other small languages |
-//! | `node`, `listener`, `pool`, `check`, `server` | one section each |
+//! | `node`, `dns`, `listener`, `pool`, `check`, `server` | one section each |
 //! | `relations` | what sections require of each other: errors |
 //! | `lint` | what is allowed and hardly meant: warnings and advice |
+//! | `edit` | changes a text where it speaks of a server |
 //! | `load_io` | reads the file |
 
 mod admin;
 mod check;
 mod diagnostic;
+mod dns;
+pub mod edit;
 mod lint;
 mod listener;
 mod load_io;
@@ -27,23 +31,21 @@ mod report;
 mod server;
 #[cfg(test)]
 mod tests;
+mod tree;
 mod value;
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
-use toml::{
-    Spanned,
-    de::{DeTable, Error},
-};
+use toml::{Spanned, de::DeTable};
 
 pub use self::{
-    diagnostic::{ConfigText, Diagnostic, LocatedDiagnostic, Position, Severity, Span},
-    load_io::{LoadError, host_name, load, read_text},
+    diagnostic::{ConfigText, Diagnostic, Fragment, LocatedDiagnostic, Position, Severity, Span},
+    load_io::{LoadError, fragments_of, host_name, is_fragment_name, load, read_text},
     node::unconfigured_node,
 };
 use self::{
     listener::{ListenerKeys, ListenerSection},
-    model::{Admin, Bind, Config, Listener, Server},
+    model::{Admin, Bind, Config, Dns, Listener, Server},
     node::{LimitsSection, NodeSection},
     pool::{PoolKeys, PoolSection},
     reader::{Item, Table},
@@ -59,8 +61,7 @@ use self::{
 /// Everything found, the warnings too, if any of it is an error: each syntax error (one a line), unknown key, bad value and contradiction.
 /// Sections with a syntax error, and what is missing or contradictory in a text that has one, are not judged.
 pub fn parse(text: &ConfigText, host_name: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
-    let (tree, syntax_errors): (Spanned<DeTable<'_>>, Vec<Error>) = DeTable::parse_recoverable(&text.text);
-    let mut report = Report::new(&text.text, &syntax_errors);
+    let (tree, mut report) = tree::read(text);
     let document = Document::read(&tree, host_name, &mut report);
     if report.text_is_whole() {
         relations::check(&document, &mut report);
@@ -77,8 +78,7 @@ pub fn parse(text: &ConfigText, host_name: &str) -> Result<(Config, Vec<Diagnost
 /// The `[node]` section of a text whose other sections may be broken: what commands need to find the daemon's directories. None if it cannot
 /// be understood.
 pub fn node_section(text: &ConfigText, host_name: &str) -> Option<model::Node> {
-    let (tree, syntax_errors): (Spanned<DeTable<'_>>, Vec<Error>) = DeTable::parse_recoverable(&text.text);
-    let mut report = Report::new(&text.text, &syntax_errors);
+    let (tree, mut report) = tree::read(text);
     Document::read(&tree, host_name, &mut report).node.model.ok()
 }
 
@@ -121,6 +121,7 @@ impl Config {
 struct Document {
     node: NodeSection,
     admin: Result<Admin, Reported>,
+    dns: Result<Dns, Reported>,
     limits: LimitsSection,
     listeners: BTreeMap<String, ListenerSection>,
     pools: BTreeMap<String, PoolSection>,
@@ -133,6 +134,7 @@ impl Document {
         let mut root = Table::root(tree);
         let node = node::read_node(root.child("node", report), host_name, report);
         let admin = admin::read(root.child("admin", report), report);
+        let dns = dns::read(root.child("dns", report), report);
         let limits = node::read_limits(root.child("limits", report), report);
         let mut defaults = root.child("defaults", report);
         let listener_defaults = ListenerKeys::read(&mut defaults, report);
@@ -142,7 +144,7 @@ impl Document {
         let pools = read_named(&mut root, "pool", report, |item, report| pool::read(item, &pool_defaults, report));
         root.finish(report);
         let sections = listeners.as_ref().and(pools.as_ref()).map_or_else(|reported| Err(*reported), |_| Ok(()));
-        Self { node, admin, limits, listeners: listeners.unwrap_or_default(), pools: pools.unwrap_or_default(), sections }
+        Self { node, admin, dns, limits, listeners: listeners.unwrap_or_default(), pools: pools.unwrap_or_default(), sections }
     }
 
     fn into_config(self) -> Result<Config, Reported> {
@@ -150,6 +152,7 @@ impl Document {
         Ok(Config {
             node: self.node.model?,
             admin: self.admin?,
+            dns: self.dns?,
             limits: self.limits.model?,
             listeners: self.listeners.into_iter().map(|(name, section)| Ok((name, section.model?))).collect::<Result<_, _>>()?,
             pools: self.pools.into_iter().map(|(name, section)| Ok((name, section.model?))).collect::<Result<_, _>>()?,

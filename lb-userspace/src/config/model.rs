@@ -4,9 +4,13 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
 
 use ipnet::IpNet;
 
-pub use self::check::{Check, CheckTls, HttpProbe, HttpVersion, Pace, Probe, Step, Via};
+pub use self::{
+    check::{Check, CheckTls, HttpProbe, HttpVersion, Pace, Probe, Step, Via},
+    name::{Dns, Families, NamedServer, Question},
+};
 
 mod check;
+mod name;
 
 /// A whole configuration. Every pool that a listener names exists.
 #[derive(Clone, PartialEq, Debug)]
@@ -15,6 +19,8 @@ pub struct Config {
     pub node: Node,
     /// Who may operate the daemon.
     pub admin: Admin,
+    /// Who is asked for names.
+    pub dns: Dns,
     /// Sizes of the tables, fixed while the data plane is loaded.
     pub limits: Limits,
     /// By name.
@@ -188,8 +194,10 @@ pub struct Pool {
     pub panic_threshold_pct: u8,
     /// Whether a server that answers no client is checked at once, and told.
     pub passive_hints: bool,
-    /// By name. At least one.
+    /// By name. At least one, if there is none of `names`.
     pub servers: BTreeMap<String, Server>,
+    /// Those that the DNS knows, by name.
+    pub names: BTreeMap<String, NamedServer>,
 }
 
 /// `pool.NAME.forward` and what each mode needs.

@@ -11,10 +11,10 @@ use toml::Spanned;
 use super::{
     check::CheckKeys,
     diagnostic::Span,
-    model::{Balance, Forward, OnDown, Pool, Server},
+    model::{Balance, Forward, OnDown, Pool},
     reader::{Item, Key, Table, inherit, or, read_all},
     report::{Report, Reported},
-    server::{self, ServerKeys, ServerSection},
+    server::{self, Entry, NamedSection, ServerKeys, ServerSection},
     value,
 };
 
@@ -61,6 +61,8 @@ pub(super) struct PoolSection {
     pub(super) balance: Option<Spanned<BalanceWord>>,
     /// Those that could be read.
     pub(super) servers: BTreeMap<String, ServerSection>,
+    /// Likewise, of those that are looked up.
+    pub(super) names: BTreeMap<String, NamedSection>,
     pub(super) model: Result<Pool, Reported>,
 }
 
@@ -121,7 +123,7 @@ pub(super) fn read(item: &Item<'_>, defaults: &PoolKeys, report: &mut Report) ->
     let own = PoolKeys::read(&mut table, report);
     let own_spans = (span(&own.snat), span(&own.gue_port));
     let keys = own.inheriting(defaults);
-    let (servers, all_servers) = read_servers(&mut table, &keys.server, report);
+    let (Servers { servers, names }, all_servers) = read_servers(&mut table, &keys.server, report);
     table.finish(report);
     let forward = or(keys.forward.clone(), ForwardWord::Nat);
     if let Ok(forward) = forward {
@@ -135,12 +137,18 @@ pub(super) fn read(item: &Item<'_>, defaults: &PoolKeys, report: &mut Report) ->
             _ => Vec::new(),
         },
         balance: keys.balance.as_ref().ok().cloned().flatten(),
-        model: all_servers.and_then(|()| pool_model(forward?, keys, &servers)),
+        model: all_servers.and_then(|()| pool_model(forward?, keys, &servers, &names)),
         servers,
+        names,
     })
 }
 
-fn pool_model(forward: ForwardWord, keys: PoolKeys, servers: &BTreeMap<String, ServerSection>) -> Result<Pool, Reported> {
+fn pool_model(
+    forward: ForwardWord,
+    keys: PoolKeys,
+    servers: &BTreeMap<String, ServerSection>,
+    names: &BTreeMap<String, NamedSection>,
+) -> Result<Pool, Reported> {
     let snat = or(keys.snat, Vec::new())?.into_iter().map(Spanned::into_inner).collect();
     let gue_port = or(keys.gue_port, DEFAULT_GUE_PORT)?;
     Ok(Pool {
@@ -159,7 +167,8 @@ fn pool_model(forward: ForwardWord, keys: PoolKeys, servers: &BTreeMap<String, S
         slow_start: or(keys.slow_start, Duration::ZERO)?,
         panic_threshold_pct: or(keys.panic_threshold_pct, 0)?,
         passive_hints: or(keys.passive_hints, true)?,
-        servers: servers.iter().map(|(name, section)| (name.clone(), section.server)).collect::<BTreeMap<String, Server>>(),
+        servers: servers.iter().map(|(name, section)| (name.clone(), section.server)).collect(),
+        names: names.iter().map(|(name, section)| (name.clone(), section.named.clone())).collect(),
     })
 }
 
@@ -173,13 +182,16 @@ fn check_belongings(forward: ForwardWord, (snat, gue_port): (Option<Span>, Optio
     }
 }
 
+/// The entries of `servers`.
+#[derive(Default)]
+struct Servers {
+    servers: BTreeMap<String, ServerSection>,
+    names: BTreeMap<String, NamedSection>,
+}
+
 /// The servers that could be read, and whether these are all.
-fn read_servers(
-    table: &mut Table<'_>,
-    defaults: &ServerKeys,
-    report: &mut Report,
-) -> (BTreeMap<String, ServerSection>, Result<(), Reported>) {
-    let mut servers = BTreeMap::new();
+fn read_servers(table: &mut Table<'_>, defaults: &ServerKeys, report: &mut Report) -> (Servers, Result<(), Reported>) {
+    let mut servers = Servers::default();
     let items = match table.named("servers", report) {
         Ok(items) => items,
         Err(reported) => return (servers, Err(reported)),
@@ -191,7 +203,8 @@ fn read_servers(
     let mut all = Ok(());
     for (name, item) in items {
         match server::read(&item, defaults, report) {
-            Ok(section) => _ = servers.insert(name, section),
+            Ok(Entry::Server(section)) => _ = servers.servers.insert(name, section),
+            Ok(Entry::Named(section)) => _ = servers.names.insert(name, section),
             Err(reported) => all = Err(reported),
         }
     }

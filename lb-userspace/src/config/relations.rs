@@ -9,11 +9,11 @@ use super::{
     Document,
     diagnostic::Span,
     listener::ListenerSection,
-    model::{Bind, Limits, Probe, Protocol, Via},
+    model::{Bind, Limits, Probe, Protocol, Question, Via},
     pool::{ForwardWord, PoolSection},
     reader::suggestion,
     report::Report,
-    server::ServerSection,
+    server::{NamedSection, ServerSection},
 };
 
 /// Of so many unknown pools it is said which one may be meant.
@@ -74,6 +74,7 @@ fn check_pools(document: &Document, report: &mut Report) {
     }
     for pool in document.pools.values() {
         check_servers(pool, &vips, report);
+        check_names(pool, report);
         check_snat(pool, report);
     }
     for (name, pool) in &document.pools {
@@ -98,6 +99,13 @@ fn check_checks(document: &Document, name: &str, pool: &PoolSection, report: &mu
         if check.port_for(&section.server, binds.iter().copied()).is_none() {
             let message = format!("nobody says by which port `{server}` is checked");
             report.error_hint(section.address.clone(), message, "give check.port, or the server a port");
+        }
+    }
+    for (server, section) in &pool.names {
+        let has_port = section.named.port.is_some() || matches!(section.named.question, Question::Service(_));
+        if !has_port && check.port.is_none() && binds.is_empty() {
+            let message = format!("nobody says by which port `{server}` is checked");
+            report.error_hint(section.name.clone(), message, "give check.port, or the server a port");
         }
     }
 }
@@ -134,6 +142,16 @@ fn check_servers(pool: &PoolSection, vips: &BTreeSet<IpAddr>, report: &mut Repor
                 format!("server `{first}` has this address and port already"),
                 "a larger share is a larger `weight`",
             );
+        }
+    }
+}
+
+/// The same answer twice would be the same servers twice.
+fn check_names(pool: &PoolSection, report: &mut Report) {
+    let mut known = BTreeMap::new();
+    for (name, NamedSection { name: span, named, .. }) in &pool.names {
+        if let Some(first) = known.insert((&named.question, named.port), name) {
+            report.error(span.clone(), format!("server `{first}` is looked up by this name already"));
         }
     }
 }
@@ -217,8 +235,10 @@ fn check_families(name: &str, listener: &ListenerSection, pool: &PoolSection, mo
 }
 
 fn check_ports(name: &str, listener: &ListenerSection, pool: &PoolSection, mode: &str, report: &mut Report) {
-    for section in pool.servers.values() {
-        let (Some(port), Some(span)) = (section.server.port, &section.port) else { continue };
+    let addressed = pool.servers.values().map(|section| (section.server.port, &section.port));
+    let ports = addressed.chain(pool.names.values().map(|section| (section.named.port, &section.port)));
+    for (port, span) in ports {
+        let (Some(port), Some(span)) = (port, span) else { continue };
         let Some(bind) = listener.binds.iter().find(|bind| bind.get_ref().port != Some(port)) else { continue };
         let message = format!("port {port} differs from {} of listener `{name}`: {mode} does not rewrite ports", bind.get_ref());
         report.error_hint(span.clone(), message, "leave the server's port out, or forward by nat");

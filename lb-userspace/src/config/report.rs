@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::diagnostic::{Diagnostic, Severity, Span};
+use super::diagnostic::{ConfigText, Diagnostic, Severity, Span};
 
 /// Errors, and findings of other kinds, kept of one file; a file with more is told so once.
 const MOST_FINDINGS: usize = 1000;
@@ -21,12 +21,13 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Begins with what the TOML parser said of `text`. A `[section]` that has a syntax error is not judged further: its keys may belong elsewhere.
-    pub(super) fn new(text: &str, syntax_errors: &[toml::de::Error]) -> Self {
+    /// Begins with what the TOML parser said of `text`, with places in all of it. A `[section]` that has a syntax error is not judged further: its keys
+    /// may belong elsewhere.
+    pub(super) fn new(text: &ConfigText, syntax_errors: &[(Span, String)]) -> Self {
         let mut report = Self { findings: Vec::new(), error_count: 0, unreadable: Vec::new() };
-        let mut errors: Vec<_> = syntax_errors.iter().map(|error| (error.span().unwrap_or(0..0), error.message())).collect();
+        let mut errors: Vec<_> = syntax_errors.iter().map(|(span, message)| (span.clone(), message.as_str())).collect();
         errors.sort_by_key(|(span, _)| span.start);
-        let (lines, sections) = (line_starts(text), section_starts(text));
+        let (lines, sections) = (line_starts(&text.text), section_starts(text));
         let (mut last_line, mut commas) = (0, BTreeSet::new());
         for (span, message) in &errors {
             let line = lines.partition_point(|start| *start <= span.start);
@@ -39,7 +40,7 @@ impl Report {
         }
         for (span, _) in errors {
             let next_section = sections.partition_point(|start| *start <= span.start);
-            let end = sections.get(next_section).copied().unwrap_or(text.len() + 1);
+            let end = sections.get(next_section).copied().unwrap_or(text.text.len() + 1);
             let section = sections[next_section - 1]..end;
             if report.unreadable.last() != Some(&section) {
                 report.unreadable.push(section);
@@ -107,9 +108,11 @@ fn line_starts(text: &str) -> Vec<usize> {
     std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect()
 }
 
-/// The text's beginning, and each line that begins with `[`.
-fn section_starts(text: &str) -> Vec<usize> {
-    let mut starts = line_starts(text);
-    starts.retain(|start| *start == 0 || text[*start..].trim_start_matches([' ', '\t']).starts_with('['));
+/// The beginnings of the text and of its fragments, and each line that begins with `[`.
+fn section_starts(text: &ConfigText) -> Vec<usize> {
+    let fragments: BTreeSet<usize> = text.fragments.iter().map(|fragment| fragment.start).collect();
+    let is_header = |start: usize| text.text[start..].trim_start_matches([' ', '\t']).starts_with('[');
+    let mut starts = line_starts(&text.text);
+    starts.retain(|start| *start == 0 || fragments.contains(start) || is_header(*start));
     starts
 }

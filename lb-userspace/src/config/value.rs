@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    net::{AddrParseError, IpAddr, Ipv6Addr},
+    net::{AddrParseError, IpAddr, Ipv6Addr, SocketAddr},
     num::ParseIntError,
     path::PathBuf,
     time::Duration,
@@ -75,7 +75,7 @@ impl ValueError {
     /// What would be right.
     pub(super) fn hint(&self) -> &'static str {
         match self {
-            Self::Address { .. } => "host names are not looked up: write \"192.0.2.10\" or \"2001:db8::10\"",
+            Self::Address { .. } => "host names are not looked up here: write \"192.0.2.10\" or \"2001:db8::10\"",
             Self::Mapped(_) => "write \"192.0.2.10\" instead of \"::ffff:192.0.2.10\"",
             Self::NotUnicast { .. } => "write the one address that packets are sent to",
             Self::Family(_) => "IPv4 goes to the key that ends in 4, IPv6 to the one that ends in 6",
@@ -184,6 +184,24 @@ pub(super) fn network(text: &str) -> Result<IpNet, ValueError> {
 pub(super) fn idle_time(text: &str) -> Result<Duration, ValueError> {
     let duration = duration(text, Duration::from_secs(1), Duration::from_secs(4 * 3600))?;
     if duration.subsec_nanos() == 0 { Ok(duration) } else { Err(ValueError::PartOfSecond(text.to_owned())) }
+}
+
+/// `ADDRESS` or `ADDRESS:PORT` of a name server, which may be this machine.
+pub(super) fn nameserver(text: &str) -> Result<(IpAddr, Option<u16>), ValueError> {
+    match text.parse::<SocketAddr>() {
+        Ok(endpoint) if endpoint.port() > 0 => Ok((endpoint.ip(), Some(endpoint.port()))),
+        Ok(_) | Err(_) => Ok((address(text)?, None)),
+    }
+}
+
+/// How long an answer of the DNS is good: 1 s to 1 day.
+pub(super) fn ttl(text: &str) -> Result<Duration, ValueError> {
+    duration(text, Duration::from_secs(1), Duration::from_secs(24 * 3600))
+}
+
+/// The time that a lookup may take: 100 ms to 1 min.
+pub(super) fn lookup_timeout(text: &str) -> Result<Duration, ValueError> {
+    duration(text, Duration::from_millis(100), Duration::from_secs(60))
 }
 
 /// The times of a check: 10 ms to 1 h.

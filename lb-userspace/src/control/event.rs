@@ -1,6 +1,6 @@
 //! What happened: changes of servers, of the configuration and of what the operator says. Kept in memory, the latest ones, and told to whoever follows.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -78,6 +78,24 @@ pub enum What {
         by: String,
         /// What, as a command.
         command: String,
+    },
+    /// The DNS has another answer for a name of the configuration.
+    NameChanged {
+        /// The name.
+        name: String,
+        /// Addresses that came, each a server of its own.
+        #[schema(value_type = Vec<String>, example = json!(["192.0.2.10"]))]
+        came: Vec<IpAddr>,
+        /// Addresses that went.
+        #[schema(value_type = Vec<String>, example = json!(["192.0.2.10"]))]
+        went: Vec<IpAddr>,
+    },
+    /// The DNS does not tell of a name; its servers stay.
+    NameFailed {
+        /// The name.
+        name: String,
+        /// Why.
+        cause: String,
     },
     /// An earlier configuration is in force again, because nobody confirmed the later one or its servers went down.
     RolledBack {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{ConfigText, Fragment};
+
 /// How many are kept.
 pub const MOST: usize = 10;
 
@@ -18,6 +20,16 @@ pub struct Entry {
     pub file: String,
     /// The text.
     pub text: String,
+    /// Where the fragments of a directory begin in it; none if it was one file's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fragments: Vec<Fragment>,
+}
+
+impl Entry {
+    /// The text as it was read.
+    pub fn config_text(&self) -> ConfigText {
+        ConfigText::with_fragments(self.file.clone(), self.text.clone(), self.fragments.clone())
+    }
 }
 
 /// The configurations that were in force, and the one that is.
@@ -53,13 +65,15 @@ pub enum HistoryError {
 impl History {
     /// A text is in force: the entry that has it already, if that is the latest, or a new one. Gives its generation. What waited to be confirmed no
     /// longer does.
-    pub fn apply(&mut self, text: &str, file: &str, by: &str, at_ms: u64) -> u64 {
+    pub fn apply(&mut self, applied: &ConfigText, by: &str, at_ms: u64) -> u64 {
+        let ConfigText { file, text, fragments } = applied;
         self.confirm_until_ms = None;
         let latest = self.entries.last().map_or(0, |entry| entry.generation);
         match self.current() {
-            Some(entry) if entry.text == text => {}
+            Some(entry) if entry.text == *text => {}
             Some(_) | None => {
-                let entry = Entry { generation: latest + 1, at_ms, by: by.to_owned(), file: file.to_owned(), text: text.to_owned() };
+                let (file, text, fragments) = (file.clone(), text.clone(), fragments.clone());
+                let entry = Entry { generation: latest + 1, at_ms, by: by.to_owned(), file, text, fragments };
                 self.entries.push(entry);
                 self.in_force = latest + 1;
                 let excess = self.entries.len().saturating_sub(MOST);
@@ -141,21 +155,25 @@ mod tests {
         history.entries.iter().map(|entry| entry.text.as_str()).collect()
     }
 
+    fn apply(history: &mut History, text: &str, by: &str, at_ms: u64) -> u64 {
+        history.apply(&ConfigText::new("f", text), by, at_ms)
+    }
+
     #[test]
     fn the_last_ten_are_kept() {
         let mut history = History::default();
         for number in 0..12 {
-            assert_eq!(history.apply(&number.to_string(), "f", "file", number), number + 1);
+            assert_eq!(apply(&mut history, &number.to_string(), "file", number), number + 1);
         }
         assert_eq!(texts(&history), (2..12).map(|number| number.to_string()).collect::<Vec<_>>());
-        assert_eq!(history.apply("11", "f", "file", 99), 12);
+        assert_eq!(apply(&mut history, "11", "file", 99), 12);
         assert_eq!(history.earlier(Some(2)), Err(HistoryError::Unknown(2)));
     }
 
     #[test]
     fn one_may_go_back_and_forth() {
         let mut history = History::default();
-        ["a", "b", "c"].iter().for_each(|text| assert!(history.apply(text, "f", "file", 0) > 0));
+        ["a", "b", "c"].iter().for_each(|text| assert!(apply(&mut history, text, "file", 0) > 0));
         assert_eq!(history.earlier(None).unwrap().text, "b");
         history.go_back(2);
         assert_eq!(history.earlier(None).unwrap().text, "a");
@@ -163,7 +181,7 @@ mod tests {
         history.go_back(1);
         assert_eq!(history.earlier(None), Err(HistoryError::NoEarlier));
         // What comes next is a new one, and the way back leads over all that were.
-        assert_eq!(history.apply("d", "f", "file", 0), 4);
+        assert_eq!(apply(&mut history, "d", "file", 0), 4);
         assert_eq!(history.earlier(None).unwrap().text, "c");
     }
 
@@ -171,27 +189,36 @@ mod tests {
     fn the_latest_counts_down_until_it_is_confirmed() {
         let mut history = History::default();
         assert_eq!(history.confirm(), Err(HistoryError::NothingToConfirm));
-        history.apply("a", "f", "file", 0);
+        apply(&mut history, "a", "file", 0);
         history.await_confirmation(100, 1);
         assert_eq!(history.unconfirmed(1000), None, "there is nothing to go back to");
-        history.apply("b", "f", "root", 0);
+        apply(&mut history, "b", "root", 0);
         history.await_confirmation(100, 1);
         assert_eq!((history.unconfirmed(99), history.unconfirmed(100)), (None, Some(1)));
         history.confirm().unwrap();
         assert_eq!(history.unconfirmed(100), None);
         history.await_confirmation(100, 1);
-        history.apply("c", "f", "root", 0);
+        apply(&mut history, "c", "root", 0);
         assert_eq!(history.unconfirmed(100), None, "another one is in force");
+    }
+
+    #[test]
+    fn the_fragments_of_a_directory_are_kept() {
+        let text = ConfigText::joined("d", [("d/a.toml".to_owned(), "a".to_owned()), ("d/b.toml".to_owned(), String::new())]);
+        let mut history = History::default();
+        history.apply(&text, "file", 0);
+        let kept: History = serde_json::from_str(&serde_json::to_string(&history).unwrap()).unwrap();
+        assert_eq!(kept.current().unwrap().config_text(), text);
     }
 
     #[test]
     fn a_start_goes_on_with_what_was_applied_until_its_file_changes() {
         let mut history = History::default();
         assert_eq!(history.instead_of("a"), None);
-        history.apply("a", "f", "file", 0);
+        apply(&mut history, "a", "file", 0);
         history.own_text = "a".into();
         assert_eq!(history.instead_of("a"), None);
-        history.apply("b", "f", "root", 0);
+        apply(&mut history, "b", "root", 0);
         assert_eq!(history.instead_of("a").unwrap().text, "b");
         assert_eq!(history.instead_of("a2"), None);
     }

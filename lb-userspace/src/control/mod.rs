@@ -7,6 +7,7 @@ pub mod event;
 pub mod header;
 pub mod history;
 pub mod installed;
+pub mod names;
 pub mod op;
 pub mod overrides;
 pub mod plan;

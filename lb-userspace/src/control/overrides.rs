@@ -232,6 +232,13 @@ impl Overrides {
         Ok(())
     }
 
+    /// The configuration says of a server what was said here: nothing is said beside it any more, but for its state.
+    pub fn is_written(&mut self, name: &ServerName) {
+        self.added.remove(name);
+        self.removed.remove(name);
+        self.say(name, |said| said.weight = None);
+    }
+
     /// Has a listener use another pool; its own again if that is the one of the configuration.
     ///
     /// # Errors
@@ -251,14 +258,15 @@ impl Overrides {
 }
 
 impl AddedServer {
-    fn server(&self) -> Server {
+    /// As a configuration would have it.
+    pub fn server(&self) -> Server {
         let Self { address, port, weight, backup } = *self;
         Server { address, port, weight, backup, state: ServerState::Ready }
     }
 }
 
 /// What speaks against a server in a pool; as for those of a file.
-fn unfit(config: &Config, name: &str, pool: &Pool, added: &AddedServer) -> Option<&'static str> {
+pub(super) fn unfit(config: &Config, name: &str, pool: &Pool, added: &AddedServer) -> Option<&'static str> {
     let binds = || config.binds().filter(|(_, listener, _)| listener.pool == name).map(|(bind, ..)| bind);
     if config.binds().any(|(bind, ..)| bind.address == added.address) {
         return Some("its address is a VIP");

@@ -255,6 +255,7 @@ mod tests {
             slow_start: Duration::ZERO,
             panic_threshold_pct: 0,
             passive_hints: true,
+            names: BTreeMap::new(),
             servers: BTreeMap::new(),
         };
         let node = Node {
@@ -269,6 +270,7 @@ mod tests {
             tunnel_source6: None,
         };
         let mut config = Config {
+            dns: crate::config::model::Dns::default(),
             admin: crate::config::model::Admin::default(),
             node,
             limits: Limits::default(),

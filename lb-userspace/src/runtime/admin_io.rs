@@ -106,7 +106,7 @@ impl Drop for AdminSocket {
     }
 }
 
-type Answer = Result<Value, Refusal>;
+pub(super) type Answer = Result<Value, Refusal>;
 
 impl Daemon {
     /// Keeps an event and tells it to whoever follows.
@@ -167,11 +167,14 @@ impl Daemon {
             Request::Drain(selection) => self.set_state(&selection, |_| Some(AdminState::Drain)).await,
             Request::Maint(selection) => self.set_state(&selection, |_| Some(AdminState::Maint)).await,
             Request::Ready(selection) => self.set_state(&selection, |is_ready| (!is_ready).then_some(AdminState::Ready)).await,
+            Request::Weight(change) if change.save => self.save_weight(&change).await,
             Request::Weight(change) => self.set_weight(&change).await,
+            Request::Add(addition) if addition.save => self.save_added(addition).await,
             Request::Add(addition) => {
                 let (configured, server) = (self.configured.clone(), addition.server.clone());
                 self.say(|overrides| overrides.add(&configured, addition.server, addition.added).map(|()| vec![server]), true).await
             }
+            Request::Remove(removal) if removal.save => self.save_removed(&removal).await,
             Request::Remove(removal) => {
                 let configured = self.configured.clone();
                 self.say(|overrides| overrides.remove(&configured, &removal.server).map(|()| Vec::new()), removal.force).await
@@ -215,11 +218,7 @@ impl Daemon {
     async fn say(&mut self, change: impl FnOnce(&mut Overrides) -> Result<Vec<ServerName>, OverrideError>, is_forced: bool) -> Answer {
         let mut overrides = self.overrides.clone();
         let concerned = change(&mut overrides).map_err(|error| Refusal::of(&error))?;
-        let after = View { overrides: overrides.servers.clone(), ..self.view() };
-        let lost = deserted((&self.config, &self.view()), (&overrides.effective(&self.configured), &after));
-        if !lost.is_empty() && !is_forced {
-            return Err(Refusal::of(&OverrideError::LastServer(lost)));
-        }
+        self.refuse_desertion(&overrides, is_forced)?;
         keep_io::keep(&self.config.node.state_dir, keep_io::OVERRIDES, &overrides)
             .map_err(|error| Refusal { hint: Some("nothing has been changed".into()), ..Refusal::text(in_words(&error)) })?;
         let before = std::mem::replace(&mut self.overrides, overrides);
@@ -237,11 +236,18 @@ impl Daemon {
         serialised(&servers)
     }
 
+    /// Whether nobody would serve a pool if this were said.
+    pub(super) fn refuse_desertion(&self, overrides: &Overrides, is_forced: bool) -> Result<(), Refusal> {
+        let after = View { overrides: overrides.servers.clone(), ..self.view() };
+        let lost = deserted((&self.config, &self.view()), (&overrides.effective(&self.configured), &after));
+        if lost.is_empty() || is_forced { Ok(()) } else { Err(Refusal::of(&OverrideError::LastServer(lost))) }
+    }
+
     async fn apply_asked(&mut self, apply: Apply, by: &str) -> Answer {
         if let Some(seconds) = apply.confirm_s.filter(|seconds| !(1..=MOST_CONFIRM_S).contains(seconds)) {
             return Err(Refusal::text(format!("a confirmation is awaited for 1 s to 24 h, not {seconds} s")));
         }
-        let text = self.candidate(Candidate { text: apply.text, name: apply.name })?;
+        let text = self.candidate(Candidate { text: apply.text, name: apply.name, fragments: apply.fragments })?;
         let before = self.history.in_force;
         let generation =
             self.apply(&text, by).await.map_err(|errors| refused("the configuration is refused, the one in force stays", errors))?;
@@ -261,7 +267,7 @@ impl Daemon {
     /// The text of a request, or the daemon's file as it is.
     pub(super) fn candidate(&mut self, candidate: Candidate) -> Result<ConfigText, Refusal> {
         match candidate.text {
-            Some(text) => Ok(ConfigText::new(candidate.name.unwrap_or_else(|| "request".into()), text)),
+            Some(text) => Ok(ConfigText::with_fragments(candidate.name.unwrap_or_else(|| "request".into()), text, candidate.fragments)),
             None => {
                 let text = config::read_text(&self.config_path).map_err(|error| Refusal::text(in_words(&error)))?;
                 self.history.own_text.clone_from(&text.text);
@@ -294,6 +300,9 @@ impl Daemon {
     pub(super) async fn see_to_state_dir(&mut self) {
         if self.report.unkept.is_some() {
             self.keep_history();
+            if self.report.unkept.is_none() {
+                self.keep_names();
+            }
         }
         let is_gone = |path: PathBuf| !path.exists() && path.parent().is_some_and(Path::exists);
         if self.admin.path().is_some_and(is_gone) {
@@ -308,11 +317,11 @@ impl Daemon {
     }
 }
 
-fn serialised(value: &impl serde::Serialize) -> Answer {
+pub(super) fn serialised(value: &impl serde::Serialize) -> Answer {
     serde_json::to_value(value).map_err(|error| Refusal::text(error.to_string()))
 }
 
-fn refused(what: &str, details: Vec<String>) -> Refusal {
+pub(super) fn refused(what: &str, details: Vec<String>) -> Refusal {
     Refusal { details, ..Refusal::text(what) }
 }
 

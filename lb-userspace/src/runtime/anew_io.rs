@@ -63,8 +63,8 @@ impl Daemon {
             lost,
             "somebody removed the pins: the data plane is loaded anew, its flows are lost"
         );
-        let Self { config_path, configured, history, admin, report, pins, .. } = self;
-        Remnant { config_path, config: configured, history, admin: Some(admin), report, rest: pins, told: None }
+        let Self { config_path, written, history, admin, report, pins, .. } = self;
+        Remnant { config_path, config: written, history, admin: Some(admin), report, rest: pins, told: None }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::{
     control::{
         event::What,
         history::{Entry, History, HistoryError},
+        names::expand::expand,
     },
     dataplane::{Features, PinDir},
 };
@@ -53,7 +54,7 @@ impl First {
         let node = parsed.as_ref().ok().map(|(config, _)| config.node.clone()).or_else(|| config::node_section(&text, &host_name));
         let mut history: History = node.as_ref().and_then(|node| found(&node.state_dir, keep_io::HISTORY)).unwrap_or_default();
         let kept = |entry: Option<&Entry>| {
-            let text = entry.map(|entry| ConfigText::new(entry.file.clone(), entry.text.clone()))?;
+            let text = entry.map(Entry::config_text)?;
             let (config, findings) = config::parse(&text, &host_name).ok()?;
             let is_here =
                 node.as_ref().is_some_and(|node| (&node.pin_dir, &node.state_dir) == (&config.node.pin_dir, &config.node.state_dir));
@@ -70,7 +71,7 @@ impl First {
                     (kept, told, Vec::new())
                 }
                 None => {
-                    history.apply(&text.text, &text.file, FILE, unix_ms());
+                    history.apply(&text, FILE, unix_ms());
                     (config, warnings(&findings, &text), Vec::new())
                 }
             },
@@ -138,7 +139,7 @@ impl Daemon {
         self.report.config_warnings = warnings(&findings, text);
         self.report.config_warnings.extend(cut_off);
         let before = self.history.in_force;
-        let generation = self.history.apply(&text.text, &text.file, by, unix_ms());
+        let generation = self.history.apply(text, by, unix_ms());
         if generation != before {
             self.tell(What::Applied { generation, by: by.to_owned(), operations: self.operations - operations });
         }
@@ -149,7 +150,7 @@ impl Daemon {
     /// Has an earlier configuration in force.
     pub(super) async fn roll_back(&mut self, to: Option<u64>, why: &str) -> Result<u64, Vec<String>> {
         let entry = self.history.earlier(to).map_err(|error: HistoryError| vec![error.to_string()])?.clone();
-        let text = ConfigText::new(entry.file, entry.text);
+        let text = entry.config_text();
         let (config, findings) = config::parse(&text, &config::host_name()).map_err(|findings| warnings(&findings, &text))?;
         let cut_off = self.take_config(config).await.map_err(|error| vec![in_words(&error)])?;
         self.report.config_warnings = warnings(&findings, &text);
@@ -209,14 +210,22 @@ impl Daemon {
 
     /// Says whose connections end.
     async fn take_config(&mut self, config: Config) -> Result<Vec<String>, RunError> {
-        let waits_for_start = restart_only(&self.configured, &config);
+        let waits_for_start = restart_only(&self.written, &config);
         for line in waits_for_start.iter().filter(|line| !self.waits_for_start.contains(line)) {
             warn!("{line}");
         }
-        let configured = with_fixed(&self.configured, config);
-        let cut_off = self.take_effective(self.overrides.effective(&configured)).await?;
-        if configured != self.configured {
-            self.configured = configured;
+        let written = with_fixed(&self.written, config);
+        self.ask_names(&written).await;
+        let (configured, left_out) = expand(&written, &self.names);
+        let taken = self.take_effective(self.overrides.effective(&configured)).await;
+        if taken.is_err() {
+            self.names.want_only(&self.written.questions());
+        }
+        let cut_off = taken?;
+        self.names.want_only(&written.questions());
+        (self.configured, self.left_out) = (configured, left_out);
+        if written != self.written {
+            self.written = written;
             self.report.config_taken_at = unix_time().as_secs();
             info!("the configuration is taken");
         }
@@ -262,12 +271,17 @@ impl Daemon {
     pub(super) async fn take_overrides(&mut self) -> Result<(), RunError> {
         let effective = self.overrides.effective(&self.configured);
         if effective != self.config {
-            let configured = self.configured.clone();
-            return self.take_config(configured).await.map(drop);
+            return self.take_written().await;
         }
         self.set_checks(Compared::Same).await;
         self.converge();
         Ok(())
+    }
+
+    /// What is written stands for other servers, or is overridden otherwise.
+    pub(super) async fn take_written(&mut self) -> Result<(), RunError> {
+        let written = self.written.clone();
+        self.take_config(written).await.map(drop)
     }
 
     /// All of the new interfaces or none. One that was named before is taken when it appears, if it has gone.

@@ -14,11 +14,13 @@ use tracing::{info, warn};
 use super::{
     addresses::AddressPlan,
     admin_io::AdminSocket,
+    authorities_io::Authorities,
     checks_io::Checks,
     config_io::{First, found},
     driver::RunError,
     health_io::Compared,
     keep_io,
+    lookup_io::Lookups,
     metrics::Tallies,
     own_macs::own_macs,
     readback,
@@ -34,6 +36,7 @@ use crate::{
         event::{Events, What},
         history::History,
         installed::{Capacity, Installed},
+        names::{Names, expand::expand},
         overrides::Overrides,
         plan::{self},
         slot,
@@ -81,10 +84,18 @@ pub(super) enum Absent {
     Awaited,
 }
 
+/// What is said beside the configuration.
+struct Said {
+    overrides: Overrides,
+    names: Names,
+}
+
 /// The daemon.
 pub(super) struct Daemon {
     pub(super) config_path: PathBuf,
     /// As the file, or whoever applied it, has it.
+    pub(super) written: Config,
+    /// With the servers that its names stand for.
     pub(super) configured: Config,
     /// As the operator's overrides make it: the one in force.
     pub(super) config: Config,
@@ -101,6 +112,12 @@ pub(super) struct Daemon {
     pub(super) maintained: Option<BTreeSet<ServerName>>,
     /// What the operator says beside the configuration.
     pub(super) overrides: Overrides,
+    /// What the DNS says.
+    pub(super) names: Names,
+    pub(super) lookups: Lookups,
+    pub(super) authorities: Authorities,
+    /// What of that is left out, in words.
+    pub(super) left_out: Vec<String>,
     /// The configurations that were in force.
     pub(super) history: History,
     pub(super) events: Events,
@@ -159,7 +176,8 @@ impl Daemon {
 
     async fn start_prepared(config_path: &Path, first: First, absent: Absent) -> Result<Self, RunError> {
         let overrides: Overrides = found(&first.config.node.state_dir, keep_io::OVERRIDES).unwrap_or_default();
-        let config = overrides.effective(&first.config);
+        let names = Names::new(found(&first.config.node.state_dir, keep_io::NAMES).unwrap_or_default());
+        let config = overrides.effective(&expand(&first.config, &names).0);
         let earlier = report_io::earlier(&config.node)?;
         let links = Netlink::open()?.links().await?;
         let is_asked_for = |name: &&String| absent == Absent::Refused || links.iter().any(|link| link.name == **name);
@@ -176,7 +194,7 @@ impl Daemon {
         };
         let (dataplane, origin) = Dataplane::start(&request)?;
         let pins = PinDir::at(&config.node.pin_dir);
-        let started = Self::take_over(config_path, first, overrides, dataplane, origin, earlier).await;
+        let started = Self::take_over(config_path, first, Said { overrides, names }, dataplane, origin, earlier).await;
         if started.is_err() && origin == Origin::Fresh {
             // The first failure is the one to report.
             let _ = dataplane::stop(&pins);
@@ -193,12 +211,14 @@ impl Daemon {
     async fn take_over(
         config_path: &Path,
         first: First,
-        overrides: Overrides,
+        said: Said,
         dataplane: Dataplane,
         origin: Origin,
         earlier: Report,
     ) -> Result<Self, RunError> {
-        let First { config: configured, warnings, errors, history, admin } = first;
+        let First { config: written, warnings, errors, history, admin } = first;
+        let Said { overrides, names } = said;
+        let (configured, left_out) = expand(&written, &names);
         let config = overrides.effective(&configured);
         dataplane.follow_record(&config.node.state_dir)?;
         let installed = readback::installed(dataplane.tables(), Capacity::of(&config.limits))?;
@@ -224,6 +244,7 @@ impl Daemon {
         let pins = PinDir::at(&config.node.pin_dir).identity();
         let mut daemon = Self {
             config_path: config_path.to_owned(),
+            written,
             configured,
             admin: admin.unwrap_or_else(|| AdminSocket::listen(&config)),
             config,
@@ -237,6 +258,10 @@ impl Daemon {
             book: Book::new(earlier.health),
             maintained: None,
             overrides,
+            names,
+            lookups: Lookups::default(),
+            authorities: Authorities::default(),
+            left_out,
             history,
             events: Events::default(),
             tallies: Tallies::default(),
@@ -260,6 +285,7 @@ impl Daemon {
             report_written: Instant::now(),
             report_took: Duration::ZERO,
         };
+        daemon.ask_first().await;
         daemon.next_hops.set_servers(&daemon.servers()).await?;
         daemon.set_checks(Compared::Differs).await;
         daemon.follow_network(Convergence::First).await?;
@@ -318,6 +344,7 @@ impl Daemon {
         }
         self.tell_drops();
         self.look_for_silence().await;
+        self.look_at_authorities();
         self.see_to_confirmation().await;
         self.see_to_state_dir().await;
         if self.is_network_stale {
@@ -471,6 +498,7 @@ impl Daemon {
         self.follow_standings();
         self.report.overrides = self.overrides.in_words();
         self.report.generation = self.history.in_force;
+        self.report.name_troubles = self.names.troubles().into_iter().chain(self.left_out.iter().cloned()).collect();
         self.report.config_notes = self.history.notes();
         self.report.narrow_ways = self.path_mtus.troubles();
         self.report.read_at_ms = unix_time().as_millis() as u64;

@@ -140,7 +140,7 @@ async fn serve(
         if std::mem::take(&mut is_file_due) && file.has_changed() {
             daemon.reload(false).await;
         }
-        let (ramp, report) = (daemon.next_ramp_step(), daemon.report_due());
+        let (ramp, report, lookup) = (daemon.next_ramp_step(), daemon.report_due(), daemon.next_lookup());
         // Every arm is cancel safe: signals and ticks stay pending, the watchers keep what they have until it is returned.
         tokio::select! {
             _ = signals.terminate.recv() => break,
@@ -164,6 +164,8 @@ async fn serve(
             },
             changed = daemon.checks.changed() => daemon.handle_health(changed).await,
             ask = daemon.admin.asked() => daemon.handle_ask(ask).await,
+            (question, answer) = daemon.lookups.answered() => daemon.handle_answered(&question, answer).await,
+            () = at(lookup) => daemon.begin_lookups(),
             () = at(ramp) => daemon.handle_ramp_step(),
             () = at(report) => daemon.write_report_now(),
             said = too_big(routers.as_ref()) => match said {

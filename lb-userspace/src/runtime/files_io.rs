@@ -1,4 +1,5 @@
-//! Tells when the configuration file may have changed: by writes in place, by renames, and by folders and symlinks swapped anywhere on its path.
+//! Tells when the configuration may have changed, a file or a directory of fragments: by writes in place, by renames, by fragments that come and go,
+//! and by folders and symlinks swapped anywhere on the way to any of them.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "watches the file system")]
 
 use std::{
@@ -16,24 +17,41 @@ use notify::{
 };
 use tokio::sync::mpsc;
 
+use crate::config::{fragments_of, is_fragment_name};
+
 /// Symlinks followed on a path, as many as the kernel does (linux include/linux/namei.h, `MAXSYMLINKS`).
 const MOST_SYMLINKS: usize = 40;
 
 /// How often a watch is begun anew because the path led elsewhere meanwhile.
 const ARMING_TRIES: usize = 4;
 
-/// What tells one state of the file from another.
+/// What tells one state of the configuration from another.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Stamp {
+    whole: FileStamp,
+    /// Of a directory.
+    fragments: Vec<(PathBuf, FileStamp)>,
+}
+
+impl Stamp {
+    /// The state now.
+    pub(super) fn of(path: &Path) -> Self {
+        let fragments = fragments_of(path).unwrap_or_default();
+        let fragments = fragments.into_iter().map(|fragment| (fragment.clone(), FileStamp::of(&fragment))).collect();
+        Self { whole: FileStamp::of(path), fragments }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct FileStamp {
     target: Option<PathBuf>,
     modified: Option<SystemTime>,
     inode: u64,
     bytes: u64,
 }
 
-impl Stamp {
-    /// The file's state now.
-    pub(super) fn of(path: &Path) -> Self {
+impl FileStamp {
+    fn of(path: &Path) -> Self {
         let metadata = fs::metadata(path).ok();
         Self {
             target: fs::canonicalize(path).ok(),
@@ -44,7 +62,7 @@ impl Stamp {
     }
 }
 
-/// Watches every folder on the way to a file.
+/// Watches every folder on the way to a file, or to a directory and its fragments.
 pub(super) struct FileWatch {
     path: PathBuf,
     way: Way,
@@ -68,11 +86,11 @@ impl FileWatch {
 
     fn arm(path: &Path) -> notify::Result<Self> {
         let way = Way::to(path);
-        let marks = way.marks();
+        let (marks, fragments_in) = (way.marks(), way.fragments_in.clone());
         let (sender, events) = mpsc::channel(1);
         // One waiting event says all there is to say: the file is looked at again.
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.as_ref().map_or(true, |event| concerns(event, &marks)) {
+            if event.as_ref().map_or(true, |event| concerns(event, &marks, fragments_in.as_deref())) {
                 let _ = sender.try_send(());
             }
         })?;
@@ -110,19 +128,23 @@ fn is_unwatchable(error: &notify::Error) -> bool {
     }
 }
 
-/// Whether it is a change, and one of what the path leads through.
-fn concerns(event: &Event, marks: &BTreeSet<PathBuf>) -> bool {
+/// Whether it is a change, and one of what the path leads through, or of a fragment.
+fn concerns(event: &Event, marks: &BTreeSet<PathBuf>, fragments_in: Option<&Path>) -> bool {
     let is_change = match event.kind {
         EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
         EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
     };
-    is_change && (event.paths.is_empty() || event.paths.iter().any(|path| marks.contains(path)))
+    let is_fragment =
+        |path: &Path| fragments_in.is_some() && path.parent() == fragments_in && path.file_name().is_some_and(is_fragment_name);
+    is_change && (event.paths.is_empty() || event.paths.iter().any(|path| marks.contains(path) || is_fragment(path)))
 }
 
 /// The folders that a path leads through, symlinks resolved one by one.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 struct Way {
     folders: BTreeMap<PathBuf, Passage>,
+    /// The directory that the path leads to, if it is one.
+    fragments_in: Option<PathBuf>,
 }
 
 /// What of a folder the path needs.
@@ -136,14 +158,26 @@ struct Passage {
 
 impl Way {
     fn to(path: &Path) -> Self {
-        let (mut way, mut here, mut links) = (Self::default(), PathBuf::from("/"), 0);
+        let mut way = Self::default();
+        let end = way.follow(path);
+        if end.is_dir() {
+            way.folders.entry(end.clone()).or_default().identity = identity(&end);
+            fragments_of(&end).unwrap_or_default().iter().for_each(|fragment| drop(way.follow(fragment)));
+            way.fragments_in = Some(end);
+        }
+        way
+    }
+
+    /// Adds the way to a path. Gives where it ends, or where it cannot go on.
+    fn follow(&mut self, path: &Path) -> PathBuf {
+        let (mut here, mut links) = (PathBuf::from("/"), 0);
         let mut ahead = parts(path);
         while let Some(part) = ahead.pop_front() {
             if part == ".." {
                 here.pop();
                 continue;
             }
-            way.pass(&here, &part);
+            self.pass(&here, &part);
             here.push(&part);
             let Ok(metadata) = fs::symlink_metadata(&here) else { break };
             let Some(target) = metadata.is_symlink().then(|| fs::read_link(&here).ok()).flatten() else { continue };
@@ -157,12 +191,12 @@ impl Way {
             }
             parts(&target).into_iter().rev().for_each(|part| ahead.push_front(part));
         }
-        way
+        here
     }
 
     fn pass(&mut self, folder: &Path, name: &OsString) {
         let passage = self.folders.entry(folder.to_owned()).or_default();
-        passage.identity = fs::metadata(folder).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        passage.identity = identity(folder);
         passage.names.insert(name.clone());
     }
 
@@ -171,6 +205,11 @@ impl Way {
         let names = self.folders.iter().flat_map(|(folder, passage)| passage.names.iter().map(move |name| folder.join(name)));
         names.chain(self.folders.keys().cloned()).collect()
     }
+}
+
+/// Device and inode.
+fn identity(folder: &Path) -> Option<(u64, u64)> {
+    fs::metadata(folder).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
 fn parts(path: &Path) -> VecDeque<OsString> {

@@ -14,6 +14,9 @@ pub(super) const OVERRIDES: &str = "overrides.json";
 /// The configurations that were in force.
 pub(super) const HISTORY: &str = "history.json";
 
+/// What the DNS said of names last.
+pub(super) const NAMES: &str = "names.json";
+
 /// Why it cannot be kept or found.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum KeepError {

@@ -45,7 +45,11 @@ impl Tallies {
             What::RolledBack { .. } => self.rolled_back += 1,
             What::ServerUp { server, .. } => self.changes.entry(server.clone()).or_default().0 += 1,
             What::ServerDown { server, .. } => self.changes.entry(server.clone()).or_default().1 += 1,
-            What::ServerSilent { .. } | What::Started { .. } | What::Operated { .. } => {}
+            What::ServerSilent { .. }
+            | What::NameChanged { .. }
+            | What::NameFailed { .. }
+            | What::Started { .. }
+            | What::Operated { .. } => {}
         }
     }
 }

@@ -85,6 +85,10 @@ pub struct Report {
     pub config_notes: Vec<String>,
     /// What is wrong with the path MTU of ways to servers.
     pub narrow_ways: Vec<String>,
+    /// What is wrong with files that the configuration refers to.
+    pub file_troubles: Vec<String>,
+    /// What is wrong with names of the DNS, and what of their answers is left out.
+    pub name_troubles: Vec<String>,
     /// Names of what the maps know by number.
     pub services: Vec<ServiceName>,
     /// The counters at [`Self::read_at_ms`].
@@ -164,7 +168,7 @@ pub(super) fn warnings(findings: &[Diagnostic], text: &ConfigText) -> Vec<String
 pub(super) fn load_errors(error: &LoadError) -> Vec<String> {
     match error {
         LoadError::Invalid { text, findings } => warnings(findings, text),
-        LoadError::Read { .. } | LoadError::TooLarge { .. } => vec![in_words(error)],
+        LoadError::Read { .. } | LoadError::TooLarge { .. } | LoadError::Empty { .. } | LoadError::TooMany { .. } => vec![in_words(error)],
     }
 }
 

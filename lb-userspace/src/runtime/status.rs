@@ -356,7 +356,8 @@ fn problems(report: &Report, interfaces: &[Interface], services: &[Service], run
     }));
     problems.extend(troubles.iter().map(|(name, trouble)| format!("interface {name} {trouble}")));
     problems.extend(report.silent.iter().map(|(server, unanswered)| silent(server, *unanswered)));
-    problems.extend(report.narrow_ways.iter().chain(&report.ways_errors).cloned());
+    problems
+        .extend(report.narrow_ways.iter().chain(&report.ways_errors).chain(&report.name_troubles).chain(&report.file_troubles).cloned());
     problems.extend(report.unanswered.iter().map(|(server, why)| format!("server {server}: {why}")));
     problems.extend(report.unresolved.iter().map(|(server, why)| format!("server {server}: {why}")));
     for service in services {

@@ -23,6 +23,7 @@ use crate::{
         desired::Desired,
         difference::difference,
         installed::InstalledMember,
+        names::expand::{expand, unknown},
         plan::{self, Freeable},
         standing::{ServerName, Why, standings},
     },
@@ -127,8 +128,12 @@ impl Daemon {
         let text = self.candidate(candidate)?;
         let (config, findings) = config::parse(&text, &config::host_name())
             .map_err(|findings| Refusal { details: warnings(&findings, &text), ..Refusal::text("it is no configuration") })?;
-        let waits = restart_only(&self.configured, &config);
-        let config = self.overrides.effective(&with_fixed(&self.configured, config));
+        let waits = restart_only(&self.written, &config);
+        let written = with_fixed(&self.written, config);
+        let (configured, left_out) = expand(&written, &self.names);
+        let config = self.overrides.effective(&configured);
+        let unknown = unknown(&written, &self.names).into_iter();
+        let names = unknown.map(|name| format!("{name} is looked up when it is applied: its servers are not among these"));
         let unresolved = self.unknown_next_hops(&config);
         let host = self.host();
         let desired = Desired::from_config(&config, &self.view(), &host);
@@ -143,7 +148,7 @@ impl Daemon {
             waits_for_start: waits,
             no_room: plan::in_words(&plan.unplaced, self.installed.capacity),
             not_resolved_yet: unresolved,
-            warnings: warnings(&findings, &text),
+            warnings: warnings(&findings, &text).into_iter().chain(left_out).chain(names).collect(),
         })
     }
 

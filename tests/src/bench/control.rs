@@ -282,7 +282,7 @@ fn changes(lab: &Topology, size: Size) -> anyhow::Result<Vec<Row>> {
     let (weir, ours_started) = Weir::start(lab.node(), &text(10))?;
     let mut watch = weir.watch()?;
     let socket = weir.socket();
-    let weigh = |weight: Option<u16>| Request::Weight(WeightChange { servers: "p0/s0".into(), weight, force: false });
+    let weigh = |weight: Option<u16>| Request::Weight(WeightChange { servers: "p0/s0".into(), weight, force: false, save: false });
     let ours_weighed = rounds(|round| {
         std::thread::sleep(Duration::from_millis(300));
         let began = Instant::now();

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use weir_tests::peer::{bulk, crowd, flood, tcp, udp};
+use weir_tests::peer::{bulk, crowd, dns, flood, tcp, udp};
 
 #[derive(Parser)]
 #[command(about = "Traffic that notices lost and changed bytes")]
@@ -29,6 +29,13 @@ enum Role {
         name: String,
         #[arg(long, required = true)]
         listen: Vec<SocketAddr>,
+    },
+    /// Answer for names as a file says.
+    DnsServe {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        zone: PathBuf,
     },
     /// Echo over TCP without a greeting, for any number of connections.
     CrowdServe {
@@ -133,6 +140,7 @@ fn main() -> anyhow::Result<()> {
     match Arguments::parse().role {
         Role::TcpServe(Serve { name, listen }) => tcp::serve(&name, listen).with_context(|| format!("failed to serve tcp at {listen}")),
         Role::UdpServe { name, listen } => udp::serve(&name, &listen).with_context(|| format!("failed to serve udp at {listen:?}")),
+        Role::DnsServe { listen, zone } => dns::serve(listen, &zone).with_context(|| format!("failed to serve names at {listen}")),
         Role::CrowdServe { listen } => crowd::serve(listen).with_context(|| format!("failed to serve at {listen}")),
         Role::TcpBulk { to, megabytes } => print(&bulk::run(to, megabytes).with_context(|| format!("failed to exchange bytes with {to}"))?),
         Role::Crowd { to, from, connections, more, first_port, until, keeps_asking, patience } => {

@@ -26,7 +26,7 @@ pub use process::{Process, output_of};
 pub use scratch::{BpfFolder, Folder, unique_name};
 pub use server_setup::ServerSetup;
 pub use topology::{Family, Host, Shape, Topology, TopologyBuilder, v4, v6};
-pub use traffic::{Crowd, CrowdServer, Flood, TcpLoad, TcpServer, UdpLoad, UdpServer, tcp_bulk};
+pub use traffic::{Crowd, CrowdServer, DnsServer, Flood, TcpLoad, TcpServer, UdpLoad, UdpServer, tcp_bulk};
 pub use wait::{Timeout, wait_until};
 pub use weir::Weir;
 pub use xdp_verdict::{Verdict, XdpVerdict};

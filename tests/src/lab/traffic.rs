@@ -62,6 +62,35 @@ impl UdpServer {
     }
 }
 
+/// A name server that answers as a file says.
+#[derive(Debug)]
+pub struct DnsServer {
+    /// The running peer.
+    pub process: Process,
+    folder: Folder,
+}
+
+impl DnsServer {
+    /// Starts one at `listen`, with lines as those of [`crate::peer::dns`], and waits until it is bound.
+    pub fn start(namespace: &Namespace, listen: SocketAddr, zone: &str) -> anyhow::Result<Self> {
+        let folder = Folder::new("dns")?;
+        fs::write(folder.path().join("zone"), zone).context("failed to write a zone")?;
+        let mut command = peer(namespace)?;
+        command.args(["dns-serve", "--listen", &listen.to_string(), "--zone"]).arg(folder.path().join("zone"));
+        let process = namespace.spawn("dns", command)?;
+        wait_until("a name server", Duration::from_secs(5), || process.stderr().contains(udp::BOUND))
+            .with_context(|| format!("weir-peer said: {}", process.stderr()))?;
+        Ok(Self { process, folder })
+    }
+
+    /// Has it answer otherwise from now on.
+    pub fn say(&self, zone: &str) -> anyhow::Result<()> {
+        let fresh = self.folder.path().join("fresh");
+        fs::write(&fresh, zone).context("failed to write a zone")?;
+        fs::rename(&fresh, self.folder.path().join("zone")).context("failed to replace the zone")
+    }
+}
+
 /// A server for [`Crowd`]: several processes, since each may have only so many descriptors open.
 #[derive(Debug)]
 pub struct CrowdServer {

@@ -24,6 +24,8 @@ pub struct Weir<'a> {
     process: Option<Process>,
     pins: BpfFolder,
     folder: Folder,
+    /// A file of the folder, or a directory.
+    config: &'static str,
 }
 
 impl<'a> Weir<'a> {
@@ -46,14 +48,25 @@ impl<'a> Weir<'a> {
             pins.path(),
             folder.path().join("state")
         );
-        let weir = Self { namespace: &node.namespace, binary: binary.into(), head, process: None, pins, folder };
+        let weir = Self { namespace: &node.namespace, binary: binary.into(), head, process: None, pins, folder, config: "weir.toml" };
         weir.write_config(rest)?;
         Ok(weir)
     }
 
-    /// The configuration file.
+    /// As [`Self::prepare`], with a directory as the configuration. Its `00-node.toml` has the keys of `[node]` that are given, and what stands behind them
+    /// in `node`.
+    pub fn prepare_directory(host: &'a Host, node: &str) -> anyhow::Result<Self> {
+        let mut weir = Self::prepare(host, "")?;
+        fs::remove_file(weir.config()).context("failed to remove weir.toml")?;
+        weir.config = "conf.d";
+        fs::create_dir(weir.config()).context("failed to make conf.d")?;
+        fs::write(weir.config().join("00-node.toml"), format!("{}{node}", weir.head)).context("failed to write 00-node.toml")?;
+        Ok(weir)
+    }
+
+    /// The configuration: a file, or a directory.
     pub fn config(&self) -> PathBuf {
-        self.folder.path().join("weir.toml")
+        self.folder.path().join(self.config)
     }
 
     /// Replaces what stands behind the given keys of `[node]` in the configuration file.

@@ -2,6 +2,7 @@
 
 pub mod bulk;
 pub mod crowd;
+pub mod dns;
 pub mod flood;
 pub mod message;
 pub mod tcp;

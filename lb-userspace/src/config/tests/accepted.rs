@@ -70,6 +70,7 @@ fn the_smallest_file_has_the_documented_defaults() {
         slow_start: Duration::ZERO,
         panic_threshold_pct: 0,
         passive_hints: true,
+        names: [].into(),
         servers: [("a".to_owned(), server)].into(),
     };
     assert_eq!(config.pools["web"], pool);

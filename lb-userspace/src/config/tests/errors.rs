@@ -38,7 +38,7 @@ servers.a = { adress = \"10.0.0.1\" }
             "9:8: error: there is no pool `wep` | did you mean `web`?",
             "10:9: error: `listener.web.slots` must be a power of two, not 1000 | the nearest are 512 and 1024",
             "11:19: error: bad value for `listener.web.timeout.tcp`: \"5h\" is not from 1s to 4h | the unit belongs to the number: \"500ms\", \"30s\", \"10m\", \"1h30m\"",
-            "14:13: error: missing key `address` in [pool.web.servers.a] | an IP address, with a port or without: \"10.0.1.11:80\"",
+            "14:13: error: missing key `address` in [pool.web.servers.a] | an IP address, with a port or without: \"10.0.1.11:80\"; or a `name` or `srv` to look up",
             "14:15: error: unknown key `adress` in [pool.web.servers.a] | did you mean `address`?",
         ]
     );
@@ -265,7 +265,7 @@ fn binds_that_are_none_say_what_is_wrong() {
     assert_eq!(
         bad("www.example.org:80"),
         format!(
-            "{prefix}\"www.example.org\" is not an IP address | host names are not looked up: write \"192.0.2.10\" or \"2001:db8::10\""
+            "{prefix}\"www.example.org\" is not an IP address | host names are not looked up here: write \"192.0.2.10\" or \"2001:db8::10\""
         )
     );
 }

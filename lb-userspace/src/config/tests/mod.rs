@@ -3,7 +3,9 @@
 mod accepted;
 mod checks;
 mod errors;
+mod fragments;
 mod lints;
+mod names;
 mod random;
 
 use super::{ConfigText, Diagnostic, model::Config, parse};

@@ -23,6 +23,7 @@ fn pool(servers: &[Server]) -> Pool {
         slow_start: Duration::ZERO,
         panic_threshold_pct: 0,
         passive_hints: true,
+        names: BTreeMap::new(),
         servers,
     }
 }
@@ -57,6 +58,7 @@ fn config(listener: Listener, pool: Pool) -> Config {
     Config {
         node,
         admin: crate::config::model::Admin::default(),
+        dns: crate::config::model::Dns::default(),
         limits: Limits::default(),
         listeners: [("l".into(), listener)].into(),
         pools: [("p".into(), pool)].into(),

@@ -19,6 +19,7 @@ fn web() -> Pool {
         slow_start: Duration::ZERO,
         panic_threshold_pct: 0,
         passive_hints: true,
+        names: BTreeMap::new(),
         servers: servers.into_iter().map(|(name, last, backup)| (name.to_owned(), server(last, backup))).collect(),
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fmt, fs,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -29,13 +30,31 @@ use crate::{
 /// The most patterns, and the most configurations, that are kept; they are all forgotten when there are more.
 const MOST_KEPT: usize = 1024;
 
-/// What probes share. Files of authorities are read when they are first needed, and kept: a change of them asks for a new kit.
+/// What probes share. Files of authorities are read when they are first needed, and when they are others; if they are of no use then, what they said before
+/// counts.
 #[derive(Default)]
 pub struct Kit {
     patterns: Mutex<BTreeMap<String, Regex>>,
-    tls: Mutex<Vec<(CheckTls, Alpn, Arc<ClientConfig>)>>,
+    tls: Mutex<Vec<Kept>>,
     /// Who sees probes take the data path's way; or why they cannot.
     pub(super) witness: Option<Result<Witness, String>>,
+}
+
+/// A configuration of TLS.
+struct Kept {
+    of: CheckTls,
+    alpn: Alpn,
+    /// The file of authorities when it was read last.
+    file: Option<FileState>,
+    config: Arc<ClientConfig>,
+}
+
+/// Inode, size in bytes, and time of the last change in seconds and nanoseconds; none for a file that is not there.
+type FileState = Option<(u64, u64, i64, i64)>;
+
+fn state(ca: &Path) -> FileState {
+    let about = fs::metadata(ca).ok()?;
+    Some((about.ino(), about.size(), about.mtime(), about.mtime_nsec()))
 }
 
 /// The protocol that is offered within TLS. RFC 7301.
@@ -84,14 +103,22 @@ impl Kit {
     /// The authorities that it trusts cannot be read.
     pub(super) fn tls(&self, tls: &CheckTls, alpn: Alpn) -> Result<Arc<ClientConfig>, Failure> {
         let mut kept = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((.., config)) = kept.iter().find(|(of, protocol, _)| of == tls && *protocol == alpn) {
-            return Ok(Arc::clone(config));
+        let file = tls.ca.as_deref().map(state);
+        if let Some(known) = kept.iter_mut().find(|kept| kept.of == *tls && kept.alpn == alpn) {
+            if known.file != file {
+                known.file = file;
+                // One that is broken the daemon tells.
+                if let Ok(config) = client_config(tls, alpn) {
+                    known.config = Arc::new(config);
+                }
+            }
+            return Ok(Arc::clone(&known.config));
         }
         let config = Arc::new(client_config(tls, alpn)?);
         if kept.len() >= MOST_KEPT {
             kept.clear();
         }
-        kept.push((tls.clone(), alpn, Arc::clone(&config)));
+        kept.push(Kept { of: tls.clone(), alpn, file, config: Arc::clone(&config) });
         Ok(config)
     }
 }
@@ -119,6 +146,14 @@ fn client_config(tls: &CheckTls, alpn: Alpn) -> Result<ClientConfig, Failure> {
     // A session that is resumed shows no certificate: its expiry would go unnoticed.
     config.resumption = Resumption::disabled();
     Ok(config)
+}
+
+/// Whether checks can use a file of certificate authorities.
+///
+/// # Errors
+/// Why not.
+pub fn authorities(ca: &Path) -> Result<(), Failure> {
+    roots(Some(ca)).map(drop)
 }
 
 fn roots(ca: Option<&Path>) -> Result<RootCertStore, Failure> {
@@ -191,6 +226,26 @@ mod tests {
     fn authorities_that_cannot_be_read_are_this_machines_fault() {
         assert_eq!(failure(Path::new("/nowhere/ca.pem")), "failed to read /nowhere/ca.pem: no such file or directory");
         assert_eq!(failure(Path::new("/dev/null")), "no certificate in /dev/null");
+    }
+
+    #[test]
+    fn authorities_that_change_are_read_again_and_broken_ones_leave_those_before() {
+        let path = std::env::temp_dir().join(format!("weir-ca-{}.pem", std::process::id()));
+        let pem = || rcgen::generate_simple_self_signed(["ca.lab".to_owned()]).unwrap().cert.pem();
+        fs::write(&path, pem()).unwrap();
+        let tls = CheckTls { verify: true, ca: Some(path.clone()), sni: None };
+        let kit = Kit::new();
+        let ask = || kit.tls(&tls, Alpn::None).unwrap();
+        let first = ask();
+        assert!(Arc::ptr_eq(&first, &ask()));
+        fs::write(&path, "broken").unwrap();
+        assert!(Arc::ptr_eq(&first, &ask()) && authorities(&path).is_err());
+        fs::remove_file(&path).unwrap();
+        assert!(Arc::ptr_eq(&first, &ask()));
+        fs::write(&path, pem()).unwrap();
+        let second = ask();
+        assert!(!Arc::ptr_eq(&first, &second) && Arc::ptr_eq(&second, &ask()));
+        fs::remove_file(&path).unwrap();
     }
 
     #[test]

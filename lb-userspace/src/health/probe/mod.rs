@@ -41,7 +41,10 @@ mod stream_io;
 mod udp_io;
 mod way_io;
 
-pub use self::{kit_io::Kit, run_io::run};
+pub use self::{
+    kit_io::{Kit, authorities},
+    run_io::run,
+};
 
 /// The most that is kept of what a server says.
 const MOST_BYTES: usize = 64 * 1024;

@@ -140,3 +140,59 @@ fn a_circle_of_symlinks_ends() {
     folder.link("b", "a");
     assert!(FileWatch::new(&folder.0.join("a/weir.toml")).is_ok());
 }
+
+#[test]
+fn fragments_that_are_written_replaced_added_and_removed_are_told() {
+    let folder = Folder::new();
+    folder.write("conf.d/a.toml", "1");
+    let replace = || {
+        folder.write("other", "replaced");
+        folder.rename("other", "conf.d/a.toml");
+    };
+    let changes: [&dyn Fn(); 5] = [
+        &|| folder.write("conf.d/a.toml", "22"),
+        &|| folder.write("conf.d/b.toml", "1"),
+        &replace,
+        &|| folder.write("conf.d/b.toml", "22"),
+        &|| fs::remove_file(folder.0.join("conf.d/a.toml")).unwrap(),
+    ];
+    expect_each_told(&folder, "conf.d", &changes);
+}
+
+#[test]
+fn a_directory_of_fragments_as_kubernetes_swaps_it_is_told() {
+    let folder = Folder::new();
+    for (version, text) in [("..2026_1", "1"), ("..2026_2", "22")] {
+        folder.write(&format!("conf.d/{version}/a.toml"), text);
+        folder.write(&format!("conf.d/{version}/b.toml"), text);
+    }
+    folder.link("conf.d/..data", "..2026_1");
+    folder.link("conf.d/a.toml", "..data/a.toml");
+    folder.link("conf.d/b.toml", "..data/b.toml");
+    expect_each_told(&folder, "conf.d", &[&|| folder.link("conf.d/..data", "..2026_2"), &|| folder.write("conf.d/..2026_2/b.toml", "333")]);
+}
+
+#[test]
+fn a_directory_of_fragments_that_is_swapped_removed_and_made_again_is_told() {
+    let folder = Folder::new();
+    folder.write("v1/a.toml", "1");
+    folder.write("v2/a.toml", "22");
+    folder.link("cur", "v1");
+    let changes: [&dyn Fn(); 4] =
+        [&|| folder.link("cur", "v2"), &|| folder.write("v2/b.toml", "1"), &|| fs::remove_dir_all(folder.0.join("v2")).unwrap(), &|| {
+            folder.write("v2/a.toml", "333")
+        }];
+    expect_each_told(&folder, "cur", &changes);
+}
+
+#[test]
+fn what_is_no_fragment_is_not_told() {
+    let folder = Folder::new();
+    folder.write("conf.d/a.toml", "1");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let mut watch = FileWatch::new(&folder.0.join("conf.d")).unwrap();
+    for name in [".a.toml.swp", ".b.toml", "README", "4913"] {
+        folder.write(&format!("conf.d/{name}"), "2");
+    }
+    assert!(runtime.block_on(async { timeout(AT_ONCE, watch.changed()).await }).is_err());
+}

@@ -119,10 +119,12 @@ struct Node {
 }
 
 impl Node {
-    #[expect(clippy::disallowed_methods, reason = "an instant to begin with")]
+    #[allow(clippy::disallowed_methods, reason = "an instant to begin with")]
     fn start(configured: Config, host: Host) -> Self {
         let (world, overrides, book) = (World::new(), Overrides::default(), Book::default());
-        let mut node = Self { world, configured, overrides, book, host, settled: None, now: Instant::now() };
+        #[allow(clippy::disallowed_methods, reason = "an instant can be had from the clock alone; all others are counted from it")]
+        let now = Instant::now();
+        let mut node = Self { world, configured, overrides, book, host, settled: None, now };
         node.take_config();
         node
     }

@@ -50,6 +50,7 @@ pub(super) fn pool(servers: &[Server]) -> Pool {
         slow_start: Duration::ZERO,
         panic_threshold_pct: 0,
         passive_hints: true,
+        names: BTreeMap::new(),
         servers,
     }
 }
@@ -86,6 +87,7 @@ pub(super) fn config(listeners: &[Listener], pools: &[Pool]) -> Config {
     };
     Config {
         admin: crate::config::model::Admin::default(),
+        dns: crate::config::model::Dns::default(),
         node,
         limits: Limits::default(),
         listeners: listeners.iter().enumerate().map(|(i, listener)| (format!("l{i}"), listener.clone())).collect(),
