@@ -79,7 +79,8 @@ pub fn parse(text: &ConfigText, host_name: &str) -> Result<(Config, Vec<Diagnost
 /// be understood.
 pub fn node_section(text: &ConfigText, host_name: &str) -> Option<model::Node> {
     let (tree, mut report) = tree::read(text);
-    Document::read(&tree, host_name, &mut report).node.model.ok()
+    let node = Table::root(&tree).child("node", &mut report);
+    node::read_node(node, host_name, &mut report).model.ok()
 }
 
 /// A hint for a name that is not among `known`: the one most like it, or all of them if they are few.

@@ -83,6 +83,26 @@ impl History {
         self.in_force
     }
 
+    /// All but the texts.
+    #[must_use]
+    pub fn without_texts(&self) -> Self {
+        let bare = |entry: &Entry| Entry {
+            generation: entry.generation,
+            at_ms: entry.at_ms,
+            by: entry.by.clone(),
+            file: entry.file.clone(),
+            text: String::new(),
+            fragments: entry.fragments.clone(),
+        };
+        Self {
+            entries: self.entries.iter().map(bare).collect(),
+            in_force: self.in_force,
+            own_text: String::new(),
+            confirm_until_ms: self.confirm_until_ms,
+            otherwise: self.otherwise,
+        }
+    }
+
     /// The one in force.
     pub fn current(&self) -> Option<&Entry> {
         self.get(self.in_force)

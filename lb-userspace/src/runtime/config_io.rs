@@ -52,7 +52,7 @@ impl First {
         let text = config::read_text(path)?;
         let parsed = config::parse(&text, &host_name);
         let node = parsed.as_ref().ok().map(|(config, _)| config.node.clone()).or_else(|| config::node_section(&text, &host_name));
-        let mut history: History = node.as_ref().and_then(|node| found(&node.state_dir, keep_io::HISTORY)).unwrap_or_default();
+        let mut history: History = node.as_ref().and_then(|node| or_lost(keep_io::find_history(&node.state_dir))).unwrap_or_default();
         let kept = |entry: Option<&Entry>| {
             let text = entry.map(Entry::config_text)?;
             let (config, findings) = config::parse(&text, &host_name).ok()?;
@@ -94,7 +94,11 @@ impl First {
 
 /// What was kept; what cannot be read is as good as lost, and said.
 pub(super) fn found<T: serde::de::DeserializeOwned>(state_dir: &Path, name: &str) -> Option<T> {
-    keep_io::find(state_dir, name).unwrap_or_else(|error| {
+    or_lost(keep_io::find(state_dir, name))
+}
+
+fn or_lost<T>(found: Result<Option<T>, keep_io::KeepError>) -> Option<T> {
+    found.unwrap_or_else(|error| {
         error!(error = in_words(&error), "what an earlier daemon kept is lost");
         None
     })
@@ -181,7 +185,7 @@ impl Daemon {
     }
 
     pub(super) fn keep_history(&mut self) {
-        let kept = keep_io::keep(&self.config.node.state_dir, keep_io::HISTORY, &self.history);
+        let kept = keep_io::keep_history(&self.config.node.state_dir, &self.history);
         self.tell_keeping("the history of configurations is not kept", kept);
     }
 

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads and writes the state directory")]
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -9,10 +10,12 @@ use std::{
 
 use serde::{Serialize, de::DeserializeOwned};
 
+use crate::control::history::{Entry, History};
+
 /// The operator's overrides.
 pub(super) const OVERRIDES: &str = "overrides.json";
 /// The configurations that were in force.
-pub(super) const HISTORY: &str = "history.json";
+const HISTORY: &str = "history.json";
 
 /// What the DNS said of names last.
 pub(super) const NAMES: &str = "names.json";
@@ -67,5 +70,78 @@ pub(super) fn find<T: DeserializeOwned>(state_dir: &Path, name: &str) -> Result<
         Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|source| KeepError::Content { path, source }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(source) => Err(KeepError::File { path, source }),
+    }
+}
+
+/// Where the texts of the history are: large ones are written once.
+const TEXTS: &str = "history";
+
+/// Keeps the history: each text in a file of its own, which is left alone if it is there, then the rest.
+pub(super) fn keep_history(state_dir: &Path, history: &History) -> Result<(), KeepError> {
+    let folder = state_dir.join(TEXTS);
+    let refused = |source| KeepError::File { path: folder.clone(), source };
+    fs::create_dir_all(&folder).map_err(refused)?;
+    let texts = history.entries.iter().map(|entry| (text_name(entry.generation), entry.text.as_str()));
+    let texts: BTreeMap<String, &str> = texts.chain([(OWN.to_owned(), history.own_text.as_str())]).collect();
+    for (name, text) in &texts {
+        let path = folder.join(name);
+        if fs::read(&path).is_ok_and(|kept| kept == text.as_bytes()) {
+            continue;
+        }
+        let fresh = path.with_extension("new");
+        let written = write_whole(&fresh, text.as_bytes()).and_then(|()| fs::rename(&fresh, &path));
+        written.map_err(|source| {
+            let _ = fs::remove_file(&fresh);
+            KeepError::File { path, source }
+        })?;
+    }
+    keep(state_dir, HISTORY, &history.without_texts())?;
+    for found in fs::read_dir(&folder).map_err(refused)?.flatten() {
+        if found.file_name().to_str().is_none_or(|name| !texts.contains_key(name)) {
+            // It misleads nobody.
+            let _ = fs::remove_file(found.path());
+        }
+    }
+    Ok(())
+}
+
+/// The history that was kept; none if nothing was. Entries whose text is lost are left out.
+pub(super) fn find_history(state_dir: &Path) -> Result<Option<History>, KeepError> {
+    let Some(mut history) = find::<History>(state_dir, HISTORY)? else { return Ok(None) };
+    let text = |name: &str| fs::read_to_string(state_dir.join(TEXTS).join(name)).ok();
+    history.own_text = text(OWN).unwrap_or_default();
+    history.entries = history.entries.into_iter().filter_map(|entry| Some(Entry { text: text(&text_name(entry.generation))?, ..entry })).collect();
+    Ok(Some(history))
+}
+
+/// The text of the daemon's own file.
+const OWN: &str = "own.toml";
+
+fn text_name(generation: u64) -> String {
+    format!("{generation}.toml")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{History, find_history, keep_history};
+
+    #[test]
+    fn a_history_is_found_as_it_was_kept_and_its_texts_are_written_once() {
+        let folder = std::env::temp_dir().join(format!("weir-history-{}", std::process::id()));
+        let mut history = History { own_text: "own".into(), ..History::default() };
+        for number in 0..12 {
+            history.apply(&crate::config::ConfigText::new("f", format!("text {number}")), "test", number);
+            keep_history(&folder, &history).unwrap();
+        }
+        assert_eq!(find_history(&folder).unwrap().as_ref(), Some(&history));
+        let mut names: Vec<_> = fs::read_dir(folder.join("history")).unwrap().map(|found| found.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names.len(), 11);
+        fs::remove_file(folder.join("history/5.toml")).unwrap();
+        let found = find_history(&folder).unwrap().unwrap();
+        assert!(found.entries.len() == 9 && found.entries.iter().all(|entry| entry.generation != 5));
+        fs::remove_dir_all(folder).unwrap();
     }
 }

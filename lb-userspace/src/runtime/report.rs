@@ -159,9 +159,19 @@ pub(super) fn names_of(config: &Config) -> Vec<ServiceName> {
         .collect()
 }
 
-/// Findings as lines of text.
+/// Findings that are told one by one: who has more of them has the same one again and again.
+const MOST_FINDINGS: usize = 20;
+
+/// Findings as lines of text, the gravest first if there are too many.
 pub(super) fn warnings(findings: &[Diagnostic], text: &ConfigText) -> Vec<String> {
-    findings.iter().map(|finding| finding.render_line(text)).collect()
+    let mut told: Vec<&Diagnostic> = findings.iter().collect();
+    if told.len() > MOST_FINDINGS {
+        told.sort_by_key(|finding| finding.severity);
+    }
+    let more = told.len().saturating_sub(MOST_FINDINGS);
+    told.truncate(MOST_FINDINGS);
+    let more = (more > 0).then(|| format!("{}: {more} more of the kind: weir check tells them all", text.file));
+    told.into_iter().map(|finding| finding.render_line(text)).chain(more).collect()
 }
 
 /// Why a file cannot be loaded, a line each.
