@@ -8,6 +8,7 @@
 //! | `frames` | frames made by hand for the tables in memory |
 //! | `lab` | network namespaces, cables, topologies, the servers and clients in them, the daemon under test |
 //! | `modes` | a lab for each forward mode |
+//! | `operator` | the operator's commands, and what they have to say |
 //! | `peer` | the traffic of the binary `weir-peer`: connections that notice a lost or changed byte |
 //! | `random` | seeded random numbers |
 //! | `sim` | flows, servers and a daemon in virtual time, beside a full connection table |
@@ -21,6 +22,8 @@ pub mod fixture;
 pub mod frames;
 pub mod lab;
 pub mod modes;
+pub mod operator;
+
 pub mod peer;
 pub mod random;
 pub mod sim;

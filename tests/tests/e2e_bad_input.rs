@@ -6,6 +6,7 @@ use aya::maps::{Array, MapData};
 use weir_tests::{
     demo::Fixture,
     lab::{Verdict, Weir, XdpVerdict, output_of, wait_until},
+    operator::said,
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -23,10 +24,6 @@ fn assert_untouched(fixture: &Fixture, weir: &Weir<'_>) {
 fn edit(weir: &Weir<'_>, change: impl FnOnce(String) -> String) {
     let text = fs::read_to_string(weir.config()).unwrap();
     fs::write(weir.config(), change(text)).unwrap();
-}
-
-fn said(output: &std::process::Output) -> (Option<i32>, String) {
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
 }
 
 /// What the services in force call their servers.

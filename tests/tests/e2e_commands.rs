@@ -1,20 +1,17 @@
 //! What the operator's commands say and do beside a daemon that runs, or one that they do not find.
 
-use std::{fs, process::Output, time::Duration};
+use std::{fs, time::Duration};
 
 use weir_tests::{
     demo,
     lab::{Shape, Topology, Weir, wait_until},
+    operator::said,
 };
 
 const SOON: Duration = Duration::from_secs(20);
 
 fn lab() -> Topology {
     Topology::builder(Shape::TwoArmed).build().unwrap()
-}
-
-fn said(output: &Output) -> (Option<i32>, String) {
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
 }
 
 #[test]

@@ -5,13 +5,14 @@ use std::{
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::Command,
     time::Duration,
 };
 
 use serde_json::Value;
 use weir_tests::{
     lab::{Shape, TcpLoad, TcpServer, Topology, Weir, wait_until},
+    operator::{done, said},
     random::Random,
 };
 
@@ -63,16 +64,6 @@ impl Fixture {
         assert!(report.is_flawless(60), "{report:?}");
         report.by_server.into_keys().collect()
     }
-}
-
-fn said(output: &Output) -> (Option<i32>, String) {
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
-}
-
-fn done(weir: &Weir<'_>, arguments: &[&str]) -> String {
-    let (code, text) = said(&weir.operate(arguments).unwrap());
-    assert_eq!(code, Some(0), "{arguments:?}: {text}\n{}", weir.stderr());
-    text
 }
 
 /// What packets meet: every service with its members that take flows, their weights and slots.

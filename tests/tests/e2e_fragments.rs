@@ -1,8 +1,11 @@
 //! A directory of fragments as the configuration: it is followed as a file is, and what is wrong is told where it stands.
 
-use std::{fs, os::unix::fs::symlink, path::Path, process::Output, time::Duration};
+use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
-use weir_tests::lab::{Nginx, Shape, Topology, Weir, http_tally, wait_until};
+use weir_tests::{
+    lab::{Nginx, Shape, Topology, Weir, http_tally, wait_until},
+    operator::{done, said},
+};
 
 const SOON: Duration = Duration::from_secs(20);
 const PORT: u16 = 8080;
@@ -43,16 +46,6 @@ impl Fixture {
         wait_until("the directory to be followed", SOON, || self.served() == names)
             .unwrap_or_else(|error| panic!("{error}: {:?} serve, not {names:?}\n{}", self.served(), weir.stderr()));
     }
-}
-
-fn said(output: &Output) -> (Option<i32>, String) {
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
-}
-
-fn done(weir: &Weir<'_>, arguments: &[&str]) -> String {
-    let (code, text) = said(&weir.operate(arguments).unwrap());
-    assert_eq!(code, Some(0), "{arguments:?}: {text}\n{}", weir.stderr());
-    text
 }
 
 /// Waits until `weir status` shows the words.

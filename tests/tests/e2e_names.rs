@@ -1,9 +1,12 @@
 //! Servers that the DNS knows: they come and go with its answers, stay when it fails, and outlive the daemon.
 
-use std::{fs, net::SocketAddr, process::Output, time::Duration};
+use std::{fs, net::SocketAddr, time::Duration};
 
 use serde_json::Value;
-use weir_tests::lab::{DnsServer, Nginx, Shape, TcpServer, Topology, Weir, http_tally, wait_until};
+use weir_tests::{
+    lab::{DnsServer, Nginx, Shape, TcpServer, Topology, Weir, http_tally, wait_until},
+    operator::{done, said},
+};
 
 const SOON: Duration = Duration::from_secs(20);
 const PORT: u16 = 8080;
@@ -73,16 +76,6 @@ HwYDVR0jBBgwFoAUzMt2KO2UAysCr+4YZCydIQJ0QOIwDwYDVR0TAQH/BAUwAwEB\n\
 vi7T0QIhAN4JpwU2K+RM3B/vPvyp0JtY13Oh9p4dILuW8U4Q9h7b\n\
 -----END CERTIFICATE-----\n\
 ";
-
-fn said(output: &Output) -> (Option<i32>, String) {
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
-}
-
-fn done(weir: &Weir<'_>, arguments: &[&str]) -> String {
-    let (code, text) = said(&weir.operate(arguments).unwrap());
-    assert_eq!(code, Some(0), "{arguments:?}: {text}\n{}", weir.stderr());
-    text
-}
 
 fn servers(weir: &Weir<'_>) -> Vec<(String, Value)> {
     let output = weir.operate(&["server", "list", "-o", "json"]).unwrap();

@@ -9,12 +9,14 @@ use std::{
         fs::{FileTypeExt as _, PermissionsExt as _},
         net::UnixStream,
     },
-    process::Output,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
-use weir_tests::lab::{Nginx, Shape, TcpLoad, TcpServer, Topology, Weir, http_tally, wait_until};
+use weir_tests::{
+    lab::{Nginx, Shape, TcpLoad, TcpServer, Topology, Weir, http_tally, wait_until},
+    operator::{done, json, refused, said},
+};
 
 const SOON: Duration = Duration::from_secs(20);
 const PORT: u16 = 8080;
@@ -46,26 +48,6 @@ impl Fixture {
         let address = format!("http://{}:{PORT}/", self.lab.vip4());
         http_tally(&self.lab.client().namespace, address, 40).unwrap().into_keys().collect()
     }
-}
-
-fn said(output: &Output) -> (Option<i32>, String) {
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
-}
-
-fn done(weir: &Weir<'_>, arguments: &[&str]) -> String {
-    let (code, text) = said(&weir.operate(arguments).unwrap());
-    assert_eq!(code, Some(0), "{arguments:?}: {text}\n{}", weir.stderr());
-    text
-}
-
-fn refused(weir: &Weir<'_>, arguments: &[&str], words: &str) {
-    let (code, text) = said(&weir.operate(arguments).unwrap());
-    assert!(code == Some(1) && text.contains(words), "{arguments:?}: {code:?} {text}");
-}
-
-fn json(weir: &Weir<'_>, arguments: &[&str]) -> Value {
-    let output = weir.operate(&[arguments, &["-o", "json"]].concat()).unwrap();
-    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error} {:?}", said(&output)))
 }
 
 fn servers(weir: &Weir<'_>) -> BTreeMap<String, Value> {

@@ -1,9 +1,12 @@
 //! `--save`: what the operator says is written into the configuration's file, and in force from there.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, os::unix::fs::symlink, process::Output, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt as _, os::unix::fs::symlink, time::Duration};
 
 use serde_json::Value;
-use weir_tests::lab::{Nginx, Shape, Topology, Weir, http_tally, wait_until};
+use weir_tests::{
+    lab::{Nginx, Shape, Topology, Weir, http_tally, wait_until},
+    operator::{done, refused},
+};
 
 const SOON: Duration = Duration::from_secs(20);
 const PORT: u16 = 8080;
@@ -34,21 +37,6 @@ impl Fixture {
         let address = format!("http://{}:{PORT}/", self.lab.vip4());
         http_tally(&self.lab.client().namespace, address, 40).unwrap().into_keys().collect()
     }
-}
-
-fn said(output: &Output) -> (Option<i32>, String) {
-    (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
-}
-
-fn done(weir: &Weir<'_>, arguments: &[&str]) -> String {
-    let (code, text) = said(&weir.operate(arguments).unwrap());
-    assert_eq!(code, Some(0), "{arguments:?}: {text}\n{}", weir.stderr());
-    text
-}
-
-fn refused(weir: &Weir<'_>, arguments: &[&str], words: &str) {
-    let (code, text) = said(&weir.operate(arguments).unwrap());
-    assert!(code == Some(1) && text.contains(words), "{arguments:?}: {code:?} {text}");
 }
 
 /// Nothing is said beside the file, and the file is in force.

@@ -110,7 +110,8 @@ pub(super) fn find_history(state_dir: &Path) -> Result<Option<History>, KeepErro
     let Some(mut history) = find::<History>(state_dir, HISTORY)? else { return Ok(None) };
     let text = |name: &str| fs::read_to_string(state_dir.join(TEXTS).join(name)).ok();
     history.own_text = text(OWN).unwrap_or_default();
-    history.entries = history.entries.into_iter().filter_map(|entry| Some(Entry { text: text(&text_name(entry.generation))?, ..entry })).collect();
+    history.entries =
+        history.entries.into_iter().filter_map(|entry| Some(Entry { text: text(&text_name(entry.generation))?, ..entry })).collect();
     Ok(Some(history))
 }
 
