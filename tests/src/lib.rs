@@ -23,7 +23,6 @@ pub mod frames;
 pub mod lab;
 pub mod modes;
 pub mod operator;
-
 pub mod peer;
 pub mod random;
 pub mod sim;
