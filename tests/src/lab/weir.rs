@@ -104,7 +104,6 @@ impl<'a> Weir<'a> {
     }
 
     /// Starts a `weir run` that dies, as by `kill -9`, before its operation on the maps of this number, from 0; whether it came to that, or is ready instead.
-    /// Only builds with debug assertions do.
     pub fn run_to_death(&mut self, operation: usize) -> anyhow::Result<bool> {
         let mut command = self.command(&["run"]);
         command.env("WEIR_DIES_AT", operation.to_string());
