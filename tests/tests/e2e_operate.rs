@@ -415,3 +415,58 @@ fn a_file_that_breaks_while_the_daemon_is_away_leaves_what_was_in_force() {
 fn done_or_unhealthy(weir: &Weir<'_>) -> String {
     said(&weir.operate(&["status"]).unwrap()).1
 }
+
+#[test]
+fn a_guard_outlives_repetition_and_leads_back_to_what_was_confirmed() {
+    let fixture = Fixture::new();
+    let weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let confirmed = json(&weir, &["history"])["entries"].as_array().unwrap().last().unwrap()["generation"].clone();
+    let other = |weight: u8| {
+        let path = weir.config().with_extension(format!("{weight}.toml"));
+        let text = fs::read_to_string(weir.config()).unwrap();
+        let heavier = format!("servers.s2 = {{ weight = {weight}, address = ");
+        fs::write(&path, text.replacen("servers.s2 = ", &heavier, 1).replacen("\n[pool.green]", " }\n[pool.green]", 1)).unwrap();
+        path.display().to_string()
+    };
+    let in_force = || {
+        let history = json(&weir, &["history"]);
+        history["entries"].as_array().unwrap().iter().find(|entry| entry["in_force"] == true).unwrap()["generation"].clone()
+    };
+    done(&weir, &["apply", &other(3), "--confirm", "3s"]);
+    done(&weir, &["apply", &other(4), "--confirm", "3s"]);
+    done(&weir, &["apply", &other(4), "--confirm", "3s"]);
+    assert_ne!(in_force(), confirmed);
+    wait_until("what was confirmed to be in force", SOON, || in_force() == confirmed).unwrap();
+    // Its own file, taken by the daemon before it is told to guard it.
+    fs::copy(other(5), weir.config()).unwrap();
+    wait_until("the file to be taken", SOON, || in_force() != confirmed).unwrap();
+    done(&weir, &["apply", "--confirm", "2s"]);
+    wait_until("what was before to be in force", SOON, || in_force() == confirmed).unwrap();
+    refused(&weir, &["confirm"], "no configuration waits");
+}
+
+#[test]
+fn a_pipe_in_the_files_place_is_refused_and_holds_up_nothing() {
+    let fixture = Fixture::new();
+    let weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    fixture.lab.node().namespace.run("mkfifo", &[&weir.config().with_extension("pipe").display().to_string()]).unwrap();
+    fs::rename(weir.config(), weir.config().with_extension("kept")).unwrap();
+    fs::rename(weir.config().with_extension("pipe"), weir.config()).unwrap();
+    wait_until("the log to say so", SOON, || weir.stderr().contains("it is no regular file")).unwrap();
+    fs::rename(weir.config().with_extension("kept"), weir.config()).unwrap();
+    done(&weir, &["drain", "blue/s1"]);
+    assert_eq!(fixture.served(), ["s2"]);
+    // What is no server of a file is none of a command.
+    for (name, address, why) in [("blue/a b", "10.2.0.50", "no name"), ("blue/x*", "10.2.0.50", "no name")] {
+        refused(&weir, &["server", "add", name, address], why);
+    }
+    // What is said of a server that has gone can be taken back.
+    let text = fs::read_to_string(weir.config()).unwrap();
+    let s1 = text.lines().find(|line| line.starts_with("servers.s1")).unwrap().to_owned() + "\n";
+    fs::write(weir.config(), text.replacen(&s1, "", 1)).unwrap();
+    wait_until("s1 to be gone", SOON, || !servers(&weir).contains_key("blue/s1")).unwrap();
+    done(&weir, &["ready", "blue/s1"]);
+    fs::write(weir.config(), text).unwrap();
+    wait_until("s1 to be back", SOON, || servers(&weir).contains_key("blue/s1")).unwrap();
+    assert_eq!(fixture.served(), ["s1", "s2"]);
+}

@@ -24,7 +24,10 @@ use crate::{
         client_io::{AskError, ask},
     },
     config::endpoint,
-    control::{overrides::AddedServer, standing::ServerName},
+    control::{
+        overrides::AddedServer,
+        standing::{AdminState, ServerName},
+    },
 };
 
 /// Servers, by a pattern.
@@ -184,11 +187,28 @@ pub fn drain(config: &Path, arguments: &DrainArgs, format: Format, out: &mut imp
     if let Err(error) = wait_io::until_empty(config, &names, arguments.deadline, err)? {
         return refuse(err, &error);
     }
-    // They take no flows any more: nobody is left to be deserted.
-    match asked::<Vec<ServerView>>(config, &Request::Maint(Selection { force: true, ..selection() })) {
-        Ok(servers) => show(&servers, format, out),
-        Err(error) => refuse(err, &error),
+    // Somebody may have said something else of them meanwhile.
+    let now: Vec<ServerView> = match asked(config, &Request::Servers) {
+        Ok(now) => now,
+        Err(error) => return refuse(err, &error),
+    };
+    let still = |server: &ServerView| server.said.is_some_and(|said| said.state == Some(AdminState::Drain));
+    let (draining, others): (Vec<ServerView>, Vec<ServerView>) =
+        now.into_iter().filter(|server| names.contains(&server.server)).partition(still);
+    let mut exit = Exit::Fine;
+    for other in others {
+        writeln!(err, "{} does not drain any more, and is left as it is", other.server)?;
+        exit = Exit::Refused;
     }
+    let mut maintained = Vec::new();
+    for server in draining {
+        match asked::<Vec<ServerView>>(config, &Request::Maint(Selection { servers: server.server.to_string(), force: *force })) {
+            Ok(servers) => maintained.extend(servers),
+            Err(error) => exit = refuse(err, &error)?,
+        }
+    }
+    let shown = show(&maintained, format, out)?;
+    Ok(if exit == Exit::Fine { shown } else { exit })
 }
 
 /// Performs `weir maint`, or `weir ready` if `is_ready`.

@@ -74,7 +74,7 @@ pub fn edit(text: &ConfigText, host_name: &str, pool: &str, server: &str, edit: 
         if !put(&mut document, pool, server, &form) {
             continue;
         }
-        let (after, before, file) = (document.to_string(), (*before).to_owned(), file.clone());
+        let (after, before, file) = (with_line_ends_of(before, document.to_string()), (*before).to_owned(), file.clone());
         let whole = replaced(text, place, &after);
         match is_meant(&whole, host_name, pool, server, edit) {
             Ok(()) => return Ok(Edited { text: whole, file, before, after }),
@@ -82,6 +82,12 @@ pub fn edit(text: &ConfigText, host_name: &str, pool: &str, server: &str, edit: 
         }
     }
     Err(refused)
+}
+
+/// With `\r\n` where every line of `before` ends so: a document knows `\n` alone.
+fn with_line_ends_of(before: &str, after: String) -> String {
+    let ends = before.matches('\n').count();
+    if ends > 0 && before.matches("\r\n").count() == ends { after.replace("\r\n", "\n").replace('\n', "\r\n") } else { after }
 }
 
 /// A way to write an edit.

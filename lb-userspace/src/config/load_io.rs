@@ -79,7 +79,29 @@ pub fn load(path: &Path, host_name: &str) -> Result<(Config, Vec<Diagnostic>, Co
 ///
 /// [`LoadError`], but for [`LoadError::Invalid`].
 pub fn read_text(path: &Path) -> Result<ConfigText, LoadError> {
-    if path.is_dir() { read_fragments(path) } else { Ok(ConfigText::new(path.display().to_string(), read_file(path, MOST_BYTES)?)) }
+    read_text_of(path, Kind::Any)
+}
+
+/// As [`read_text`], but of no pipe or device, which might be waited for: for a daemon that has other things to do.
+///
+/// # Errors
+///
+/// [`LoadError`], but for [`LoadError::Invalid`].
+pub fn read_regular_text(path: &Path) -> Result<ConfigText, LoadError> {
+    read_text_of(path, Kind::Regular)
+}
+
+fn read_text_of(path: &Path, kind: Kind) -> Result<ConfigText, LoadError> {
+    if path.is_dir() { read_fragments(path) } else { Ok(ConfigText::new(path.display().to_string(), read_file(path, MOST_BYTES, kind)?)) }
+}
+
+/// What may be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A pipe too: `weir check <(generate)`.
+    Any,
+    /// A file.
+    Regular,
 }
 
 /// The fragments of a directory, by name: files that end in `.toml` and do not begin with a dot; symlinks to such files too.
@@ -132,7 +154,7 @@ fn read_fragments_once(folder: &Path) -> Result<ConfigText, LoadError> {
     let mut room = MOST_BYTES;
     let mut fragments = Vec::new();
     for path in paths {
-        let text = read_file(&path, room)?;
+        let text = read_file(&path, room, Kind::Regular)?;
         room -= text.len() as u64;
         fragments.push((path.display().to_string(), text));
     }
@@ -151,8 +173,13 @@ fn states(folder: &Path) -> Vec<(PathBuf, FileState)> {
     fragments_of(folder).unwrap_or_default().into_iter().map(state).collect()
 }
 
-fn read_file(path: &Path, most_bytes: u64) -> Result<String, LoadError> {
+fn read_file(path: &Path, most_bytes: u64, kind: Kind) -> Result<String, LoadError> {
     let mut text = String::new();
+    // A pipe that nobody writes to would be waited for.
+    let about = fs::metadata(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
+    if kind == Kind::Regular && !about.is_file() {
+        return Err(LoadError::Read { path: path.to_owned(), source: io::Error::other("it is no regular file") });
+    }
     let read = File::open(path).and_then(|file| file.take(most_bytes + 1).read_to_string(&mut text));
     read.map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
     if text.len() as u64 > most_bytes {

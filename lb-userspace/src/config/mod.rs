@@ -40,7 +40,7 @@ use toml::{Spanned, de::DeTable};
 
 pub use self::{
     diagnostic::{ConfigText, Diagnostic, Fragment, LocatedDiagnostic, Position, Severity, Span},
-    load_io::{LoadError, fragments_of, host_name, is_fragment_name, load, read_text},
+    load_io::{LoadError, fragments_of, host_name, is_fragment_name, load, read_regular_text, read_text},
     node::unconfigured_node,
 };
 use self::{
@@ -90,6 +90,19 @@ pub fn alike(name: &str, known: &[&str]) -> String {
         hint if hint.starts_with("there are") && known.len() > MOST => format!("weir status names all {}", known.len()),
         hint => hint,
     }
+}
+
+/// Whether the text can be the name of a server, a pool or a listener.
+pub fn is_name(text: &str) -> bool {
+    value::check_name(text).is_ok()
+}
+
+/// Whether packets can be sent to this address as to a server's, or why not.
+///
+/// # Errors
+/// Why not, in words.
+pub fn check_server(address: IpAddr) -> Result<(), String> {
+    value::check_unicast(address, &address.to_string()).map(drop).map_err(|error| error.to_string())
 }
 
 /// `IP`, `IP:PORT` or `[IPv6]:PORT`.

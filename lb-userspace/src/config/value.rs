@@ -332,7 +332,7 @@ fn parse_port(text: &str) -> Result<u16, ValueError> {
     }
 }
 
-fn check_unicast(address: IpAddr, text: &str) -> Result<IpAddr, ValueError> {
+pub(super) fn check_unicast(address: IpAddr, text: &str) -> Result<IpAddr, ValueError> {
     let kind = match address {
         IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => return Err(ValueError::Mapped(text.to_owned())),
         _ if address.is_unspecified() => "the unspecified address",

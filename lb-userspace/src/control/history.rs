@@ -7,6 +7,9 @@ use crate::config::{ConfigText, Fragment};
 /// How many are kept.
 pub const MOST: usize = 10;
 
+/// An edit and the command that guards it belong together if they are so close, in milliseconds.
+const FRESH_MS: u64 = 60_000;
+
 /// A configuration that was in force.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Entry {
@@ -14,6 +17,9 @@ pub struct Entry {
     pub generation: u64,
     /// Milliseconds of the Unix epoch at which it was first applied.
     pub at_ms: u64,
+    /// The generation that was in force before; 0: none.
+    #[serde(default)]
+    pub after: u64,
     /// Who or what had it applied.
     pub by: String,
     /// What messages call it.
@@ -63,18 +69,19 @@ pub enum HistoryError {
 }
 
 impl History {
-    /// A text is in force: the entry that has it already, if that is the latest, or a new one. Gives its generation. What waited to be confirmed no
-    /// longer does.
+    /// A text is in force: the entry that has it already, if that is the one in force, or a new one. Gives its generation. Another text ends the wait for a
+    /// confirmation of the one before.
     pub fn apply(&mut self, applied: &ConfigText, by: &str, at_ms: u64) -> u64 {
         let ConfigText { file, text, fragments } = applied;
-        self.confirm_until_ms = None;
         let latest = self.entries.last().map_or(0, |entry| entry.generation);
         match self.current() {
             Some(entry) if entry.text == *text => {}
             Some(_) | None => {
                 let (file, text, fragments) = (file.clone(), text.clone(), fragments.clone());
-                let entry = Entry { generation: latest + 1, at_ms, by: by.to_owned(), file, text, fragments };
+                let after = self.in_force;
+                let entry = Entry { generation: latest + 1, at_ms, after, by: by.to_owned(), file, text, fragments };
                 self.entries.push(entry);
+                self.confirm_until_ms = None;
                 self.in_force = latest + 1;
                 let excess = self.entries.len().saturating_sub(MOST);
                 self.entries.drain(..excess);
@@ -89,6 +96,7 @@ impl History {
         let bare = |entry: &Entry| Entry {
             generation: entry.generation,
             at_ms: entry.at_ms,
+            after: entry.after,
             by: entry.by.clone(),
             file: entry.file.clone(),
             text: String::new(),
@@ -127,6 +135,14 @@ impl History {
     pub fn go_back(&mut self, generation: u64) {
         self.in_force = generation;
         self.confirm_until_ms = None;
+    }
+
+    /// The generation that follows if nobody confirms the one in force: what followed already if that waited, else the one `before` this was applied, or,
+    /// where the daemon had taken the text from its file a moment ago, the one that this followed.
+    pub fn otherwise(&self, before: u64, waited: Option<u64>, now_ms: u64) -> Option<u64> {
+        let is_fresh = |entry: &&Entry| now_ms.saturating_sub(entry.at_ms) < FRESH_MS;
+        let earlier = self.current().filter(is_fresh).map(|entry| entry.after);
+        waited.or((before != self.in_force).then_some(before)).or(earlier).filter(|generation| self.get(*generation).is_some())
     }
 
     /// The one in force has to be confirmed until then, or else `otherwise` follows. Without another one nothing is awaited.
@@ -177,6 +193,33 @@ mod tests {
 
     fn apply(history: &mut History, text: &str, by: &str, at_ms: u64) -> u64 {
         history.apply(&ConfigText::new("f", text), by, at_ms)
+    }
+
+    #[test]
+    fn who_is_not_confirmed_leads_back_to_the_last_that_was() {
+        let text = |text: &str| ConfigText::new("f", text);
+        let mut history = History::default();
+        for (number, content) in (1..).zip(["a", "b"]) {
+            assert_eq!(history.apply(&text(content), "test", 0), number);
+        }
+        let now = FRESH_MS * 2;
+        let ask = |history: &mut History, content: &str, now: u64| {
+            let (before, waited) = (history.in_force, history.confirm_until_ms.map(|_| history.otherwise));
+            history.apply(&text(content), "test", now);
+            let otherwise = history.otherwise(before, waited, now);
+            otherwise.into_iter().for_each(|otherwise| history.await_confirmation(now + 1, otherwise));
+            otherwise
+        };
+        assert_eq!(ask(&mut history, "b", now), None, "it was in force for long");
+        assert_eq!(ask(&mut history, "c", now), Some(2));
+        assert_eq!(ask(&mut history, "d", now), Some(2), "c was never confirmed");
+        assert_eq!((ask(&mut history, "d", now), history.confirm_until_ms), (Some(2), Some(now + 1)));
+        history.apply(&text("d"), "file", now);
+        assert!(history.confirm_until_ms.is_some(), "the same text confirms nothing");
+        history.confirm().unwrap();
+        // The daemon took an edit of its file just before it was told to guard it.
+        history.apply(&text("e"), "file", now);
+        assert_eq!(ask(&mut history, "e", now + 300), Some(4));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::standing::{AdminState, Override, ServerName, View, standings};
 use crate::config::{
-    alike,
+    self, alike,
     model::{Config, Forward, Pool, Server, ServerState},
 };
 
@@ -97,6 +97,17 @@ pub enum OverrideError {
     /// Nobody would serve the pool.
     #[error("no server of {} would take new flows\nhint: --force does it nevertheless", .0.join(", "))]
     LastServer(Vec<String>),
+    /// The name is none.
+    #[error("{0:?} is no name of a server\nhint: letters, digits, `-`, `_` and `.`, at most 64")]
+    Name(String),
+    /// The address is nobody's.
+    #[error("{server} does not fit: {why}")]
+    Address {
+        /// The server.
+        server: ServerName,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The weight is beyond what weights are.
     #[error("weights are from 0 to 1000, not {0}")]
     Weight(u16),
@@ -192,9 +203,19 @@ impl Overrides {
         if pool.servers.contains_key(&name.server) {
             return Err(OverrideError::Exists(name));
         }
+        let is_fit = config::is_name(&name.server);
+        if !is_fit {
+            return Err(OverrideError::Name(name.server));
+        }
         let endpoint = (added.address, added.port);
         if let Some((other, _)) = pool.servers.iter().find(|(_, server)| (server.address, server.port) == endpoint) {
             return Err(OverrideError::SameAddress { server: name, other: other.clone() });
+        }
+        if let Err(why) = config::check_server(added.address) {
+            return Err(OverrideError::Address { server: name, why });
+        }
+        if added.port == Some(0) {
+            return Err(OverrideError::Unfit { server: name, why: "0 is no port" });
         }
         if added.weight > 1000 {
             return Err(OverrideError::Weight(added.weight));
@@ -237,6 +258,29 @@ impl Overrides {
         self.added.remove(name);
         self.removed.remove(name);
         self.say(name, |said| said.weight = None);
+    }
+
+    /// The configuration has a server no more: nothing is said of it.
+    pub fn is_gone(&mut self, name: &ServerName) {
+        self.is_written(name);
+        self.servers.remove(name);
+    }
+
+    /// Whether this is the name of a server that something is said of and that neither the configuration nor the operator has.
+    pub fn is_of_absent(&self, config: &Config, name: &str) -> bool {
+        let Ok(name) = name.parse::<ServerName>() else { return false };
+        let is_said = self.servers.contains_key(&name) || self.removed.contains(&name);
+        is_said && !self.added.contains_key(&name) && config.server(&name.pool, &name.server).is_none()
+    }
+
+    /// Forgets what was said of such a server; gives its name.
+    pub fn forget(&mut self, name: &str) -> Vec<ServerName> {
+        let name = name.parse::<ServerName>().ok();
+        name.iter().for_each(|name| {
+            self.servers.remove(name);
+            self.removed.remove(name);
+        });
+        name.into_iter().collect()
     }
 
     /// Has a listener use another pool; its own again if that is the one of the configuration.

@@ -166,6 +166,9 @@ impl Daemon {
             }
             Request::Drain(selection) => self.set_state(&selection, |_| Some(AdminState::Drain)).await,
             Request::Maint(selection) => self.set_state(&selection, |_| Some(AdminState::Maint)).await,
+            Request::Ready(selection) if self.overrides.is_of_absent(&self.configured, &selection.servers) => {
+                self.say(|overrides| Ok(overrides.forget(&selection.servers)), true).await
+            }
             Request::Ready(selection) => self.set_state(&selection, |is_ready| (!is_ready).then_some(AdminState::Ready)).await,
             Request::Weight(change) if change.save => self.save_weight(&change).await,
             Request::Weight(change) => self.set_weight(&change).await,
@@ -247,12 +250,23 @@ impl Daemon {
         if let Some(seconds) = apply.confirm_s.filter(|seconds| !(1..=MOST_CONFIRM_S).contains(seconds)) {
             return Err(Refusal::text(format!("a confirmation is awaited for 1 s to 24 h, not {seconds} s")));
         }
+        let is_own = apply.text.is_none();
         let text = self.candidate(Candidate { text: apply.text, name: apply.name, fragments: apply.fragments })?;
-        let before = self.history.in_force;
-        let generation =
-            self.apply(&text, by).await.map_err(|errors| refused("the configuration is refused, the one in force stays", errors))?;
+        let (before, waited) = (self.history.in_force, self.history.confirm_until_ms.map(|_| self.history.otherwise));
+        let own_before = is_own.then(|| std::mem::replace(&mut self.history.own_text, text.text.clone()));
+        let generation = match self.apply(&text, by).await {
+            Ok(generation) => generation,
+            Err(errors) => {
+                own_before.into_iter().for_each(|before| self.history.own_text = before);
+                return Err(refused("the configuration is refused, the one in force stays", errors));
+            }
+        };
         if let Some(seconds) = apply.confirm_s {
-            self.history.await_confirmation(unix_ms() + seconds * 1000, before);
+            let Some(otherwise) = self.history.otherwise(before, waited, unix_ms()) else {
+                let hint = Some("edit the file, or name another one, then: weir apply --confirm".into());
+                return Err(Refusal { hint, ..Refusal::text("it has been in force already: there is nothing to take back") });
+            };
+            self.history.await_confirmation(unix_ms() + seconds * 1000, otherwise);
             self.keep_history();
         }
         serialised(&Applied {
@@ -265,14 +279,10 @@ impl Daemon {
     }
 
     /// The text of a request, or the daemon's file as it is.
-    pub(super) fn candidate(&mut self, candidate: Candidate) -> Result<ConfigText, Refusal> {
+    pub(super) fn candidate(&self, candidate: Candidate) -> Result<ConfigText, Refusal> {
         match candidate.text {
             Some(text) => Ok(ConfigText::with_fragments(candidate.name.unwrap_or_else(|| "request".into()), text, candidate.fragments)),
-            None => {
-                let text = config::read_text(&self.config_path).map_err(|error| Refusal::text(in_words(&error)))?;
-                self.history.own_text.clone_from(&text.text);
-                Ok(text)
-            }
+            None => config::read_regular_text(&self.config_path).map_err(|error| Refusal::text(in_words(&error))),
         }
     }
 

@@ -108,7 +108,7 @@ impl Daemon {
     /// The file may have changed. One that says the same as when another configuration was applied changes nothing, unless the daemon is told to take it.
     pub(super) async fn reload(&mut self, is_told: bool) {
         self.refused_among = None;
-        match config::read_text(&self.config_path) {
+        match config::read_regular_text(&self.config_path) {
             Ok(text) => {
                 let is_same = text.text == self.history.own_text;
                 if is_told || !is_same || self.history.current().is_some_and(|entry| entry.text == text.text) {
@@ -139,7 +139,10 @@ impl Daemon {
             }
         };
         self.refused_among = None;
-        self.report.config_errors.clear();
+        // What is wrong with the file stays until that is sound.
+        if by == FILE || text.text == self.history.own_text {
+            self.report.config_errors.clear();
+        }
         self.report.config_warnings = warnings(&findings, text);
         self.report.config_warnings.extend(cut_off);
         let before = self.history.in_force;

@@ -82,7 +82,7 @@ impl Daemon {
 
     /// Writes the file, has it in force, and forgets what was said beside it.
     async fn save(&mut self, edits: &[(ServerName, Edit)]) -> Answer {
-        let text = config::read_text(&self.config_path).map_err(|error| Refusal::text(in_words(&error)))?;
+        let text = config::read_regular_text(&self.config_path).map_err(|error| Refusal::text(in_words(&error)))?;
         if self.history.current().is_none_or(|entry| entry.text != text.text) {
             let hint = Some("weir diff shows the difference, weir apply takes the file's".into());
             return Err(Refusal { hint, ..Refusal::text("the file is not what is in force, and --save would have both") });
@@ -95,7 +95,10 @@ impl Daemon {
             }
         }
         let mut overrides = self.overrides.clone();
-        edits.iter().for_each(|(name, _)| overrides.is_written(name));
+        edits.iter().for_each(|(name, edit)| match edit {
+            Edit::Remove => overrides.is_gone(name),
+            Edit::Add(_) | Edit::Weight(_) => overrides.is_written(name),
+        });
         let whole = edited.last().map_or(text, |edited| edited.text.clone());
         let said = std::mem::replace(&mut self.overrides, overrides);
         self.history.own_text.clone_from(&whole.text);
