@@ -380,7 +380,7 @@ fn checks(lab: &Topology) -> anyhow::Result<Vec<Row>> {
 fn death(lab: &Topology) -> anyhow::Result<Row> {
     let size = Size { pools: 2, servers: 2 };
     let server = &lab.servers[0].namespace;
-    let check = format!("check = {{ tcp = true, port = {PORT}, interval = \"100ms\", timeout = \"100ms\", fall = 3 }}");
+    let check = format!("check = {{ tcp = true, port = {PORT}, interval = \"100ms\", fall = 3 }}");
     let _nginx = Nginx::start(server, "s1", PORT)?;
     let (weir, _) = Weir::start(lab.node(), &size.weir(10, &check))?;
     let mut watch = weir.watch()?;
@@ -398,7 +398,7 @@ fn death(lab: &Topology) -> anyhow::Result<Row> {
     })?;
     weir.stop()?;
     Ok(Row {
-        name: "a server that refuses: out of the slots (3 checks of 100 ms)".into(),
+        name: "a silent server: out of the slots (3 checks of 100 ms)".into(),
         unit: "ms",
         ours: took,
         theirs: None,
