@@ -5,7 +5,7 @@ use std::{fs, path::Path, time::Duration};
 use aya::maps::{Array, MapData};
 use weir_tests::{
     demo::Fixture,
-    lab::{Verdict, Weir, XdpVerdict, output_of, wait_until},
+    lab::{Verdict, Weir, XdpVerdict, copy_program, output_of, wait_until},
     operator::said,
 };
 
@@ -199,7 +199,7 @@ fn without_privileges_the_cure_is_named() {
     let fixture = Fixture::new();
     let weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();
     let copy = weir.config().with_file_name("weir-copy");
-    fs::copy(std::env::var_os("WEIR_BIN").unwrap(), &copy).unwrap();
+    copy_program(std::env::var_os("WEIR_BIN").unwrap(), &copy).unwrap();
     let state = weir.config().with_file_name("state");
     fs::create_dir(&state).unwrap();
     for may_write_state in [false, true] {

@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::Value;
 use weir_tests::{
-    lab::{Nginx, Shape, TcpLoad, TcpServer, Topology, Weir, http_tally, wait_until},
+    lab::{Nginx, Shape, TcpLoad, TcpServer, Topology, Weir, copy_program, http_tally, wait_until},
     operator::{done, json, refused, said},
 };
 
@@ -287,7 +287,7 @@ fn others_may_look_if_they_are_let_in_and_admins_may_operate() {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     }
     let copy = weir.config().with_file_name("weir-copy");
-    fs::copy(std::env::var_os("WEIR_BIN").unwrap(), &copy).unwrap();
+    copy_program(std::env::var_os("WEIR_BIN").unwrap(), &copy).unwrap();
     let by = |user: &str, arguments: &[&str]| {
         let mut command = fixture.lab.node().namespace.command("setpriv");
         command.args(["--reuid", user, "--regid", "games", "--clear-groups"]).arg(&copy).args(arguments).arg("--config").arg(weir.config());

@@ -22,7 +22,7 @@ pub use http::{http_get, http_tally};
 pub use iperf::Iperf;
 pub use namespace::Namespace;
 pub use nginx::Nginx;
-pub use process::{Process, output_of};
+pub use process::{Process, copy_program, output_of};
 pub use scratch::{BpfFolder, Folder, unique_name};
 pub use server_setup::ServerSetup;
 pub use topology::{Family, Host, Shape, Topology, TopologyBuilder, v4, v6};

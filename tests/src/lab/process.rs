@@ -3,6 +3,7 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
+    path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
 };
@@ -19,6 +20,12 @@ pub fn output_of(command: &mut Command) -> anyhow::Result<String> {
         bail!("{command:?} failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Copies a program that is to be run. Another process does it: if this one wrote the file, a child that another thread starts in that moment would hold it
+/// open for writing until its own exec, and to run the copy would fail (ETXTBSY, execve(2)).
+pub fn copy_program(from: impl AsRef<OsStr>, to: &Path) -> anyhow::Result<()> {
+    output_of(Command::new("cp").arg("--").arg(from).arg(to)).map(drop)
 }
 
 /// A running child.

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use rustix::process::Signal;
 
-use super::{BpfFolder, Folder, Host, Namespace, Process, wait_until};
+use super::{BpfFolder, Folder, Host, Namespace, Process, copy_program, wait_until};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOPS_WITHIN: Duration = Duration::from_secs(30);
@@ -195,7 +195,7 @@ impl<'a> Weir<'a> {
     pub fn upgrade(&mut self) -> anyhow::Result<()> {
         self.terminate()?;
         let next = self.folder.path().join("weir-next");
-        fs::copy(&self.binary, &next).context("failed to copy the weir binary")?;
+        copy_program(&self.binary, &next)?;
         self.binary = next;
         self.run()
     }
