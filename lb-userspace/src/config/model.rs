@@ -1,6 +1,6 @@
 //! The typed configuration: what `weir.toml` says, with no invalid state. Built by the reader of this folder, read by `control` and `runtime`.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
 
@@ -13,7 +13,7 @@ mod check;
 mod name;
 
 /// A whole configuration. Every pool that a listener names exists.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
     /// This machine.
     pub node: Node,
@@ -25,12 +25,12 @@ pub struct Config {
     pub limits: Limits,
     /// By name.
     pub listeners: BTreeMap<String, Listener>,
-    /// By name.
-    pub pools: BTreeMap<String, Pool>,
+    /// By name. Shared with the configurations that are made from this one, so that one of thousands can be copied and compared at little cost.
+    pub pools: BTreeMap<String, Arc<Pool>>,
 }
 
 /// `[node]`.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Node {
     /// The name shown by `weir status`; the host name by default.
     pub name: String,
@@ -117,7 +117,7 @@ impl Default for Limits {
 }
 
 /// `[listener.NAME]` with `mode = "l4"`.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listener {
     /// Addresses, ports and protocols; at least one, no two alike in the whole configuration.
     pub binds: Vec<Bind>,
@@ -178,7 +178,7 @@ pub enum UdpFlows {
 }
 
 /// `[pool.NAME]`.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Pool {
     /// How packets reach the servers.
     pub forward: Forward,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::Duration,
 };
 
@@ -63,7 +64,7 @@ pub(super) struct PoolSection {
     pub(super) servers: BTreeMap<String, ServerSection>,
     /// Likewise, of those that are looked up.
     pub(super) names: BTreeMap<String, NamedSection>,
-    pub(super) model: Result<Pool, Reported>,
+    pub(super) model: Result<Arc<Pool>, Reported>,
 }
 
 /// The keys of a pool that `[defaults]` may have too.
@@ -137,7 +138,7 @@ pub(super) fn read(item: &Item<'_>, defaults: &PoolKeys, report: &mut Report) ->
             _ => Vec::new(),
         },
         balance: keys.balance.as_ref().ok().cloned().flatten(),
-        model: all_servers.and_then(|()| pool_model(forward?, keys, &servers, &names)),
+        model: all_servers.and_then(|()| pool_model(forward?, keys, &servers, &names).map(Arc::new)),
         servers,
         names,
     })

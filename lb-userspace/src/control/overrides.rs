@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
@@ -152,14 +153,14 @@ impl Overrides {
             if let Some(pool) = config.pools.get_mut(&name.pool)
                 && !pool.servers.values().any(|server| (server.address, server.port) == (added.address, added.port))
             {
-                pool.servers.entry(name.server.clone()).or_insert(added.server());
+                Arc::make_mut(pool).servers.entry(name.server.clone()).or_insert(added.server());
             }
         }
         for name in &self.removed {
             if let Some(pool) = config.pools.get_mut(&name.pool)
                 && pool.servers.len() > 1
             {
-                pool.servers.remove(&name.server);
+                Arc::make_mut(pool).servers.remove(&name.server);
             }
         }
         config

@@ -276,8 +276,8 @@ mod tests {
             limits: Limits::default(),
             listeners: BTreeMap::from([("web".to_owned(), listener("192.0.2.1", "a"))]),
             pools: BTreeMap::from([
-                ("a".to_owned(), pool(Forward::Dsr)),
-                ("b".to_owned(), pool(Forward::Nat { snat: vec!["2001:db8::1".parse().unwrap()] })),
+                ("a".to_owned(), pool(Forward::Dsr).into()),
+                ("b".to_owned(), pool(Forward::Nat { snat: vec!["2001:db8::1".parse().unwrap()] }).into()),
             ]),
         };
         assert_eq!(Features::of(&config), Features(Settings::DSR | Settings::SOURCE_RULES));

@@ -1,6 +1,8 @@
 //! Answers a scrape: what the daemon knows is taken at once; the maps are read by another thread, so that no packet's next hop waits for it.
 #![allow(clippy::disallowed_methods, reason = "has a thread read the maps")]
 
+use std::sync::Arc;
+
 use tokio::{sync::oneshot, task::spawn_blocking};
 
 use super::{
@@ -33,7 +35,7 @@ impl Daemon {
         self.follow_standings();
         let checked = self.checks.known().await;
         let view = self.view();
-        let of_pool = |(pool, section): (&String, &Pool)| -> Vec<(ServerName, u16)> {
+        let of_pool = |(pool, section): (&String, &Arc<Pool>)| -> Vec<(ServerName, u16)> {
             let names = section.servers.keys().map(|server| ServerName::new(pool, server));
             names.zip(standings(pool, section, &view)).map(|(name, standing)| (name, standing.weight)).collect()
         };

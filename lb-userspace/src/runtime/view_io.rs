@@ -1,7 +1,7 @@
 //! What the daemon knows, for whoever asks: servers as they are, and what another configuration would change.
 #![allow(clippy::disallowed_methods, reason = "the daemon's look at its tables and the clock")]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use lb_common::words::{MemberId, ServiceId};
 
@@ -47,7 +47,7 @@ impl Daemon {
     /// Why each server takes new flows, or does not.
     pub(super) fn standings(&self) -> BTreeMap<ServerName, Why> {
         let view = self.view();
-        let of_pool = |(pool, section): (&String, &Pool)| -> Vec<(ServerName, Why)> {
+        let of_pool = |(pool, section): (&String, &Arc<Pool>)| -> Vec<(ServerName, Why)> {
             let names = section.servers.keys().map(|server| ServerName::new(pool, server));
             names.zip(standings(pool, section, &view)).map(|(name, standing)| (name, standing.why)).collect()
         };

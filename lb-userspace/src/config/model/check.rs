@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use super::{Protocol, Server};
 
 /// How each server of a pool is checked.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Check {
     /// What is asked.
     pub probe: Probe,
@@ -64,7 +64,7 @@ pub enum Via {
 }
 
 /// What is asked of a server.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Probe {
     /// A connection, and a dialogue once it is there.
     Tcp(Vec<Step>),
@@ -129,7 +129,7 @@ pub enum Step {
 }
 
 /// An HTTP request and the answer that is good.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HttpProbe {
     /// The request's method.
     pub method: String,

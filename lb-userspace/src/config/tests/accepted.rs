@@ -73,7 +73,7 @@ fn the_smallest_file_has_the_documented_defaults() {
         names: [].into(),
         servers: [("a".to_owned(), server)].into(),
     };
-    assert_eq!(config.pools["web"], pool);
+    assert_eq!(*config.pools["web"], pool);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn default_snat_and_gue_port_serve_only_the_pools_that_have_use_for_them() {
          [listener.b]\nbind = '192.0.2.1:81'\npool = 'b'\n[pool.b]\nforward = 'gue'\nservers.a = '10.0.0.1'\n\
          [listener.c]\nbind = '192.0.2.1:82'\npool = 'c'\n[pool.c]\nforward = 'dsr'\nservers.a = '10.0.0.1'\n"
     );
-    let forwards: Vec<_> = accepted(&text).pools.into_values().map(|pool| pool.forward).collect();
+    let forwards: Vec<_> = accepted(&text).pools.into_values().map(|pool| pool.forward.clone()).collect();
     assert_eq!(forwards, [Forward::Nat { snat: vec![ip("10.0.0.9")] }, Forward::Gue { port: 6090 }, Forward::Dsr]);
 }
 

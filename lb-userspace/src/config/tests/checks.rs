@@ -81,7 +81,7 @@ fn an_http_check_says_what_it_asks_and_what_is_good() {
 #[test]
 fn pools_inherit_a_check_key_by_key_and_can_do_without() {
     let text = |pool: &str| format!("{}[defaults]\ncheck = {{ tcp = true, interval = '4s', rise = 7 }}\nslow_start = '30s'\n", web(pool));
-    let of = |pool: &str| accepted(&text(pool)).pools["web"].clone();
+    let of = |pool: &str| accepted(&text(pool)).pools["web"].as_ref().clone();
     let inherited = of("").check.unwrap();
     assert_eq!((inherited.probe, inherited.pace.interval, inherited.pace.rise), (Probe::Tcp(vec![]), MS(4000), 7));
     let own = of("check = { http = '/x', interval = '1s' }").check.unwrap();

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use super::{Found, Names};
@@ -67,7 +68,7 @@ fn add(config: &mut Config, pool_name: &str, name: &str, server: Server) -> Resu
         return Err(why.into());
     }
     if let Some(pool) = config.pools.get_mut(pool_name) {
-        pool.servers.insert(name.to_owned(), server);
+        Arc::make_mut(pool).servers.insert(name.to_owned(), server);
     }
     Ok(())
 }
