@@ -11,6 +11,7 @@
 //! | `node`, `dns`, `listener`, `pool`, `check`, `server` | one section each |
 //! | `relations` | what sections require of each other: errors |
 //! | `lint` | what is allowed and hardly meant: warnings and advice |
+//! | `revision` | reads again what of a later version differs |
 //! | `edit` | changes a text where it speaks of a server |
 //! | `load_io` | reads the file |
 
@@ -28,13 +29,18 @@ mod pool;
 mod reader;
 mod relations;
 mod report;
+mod revision;
 mod server;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod value;
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use toml::{Spanned, de::DeTable};
 
@@ -42,6 +48,7 @@ pub use self::{
     diagnostic::{ConfigText, Diagnostic, Fragment, LocatedDiagnostic, Position, Severity, Span},
     load_io::{LoadError, fragments_of, host_name, is_fragment_name, load, read_regular_text, read_text},
     node::unconfigured_node,
+    revision::Parser,
 };
 use self::{
     listener::{ListenerKeys, ListenerSection},
@@ -60,16 +67,23 @@ use self::{
 ///
 /// Everything found, the warnings too, if any of it is an error: each syntax error (one a line), unknown key, bad value and contradiction.
 /// Sections with a syntax error, and what is missing or contradictory in a text that has one, are not judged.
-pub fn parse(text: &ConfigText, host_name: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
+pub fn parse(text: &ConfigText, host_name: &str) -> Parsed {
     let (tree, mut report) = tree::read(text);
-    let document = Document::read(&tree, host_name, &mut report);
+    judge(&Document::read(&tree, host_name, &mut report), report)
+}
+
+/// The configuration with warnings and advice, or all that was found.
+pub type Parsed = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
+
+/// What sections require of each other, and what is hardly meant.
+fn judge(document: &Document, mut report: Report) -> Parsed {
     if report.text_is_whole() {
-        relations::check(&document, &mut report);
+        relations::check(document, &mut report);
     }
     if !report.has_errors() {
-        lint::advise(&document, &mut report);
+        lint::advise(document, &mut report);
     }
-    match (document.into_config(), report.has_errors()) {
+    match (document.config(), report.has_errors()) {
         (Ok(config), false) => Ok((config, report.into_findings())),
         (Ok(_) | Err(_), _) => Err(report.into_findings()),
     }
@@ -124,6 +138,13 @@ impl Config {
         self.pools.get(pool)?.servers.get(server)
     }
 
+    /// The binds of the listeners that use each pool.
+    pub fn binds_by_pool(&self) -> BTreeMap<&str, BTreeSet<Bind>> {
+        let mut binds: BTreeMap<&str, BTreeSet<Bind>> = BTreeMap::new();
+        self.binds().for_each(|(bind, listener, _)| _ = binds.entry(&listener.pool).or_default().insert(bind));
+        binds
+    }
+
     /// Every bind with its listener and the listener's name: one for each service.
     pub fn binds(&self) -> impl Iterator<Item = (Bind, &Listener, &str)> {
         self.listeners.iter().flat_map(|(name, listener)| listener.binds.iter().map(move |bind| (*bind, listener, name.as_str())))
@@ -137,6 +158,7 @@ struct Document {
     admin: Result<Admin, Reported>,
     dns: Result<Dns, Reported>,
     limits: LimitsSection,
+    defaults: Defaults,
     listeners: BTreeMap<String, ListenerSection>,
     pools: BTreeMap<String, PoolSection>,
     /// Whether every listener and pool is at least a table.
@@ -151,27 +173,54 @@ impl Document {
         let dns = dns::read(root.child("dns", report), report);
         let limits = node::read_limits(root.child("limits", report), report);
         let mut defaults = root.child("defaults", report);
-        let listener_defaults = ListenerKeys::read(&mut defaults, report);
-        let pool_defaults = PoolKeys::read(&mut defaults, report);
+        let inherited = Defaults { listener: ListenerKeys::read(&mut defaults, report), pool: PoolKeys::read(&mut defaults, report) };
         defaults.finish(report);
-        let listeners = read_named(&mut root, "listener", report, |item, report| listener::read(item, &listener_defaults, report));
-        let pools = read_named(&mut root, "pool", report, |item, report| pool::read(item, &pool_defaults, report));
+        let (listeners, pools) = read_listeners_and_pools(&mut root, &inherited, report);
         root.finish(report);
         let sections = listeners.as_ref().and(pools.as_ref()).map_or_else(|reported| Err(*reported), |_| Ok(()));
-        Self { node, admin, dns, limits, listeners: listeners.unwrap_or_default(), pools: pools.unwrap_or_default(), sections }
+        Self {
+            node,
+            admin,
+            dns,
+            limits,
+            defaults: inherited,
+            listeners: listeners.unwrap_or_default(),
+            pools: pools.unwrap_or_default(),
+            sections,
+        }
     }
 
-    fn into_config(self) -> Result<Config, Reported> {
+    fn config(&self) -> Result<Config, Reported> {
         self.sections?;
         Ok(Config {
-            node: self.node.model?,
-            admin: self.admin?,
-            dns: self.dns?,
+            node: self.node.model.clone()?,
+            admin: self.admin.clone()?,
+            dns: self.dns.clone()?,
             limits: self.limits.model?,
-            listeners: self.listeners.into_iter().map(|(name, section)| Ok((name, section.model?))).collect::<Result<_, _>>()?,
-            pools: self.pools.into_iter().map(|(name, section)| Ok((name, section.model?))).collect::<Result<_, _>>()?,
+            listeners: self.listeners.iter().map(|(name, section)| Ok((name.clone(), section.model.clone()?))).collect::<Result<_, _>>()?,
+            pools: self.pools.iter().map(|(name, section)| Ok((name.clone(), section.model.clone()?))).collect::<Result<_, _>>()?,
         })
     }
+}
+
+/// What listeners and pools inherit.
+#[derive(Debug)]
+struct Defaults {
+    listener: ListenerKeys,
+    pool: PoolKeys,
+}
+
+/// By name; an error where there is something else.
+type Named<T> = Result<BTreeMap<String, T>, Reported>;
+
+fn read_listeners_and_pools(
+    root: &mut Table<'_>,
+    defaults: &Defaults,
+    report: &mut Report,
+) -> (Named<ListenerSection>, Named<PoolSection>) {
+    let listeners = read_named(root, "listener", report, |item, report| listener::read(item, &defaults.listener, report));
+    let pools = read_named(root, "pool", report, |item, report| pool::read(item, &defaults.pool, report));
+    (listeners, pools)
 }
 
 fn read_named<'d, T>(
@@ -179,7 +228,7 @@ fn read_named<'d, T>(
     key: &'static str,
     report: &mut Report,
     read: impl Fn(&Item<'d>, &mut Report) -> Option<T>,
-) -> Result<BTreeMap<String, T>, Reported> {
+) -> Named<T> {
     let items = root.named(key, report)?;
     Ok(items.into_iter().filter_map(|(name, item)| Some((name, read(&item, report)?))).collect())
 }

@@ -77,33 +77,37 @@ fn check_pools(document: &Document, report: &mut Report) {
         check_names(pool, report);
         check_snat(pool, report);
     }
+    let mut binds: BTreeMap<&str, Vec<Bind>> = BTreeMap::new();
+    for listener in document.listeners.values() {
+        if let Some(pool) = &listener.pool {
+            binds.entry(pool.get_ref()).or_default().extend(listener.binds.iter().map(|bind| *bind.get_ref()));
+        }
+    }
     for (name, pool) in &document.pools {
-        check_checks(document, name, pool, report);
+        check_checks(pool, binds.get(name.as_str()).map_or(&[], Vec::as_slice), report);
     }
 }
 
-/// A check needs a port.
-fn check_checks(document: &Document, name: &str, pool: &PoolSection, report: &mut Report) {
+/// A check needs a port: its own, the server's, or that of a bind.
+fn check_checks(pool: &PoolSection, binds: &[Bind], report: &mut Report) {
     let Ok(model) = &pool.model else { return };
     if model.check.as_ref().is_some_and(|check| matches!(check.probe, Probe::Command { .. }) && check.via == Via::Datapath) {
         report.error_hint(pool.header.clone(), "a command asks the server itself, by whatever way it takes", "leave out check.via");
     }
     let Some(check) = model.check.as_ref().filter(|check| !matches!(check.probe, Probe::Command { .. })) else { return };
-    let listeners = document.listeners.values().filter(|listener| listener.pool.as_ref().is_some_and(|pool| pool.get_ref() == name));
-    let binds: Vec<_> =
-        listeners.flat_map(|listener| &listener.binds).filter_map(|bind| Some((bind.get_ref().protocol, bind.get_ref().port?))).collect();
     if check.via == Via::Datapath {
-        check_ways(document, name, pool, report);
+        check_ways(pool, binds, report);
     }
+    let ports: Vec<_> = binds.iter().filter_map(|bind| Some((bind.protocol, bind.port?))).collect();
     for (server, section) in &pool.servers {
-        if check.port_for(&section.server, binds.iter().copied()).is_none() {
+        if check.port_for(&section.server, ports.iter().copied()).is_none() {
             let message = format!("nobody says by which port `{server}` is checked");
             report.error_hint(section.address.clone(), message, "give check.port, or the server a port");
         }
     }
     for (server, section) in &pool.names {
         let has_port = section.named.port.is_some() || matches!(section.named.question, Question::Service(_));
-        if !has_port && check.port.is_none() && binds.is_empty() {
+        if !has_port && check.port.is_none() && ports.is_empty() {
             let message = format!("nobody says by which port `{server}` is checked");
             report.error_hint(section.name.clone(), message, "give check.port, or the server a port");
         }
@@ -111,15 +115,13 @@ fn check_checks(document: &Document, name: &str, pool: &PoolSection, report: &mu
 }
 
 /// A probe is an ordinary connection to the server's own address, and stays of that family on its way.
-fn check_ways(document: &Document, name: &str, pool: &PoolSection, report: &mut Report) {
+fn check_ways(pool: &PoolSection, binds: &[Bind], report: &mut Report) {
     if pool.forward == Some(ForwardWord::Nat) {
         return;
     }
-    let listeners = document.listeners.values().filter(|listener| listener.pool.as_ref().is_some_and(|pool| pool.get_ref() == name));
-    let vips: Vec<IpAddr> = listeners.flat_map(|listener| &listener.binds).map(|bind| bind.get_ref().address).collect();
     for (server, section) in &pool.servers {
         let is_v4 = section.server.address.is_ipv4();
-        if !vips.is_empty() && vips.iter().all(|vip| vip.is_ipv4() != is_v4) {
+        if !binds.is_empty() && binds.iter().all(|bind| bind.address.is_ipv4() != is_v4) {
             let message = format!(
                 "`{server}` is reached by {}, and no VIP of its pool is: it cannot be checked through the data path",
                 family(is_v4)

@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use super::diagnostic::{ConfigText, Diagnostic, Severity, Span};
 
 /// Errors, and findings of other kinds, kept of one file; a file with more is told so once.
-const MOST_FINDINGS: usize = 1000;
+pub(super) const MOST_FINDINGS: usize = 1000;
 
 /// Witness that an error was reported: what a reader returns in place of the value that it could not read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reported(());
 
 /// Everything found so far.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Report {
     findings: Vec<Diagnostic>,
     error_count: usize,
@@ -47,6 +47,16 @@ impl Report {
             }
         }
         report
+    }
+
+    /// Begins with what was found in a text without errors.
+    pub(super) fn with_findings(findings: Vec<Diagnostic>) -> Self {
+        Self { findings, ..Self::default() }
+    }
+
+    /// All that was found, if there is no error among it and nothing was left out.
+    pub(super) fn findings_if_sound(&self) -> Option<Vec<Diagnostic>> {
+        (self.text_is_whole() && !self.has_errors() && self.findings.len() < MOST_FINDINGS).then(|| self.findings.clone())
     }
 
     /// Whether the tree is all of the text, so that what is missing in it is missing.

@@ -65,7 +65,7 @@ fn moved(span: &Span, by: usize) -> Span {
     span.start + by..span.end + by
 }
 
-fn moved_table(table: DeTable<'_>, by: usize) -> DeTable<'_> {
+pub(super) fn moved_table(table: DeTable<'_>, by: usize) -> DeTable<'_> {
     table.into_iter().map(|(key, value)| (moved_key(key, by), moved_value(value, by))).collect()
 }
 

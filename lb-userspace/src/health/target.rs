@@ -77,9 +77,10 @@ impl Path {
 /// the way is direct.
 pub fn targets(config: &Config) -> BTreeMap<ServerName, (Target, Pace)> {
     let mut targets = BTreeMap::new();
+    let by_pool = config.binds_by_pool();
     for (name, pool) in &config.pools {
         let Some(check) = &pool.check else { continue };
-        let binds = binds_of(config, name);
+        let binds = by_pool.get(name.as_str()).into_iter().flatten().map(|bind| (bind.protocol, bind.port, bind.address)).collect();
         for (server_name, server) in &pool.servers {
             if let Some(target) = target(&config.node, pool, check, server, &binds) {
                 targets.insert(ServerName::new(name, server_name), (target, check.pace));
@@ -91,11 +92,6 @@ pub fn targets(config: &Config) -> BTreeMap<ServerName, (Target, Pace)> {
 
 /// Where a pool's servers could be asked: each bind, of TCP first.
 type Binds = BTreeSet<(Protocol, Option<u16>, IpAddr)>;
-
-fn binds_of(config: &Config, pool: &str) -> Binds {
-    let binds = config.binds().filter(|(_, listener, _)| listener.pool == pool);
-    binds.map(|(bind, ..)| (bind.protocol, bind.port, bind.address)).collect()
-}
 
 fn target(node: &Node, pool: &Pool, check: &Check, server: &Server, binds: &Binds) -> Option<Target> {
     let is_command = matches!(check.probe, Probe::Command { .. });

@@ -15,7 +15,7 @@ use super::{
     report_io,
 };
 use crate::{
-    config::model::Config,
+    config::{Parser, model::Config},
     control::history::History,
     dataplane::{self, LoadError, Missing, PinDir, PinDirError},
 };
@@ -91,7 +91,8 @@ impl Remnant {
             Some(started) => started?,
             None => {
                 let (warnings, errors) = (self.report.config_warnings.clone(), self.report.config_errors.clone());
-                self.start_by(First { config: self.config.clone(), warnings, errors, history: self.history.clone(), admin: None }).await?
+                let (config, history, parser) = (self.config.clone(), self.history.clone(), Parser::default());
+                self.start_by(First { config, warnings, errors, history, parser, admin: None }).await?
             }
         };
         // Tells what is wrong with the file, or waits for a start.

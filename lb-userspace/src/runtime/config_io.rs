@@ -16,7 +16,7 @@ use super::{
     report::{in_words, load_errors, warnings},
 };
 use crate::{
-    config::{self, ConfigText, LoadError, model::Config},
+    config::{self, ConfigText, LoadError, Parser, model::Config},
     control::{
         event::What,
         history::{Entry, History, HistoryError},
@@ -37,6 +37,8 @@ pub(super) struct First {
     pub(super) errors: Vec<String>,
     /// What was in force before, and this one.
     pub(super) history: History,
+    /// What read it.
+    pub(super) parser: Parser,
     /// The admin API, where it is open already.
     pub(super) admin: Option<AdminSocket>,
 }
@@ -50,7 +52,8 @@ impl First {
     pub(super) fn of(path: &Path) -> Result<Self, LoadError> {
         let host_name = config::host_name();
         let text = config::read_text(path)?;
-        let parsed = config::parse(&text, &host_name);
+        let mut parser = Parser::default();
+        let parsed = parser.parse(&text, &host_name);
         let node = parsed.as_ref().ok().map(|(config, _)| config.node.clone()).or_else(|| config::node_section(&text, &host_name));
         let mut history: History = node.as_ref().and_then(|node| or_lost(keep_io::find_history(&node.state_dir))).unwrap_or_default();
         let kept = |entry: Option<&Entry>| {
@@ -88,7 +91,7 @@ impl First {
         };
         told.iter().for_each(|line| warn!("{line}"));
         history.own_text = text.text;
-        Ok(Self { config, warnings: told, errors, history, admin: None })
+        Ok(Self { config, warnings: told, errors, history, parser, admin: None })
     }
 }
 
@@ -124,7 +127,7 @@ impl Daemon {
 
     /// Has a text in force, and gives its generation; or says what is wrong with it.
     pub(super) async fn apply(&mut self, text: &ConfigText, by: &str) -> Result<u64, Vec<String>> {
-        let (config, findings) = match config::parse(text, &config::host_name()) {
+        let (config, findings) = match self.parser.parse(text, &config::host_name()) {
             Ok(parsed) => parsed,
             Err(findings) => return Err(self.refuse_config(warnings(&findings, text), by)),
         };
@@ -158,7 +161,7 @@ impl Daemon {
     pub(super) async fn roll_back(&mut self, to: Option<u64>, why: &str) -> Result<u64, Vec<String>> {
         let entry = self.history.earlier(to).map_err(|error: HistoryError| vec![error.to_string()])?.clone();
         let text = entry.config_text();
-        let (config, findings) = config::parse(&text, &config::host_name()).map_err(|findings| warnings(&findings, &text))?;
+        let (config, findings) = self.parser.parse(&text, &config::host_name()).map_err(|findings| warnings(&findings, &text))?;
         let cut_off = self.take_config(config).await.map_err(|error| vec![in_words(&error)])?;
         self.report.config_warnings = warnings(&findings, &text);
         self.report.config_warnings.extend(cut_off);
@@ -188,7 +191,7 @@ impl Daemon {
     }
 
     pub(super) fn keep_history(&mut self) {
-        let kept = keep_io::keep_history(&self.config.node.state_dir, &self.history);
+        let kept = self.history_keeper.keep(&self.config.node.state_dir, &self.history);
         self.tell_keeping("the history of configurations is not kept", kept);
     }
 

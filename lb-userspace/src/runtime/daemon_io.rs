@@ -19,7 +19,7 @@ use super::{
     config_io::{First, found},
     driver::RunError,
     health_io::Compared,
-    keep_io,
+    keep_io::{self, HistoryKeeper},
     lookup_io::Lookups,
     metrics::Tallies,
     own_macs::own_macs,
@@ -30,7 +30,7 @@ use super::{
     ways_io::Detours,
 };
 use crate::{
-    config::model::Config,
+    config::{Parser, model::Config},
     control::{
         desired::{Desired, node_slot_key},
         event::{Events, What},
@@ -93,6 +93,8 @@ struct Said {
 /// The daemon.
 pub(super) struct Daemon {
     pub(super) config_path: PathBuf,
+    /// What read it last.
+    pub(super) parser: Parser,
     /// As the file, or whoever applied it, has it.
     pub(super) written: Config,
     /// With the servers that its names stand for.
@@ -120,6 +122,7 @@ pub(super) struct Daemon {
     pub(super) left_out: Vec<String>,
     /// The configurations that were in force.
     pub(super) history: History,
+    pub(super) history_keeper: HistoryKeeper,
     pub(super) events: Events,
     pub(super) tallies: Tallies,
     pub(super) admin: AdminSocket,
@@ -216,7 +219,7 @@ impl Daemon {
         origin: Origin,
         earlier: Report,
     ) -> Result<Self, RunError> {
-        let First { config: written, warnings, errors, history, admin } = first;
+        let First { config: written, warnings, errors, history, parser, admin } = first;
         let Said { overrides, names } = said;
         let (configured, left_out) = expand(&written, &names);
         let config = overrides.effective(&configured);
@@ -244,6 +247,7 @@ impl Daemon {
         let pins = PinDir::at(&config.node.pin_dir).identity();
         let mut daemon = Self {
             config_path: config_path.to_owned(),
+            parser,
             written,
             configured,
             admin: admin.unwrap_or_else(|| AdminSocket::listen(&config)),
@@ -263,6 +267,7 @@ impl Daemon {
             authorities: Authorities::default(),
             left_out,
             history,
+            history_keeper: HistoryKeeper::default(),
             events: Events::default(),
             tallies: Tallies::default(),
             operations: 0,

@@ -2,13 +2,14 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "reads and writes the state directory")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::control::history::{Entry, History};
 
@@ -76,40 +77,77 @@ pub(super) fn find<T: DeserializeOwned>(state_dir: &Path, name: &str) -> Result<
 /// Where the texts of the history are: large ones are written once.
 const TEXTS: &str = "history";
 
-/// Keeps the history: each text in a file of its own, which is left alone if it is there, then the rest.
-pub(super) fn keep_history(state_dir: &Path, history: &History) -> Result<(), KeepError> {
-    let folder = state_dir.join(TEXTS);
-    let refused = |source| KeepError::File { path: folder.clone(), source };
-    fs::create_dir_all(&folder).map_err(refused)?;
-    let texts = history.entries.iter().map(|entry| (text_name(entry.generation), entry.text.as_str()));
-    let texts: BTreeMap<String, &str> = texts.chain([(OWN.to_owned(), history.own_text.as_str())]).collect();
-    for (name, text) in &texts {
-        let path = folder.join(name);
-        if fs::read(&path).is_ok_and(|kept| kept == text.as_bytes()) {
-            continue;
+/// The rest of the history.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    #[serde(flatten)]
+    history: History,
+    /// The generation that the daemon's own file says too; none if that has a text of its own.
+    #[serde(default)]
+    own_generation: Option<u64>,
+}
+
+/// Keeps the history of configurations.
+#[derive(Debug, Default)]
+pub(super) struct HistoryKeeper {
+    /// The texts that are known to be in their files, and what tells these from others: inode, bytes, and time of the last change.
+    texts: BTreeMap<u64, (u64, u64, i64, i64)>,
+}
+
+impl HistoryKeeper {
+    /// Each text in a file of its own, which is left alone if it is there, then the rest.
+    pub(super) fn keep(&mut self, state_dir: &Path, history: &History) -> Result<(), KeepError> {
+        let folder = state_dir.join(TEXTS);
+        let refused = |source| KeepError::File { path: folder.clone(), source };
+        fs::create_dir_all(&folder).map_err(refused)?;
+        for entry in &history.entries {
+            let path = folder.join(text_name(entry.generation));
+            let known = self.texts.get(&entry.generation);
+            if known.is_none() || known != state_of(&path).as_ref() {
+                write_text(&path, &entry.text)?;
+                self.texts.extend(state_of(&path).map(|state| (entry.generation, state)));
+            }
         }
-        let fresh = path.with_extension("new");
-        let written = write_whole(&fresh, text.as_bytes()).and_then(|()| fs::rename(&fresh, &path));
-        written.map_err(|source| {
-            let _ = fs::remove_file(&fresh);
-            KeepError::File { path, source }
-        })?;
-    }
-    keep(state_dir, HISTORY, &history.without_texts())?;
-    for found in fs::read_dir(&folder).map_err(refused)?.flatten() {
-        if found.file_name().to_str().is_none_or(|name| !texts.contains_key(name)) {
-            // It misleads nobody.
-            let _ = fs::remove_file(found.path());
+        let own_generation = history.entries.iter().rfind(|entry| entry.text == history.own_text).map(|entry| entry.generation);
+        if own_generation.is_none() {
+            write_text(&folder.join(OWN), &history.own_text)?;
         }
+        keep(state_dir, HISTORY, &Kept { history: history.without_texts(), own_generation })?;
+        let own = own_generation.is_none().then(|| OWN.to_owned());
+        let names: BTreeSet<String> = history.entries.iter().map(|entry| text_name(entry.generation)).chain(own).collect();
+        for found in fs::read_dir(&folder).map_err(refused)?.flatten() {
+            if found.file_name().to_str().is_none_or(|name| !names.contains(name)) {
+                // It misleads nobody.
+                let _ = fs::remove_file(found.path());
+            }
+        }
+        self.texts.retain(|generation, _| history.entries.iter().any(|entry| entry.generation == *generation));
+        Ok(())
     }
-    Ok(())
+}
+
+fn state_of(path: &Path) -> Option<(u64, u64, i64, i64)> {
+    let about = fs::metadata(path).ok()?;
+    Some((about.ino(), about.len(), about.mtime(), about.mtime_nsec()))
+}
+
+/// Replaces a file, unless it says the same.
+fn write_text(path: &Path, text: &str) -> Result<(), KeepError> {
+    if fs::read(path).is_ok_and(|kept| kept == text.as_bytes()) {
+        return Ok(());
+    }
+    let fresh = path.with_extension("new");
+    write_whole(&fresh, text.as_bytes()).and_then(|()| fs::rename(&fresh, path)).map_err(|source| {
+        let _ = fs::remove_file(&fresh);
+        KeepError::File { path: path.to_owned(), source }
+    })
 }
 
 /// The history that was kept; none if nothing was. Entries whose text is lost are left out.
 pub(super) fn find_history(state_dir: &Path) -> Result<Option<History>, KeepError> {
-    let Some(mut history) = find::<History>(state_dir, HISTORY)? else { return Ok(None) };
+    let Some(Kept { mut history, own_generation }) = find(state_dir, HISTORY)? else { return Ok(None) };
     let text = |name: &str| fs::read_to_string(state_dir.join(TEXTS).join(name)).ok();
-    history.own_text = text(OWN).unwrap_or_default();
+    history.own_text = text(&own_generation.map_or_else(|| OWN.to_owned(), text_name)).unwrap_or_default();
     history.entries =
         history.entries.into_iter().filter_map(|entry| Some(Entry { text: text(&text_name(entry.generation))?, ..entry })).collect();
     Ok(Some(history))
@@ -126,20 +164,36 @@ fn text_name(generation: u64) -> String {
 mod tests {
     use std::fs;
 
-    use super::{History, find_history, keep_history};
+    use super::{History, HistoryKeeper, find_history};
 
     #[test]
     fn a_history_is_found_as_it_was_kept_and_its_texts_are_written_once() {
         let folder = std::env::temp_dir().join(format!("weir-history-{}", std::process::id()));
         let mut history = History { own_text: "own".into(), ..History::default() };
+        let mut keeper = HistoryKeeper::default();
         for number in 0..12 {
             history.apply(&crate::config::ConfigText::new("f", format!("text {number}")), "test", number);
-            keep_history(&folder, &history).unwrap();
+            keeper.keep(&folder, &history).unwrap();
         }
+        assert_eq!(find_history(&folder).unwrap().as_ref(), Some(&history));
+        let text = folder.join("history/12.toml");
+        let written = fs::metadata(&text).unwrap().modified().unwrap();
+        keeper.keep(&folder, &history).unwrap();
+        assert_eq!(fs::metadata(&text).unwrap().modified().unwrap(), written);
+        // What others spoil is made good, by a daemon that knows nothing of it too.
+        fs::write(&text, "spoilt!").unwrap();
+        keeper.keep(&folder, &history).unwrap();
+        fs::write(folder.join("history/11.toml"), "spoilt!").unwrap();
+        HistoryKeeper::default().keep(&folder, &history).unwrap();
         assert_eq!(find_history(&folder).unwrap().as_ref(), Some(&history));
         let mut names: Vec<_> = fs::read_dir(folder.join("history")).unwrap().map(|found| found.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names.len(), 11);
+        // What the daemon's own file says too is not written twice.
+        history.own_text.clone_from(&history.entries[3].text);
+        keeper.keep(&folder, &history).unwrap();
+        assert!(!folder.join("history/own.toml").exists());
+        assert_eq!(find_history(&folder).unwrap().as_ref(), Some(&history));
         fs::remove_file(folder.join("history/5.toml")).unwrap();
         let found = find_history(&folder).unwrap().unwrap();
         assert!(found.entries.len() == 9 && found.entries.iter().all(|entry| entry.generation != 5));

@@ -1,10 +1,10 @@
 //! Servers that the configuration knows by a name of the DNS only, and `[dns]`.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, Forward, ServerState};
+use super::{Config, Forward, Pool, ServerState};
 
 /// `[dns]`.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -77,8 +77,7 @@ impl Config {
     /// What the DNS has to be asked, and which addresses are of use: those of the VIPs' family where the pool keeps it.
     pub fn questions(&self) -> BTreeMap<Question, Families> {
         let mut questions: BTreeMap<Question, Families> = BTreeMap::new();
-        for (name, pool) in &self.pools {
-            let families = self.families(name);
+        for (_, pool, families) in self.named_pools() {
             for named in pool.names.values() {
                 let wanted = questions.entry(named.question.clone()).or_default();
                 (wanted.v4, wanted.v6) = (wanted.v4 || families.v4, wanted.v6 || families.v6);
@@ -87,11 +86,19 @@ impl Config {
         questions
     }
 
-    /// The families that servers of a pool can have.
-    pub fn families(&self, pool: &str) -> Families {
-        let keeps_family = self.pools.get(pool).is_some_and(|pool| matches!(pool.forward, Forward::Nat { .. } | Forward::Dsr));
-        let has_bind = |is_v4: bool| self.binds().any(|(bind, listener, _)| listener.pool == pool && bind.address.is_ipv4() == is_v4);
-        let (v4, v6) = (has_bind(true), has_bind(false));
-        if keeps_family && (v4 || v6) { Families { v4, v6 } } else { Families { v4: true, v6: true } }
+    /// The pools that the DNS knows servers of, each with its name and the families that its servers can have.
+    pub fn named_pools(&self) -> Vec<(&str, &Pool, Families)> {
+        let is_named = |(_, pool): &(&String, &Arc<Pool>)| !pool.names.is_empty();
+        if self.pools.values().all(|pool| pool.names.is_empty()) {
+            return Vec::new();
+        }
+        let binds = self.binds_by_pool();
+        let families = |name: &str, pool: &Pool| {
+            let keeps_family = matches!(pool.forward, Forward::Nat { .. } | Forward::Dsr);
+            let has_bind = |is_v4: bool| binds.get(name).is_some_and(|binds| binds.iter().any(|bind| bind.address.is_ipv4() == is_v4));
+            let (v4, v6) = (has_bind(true), has_bind(false));
+            if keeps_family && (v4 || v6) { Families { v4, v6 } } else { Families { v4: true, v6: true } }
+        };
+        self.pools.iter().filter(is_named).map(|(name, pool)| (name.as_str(), pool.as_ref(), families(name, pool))).collect()
     }
 }

@@ -26,7 +26,7 @@ fn a_server_may_have_a_name_instead_of_an_address() {
     let v4 = Families { v4: true, v6: false };
     assert_eq!(config.questions(), [(question, v4), (service, v4)].into(), "nat takes the family of its VIP");
     let tunnelled = accepted(&format!("{NODE}{WEB}[pool.web]\nforward = 'ipip'\nservers.a.name = 'a'\n"));
-    assert_eq!(tunnelled.families("web"), Families { v4: true, v6: true });
+    assert_eq!(tunnelled.named_pools()[0].2, Families { v4: true, v6: true });
 }
 
 #[test]

@@ -16,8 +16,7 @@ use crate::{
 pub fn expand(written: &Config, names: &Names) -> (Config, Vec<String>) {
     let mut config = written.clone();
     let mut troubles = Vec::new();
-    for (pool_name, pool) in &written.pools {
-        let families = written.families(pool_name);
+    for (pool_name, pool, families) in written.named_pools() {
         for (entry, named) in &pool.names {
             // What is of no use to this pool may be of use to another that asks the same.
             let fits = |found: &Found| if found.address.is_ipv4() { families.v4 } else { families.v6 };
