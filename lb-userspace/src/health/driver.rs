@@ -57,7 +57,7 @@ pub struct Changed {
     pub results: u16,
 }
 
-/// Runs checks until the daemon is gone. To be called in a [`tokio::task::LocalSet`]. `seed` spreads them.
+/// Runs checks until the daemon is gone. For a [`tokio::runtime::LocalRuntime`]. `seed` spreads them.
 pub async fn run(seed: u64, mut commands: mpsc::Receiver<Command>, changes: mpsc::Sender<Changed>) {
     let mut checks = Checks::new(seed);
     loop {

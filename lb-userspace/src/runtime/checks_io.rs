@@ -5,8 +5,8 @@ use std::{io, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
+    runtime::LocalOptions,
     sync::{mpsc, oneshot},
-    task::LocalSet,
     time::timeout,
 };
 
@@ -37,9 +37,18 @@ impl Checks {
         allow_descriptors();
         let (commands, obeyed) = mpsc::channel(QUEUE);
         let (told, changes) = mpsc::channel(QUEUE);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let run = move || LocalSet::new().block_on(&runtime, driver::run(seed, obeyed, told));
+        let (report, started) = std::sync::mpsc::channel();
+        let run = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+            let runtime = runtime.map_err(|error| report.send(Err(error)));
+            if let Ok(runtime) = runtime {
+                let _ = report.send(Ok(()));
+                // A task of its own: to wake what block_on waits for takes a system call. It ends only with its receiver: a panic there is told there.
+                let _ = runtime.block_on(runtime.spawn_local(driver::run(seed, obeyed, told)));
+            }
+        };
         std::thread::Builder::new().name("weir-checks".into()).spawn(run)?;
+        started.recv().unwrap_or_else(|_| Err(io::Error::other("the thread of the checks ended")))?;
         Ok(Self { commands, changes })
     }
 

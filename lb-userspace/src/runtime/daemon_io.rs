@@ -357,7 +357,10 @@ impl Daemon {
         } else if self.report.apply_error.is_some() || self.next_look.is_some_and(|at| at <= unix_time().as_secs()) {
             self.converge();
         }
-        self.write_report();
+        // Rates and times may be a little old where a record takes long.
+        if self.report_written.elapsed() >= self.report_took * 50 {
+            self.write_report();
+        }
     }
 
     /// Empties dead flows, so that their times cannot wrap round and look fresh.

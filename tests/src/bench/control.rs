@@ -6,14 +6,19 @@
 use std::{
     fs,
     io::{Read as _, Write},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, TcpListener, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
-use lb_common::words::ServiceId;
+use lb_common::words::{MemberId, ServiceId};
 use lb_userspace::{
     admin::{
         api::{Apply, Request, WeightChange},
@@ -30,6 +35,8 @@ const ROUNDS: usize = 9;
 const PORT: u16 = 8080;
 /// A start of 1 000 services, or a change that does not come.
 const AT_MOST: Duration = Duration::from_secs(60);
+/// A change that is followed by none for so long is over.
+const QUIET: Duration = Duration::from_millis(5);
 /// How long checks are counted.
 const CHECKED_FOR: Duration = Duration::from_secs(5);
 const CHECKS: usize = 5000;
@@ -124,6 +131,8 @@ pub fn run(out: &mut impl Write) -> anyhow::Result<()> {
     rows.extend(changes(&lab, LARGE)?);
     rows.extend(checks(&lab)?);
     rows.push(death(&lab)?);
+    rows.extend(transitions(&lab)?);
+    rows.push(ramp(&lab)?);
     rows.iter().try_for_each(|row| row.write(out))?;
     Ok(())
 }
@@ -166,8 +175,9 @@ impl Weir {
         let vip = Size::vip(0);
         let services = tables.services()?;
         let (id, _) = services.into_iter().find(|(_, record)| record.vip.ip() == std::net::IpAddr::V4(vip)).context("the first service")?;
-        let slots = tables.slots(id)?;
-        Ok(Watch { tables, id, slots })
+        let mut watch = Watch { tables, id, slots: Vec::new() };
+        watch.slots = watch.members()?;
+        Ok(watch)
     }
 
     fn stop(mut self) -> anyhow::Result<()> {
@@ -184,25 +194,40 @@ impl Weir {
 struct Watch {
     tables: Tables,
     id: ServiceId,
-    slots: Vec<lb_common::words::SlotWord>,
+    slots: Vec<Option<MemberId>>,
 }
 
 impl Watch {
-    /// Waits until any is another.
-    fn changed(&mut self) -> anyhow::Result<()> {
+    /// Waits until they are others and stay as they are; when the last of them changed.
+    fn changed(&mut self) -> anyhow::Result<Instant> {
         let began = Instant::now();
+        let mut changed_at = None;
         loop {
-            let slots = self.tables.slots(self.id)?;
-            let named = |slots: &[lb_common::words::SlotWord]| slots.iter().map(|slot| slot.current()).collect::<Vec<_>>();
-            if named(&slots) != named(&self.slots) {
+            let slots = self.members()?;
+            let now = Instant::now();
+            if slots != self.slots {
                 self.slots = slots;
-                return Ok(());
+                changed_at = Some(now);
             }
-            if began.elapsed() > AT_MOST {
-                bail!("the slots do not change");
+            match changed_at {
+                Some(at) if now - at >= QUIET => return Ok(at),
+                Some(_) | None if began.elapsed() > AT_MOST => bail!("the slots do not change"),
+                Some(_) | None => std::thread::sleep(Duration::from_micros(200)),
             }
-            std::thread::sleep(Duration::from_micros(200));
         }
+    }
+
+    fn members(&self) -> anyhow::Result<Vec<Option<MemberId>>> {
+        Ok(self.tables.slots(self.id)?.iter().map(|slot| slot.current()).collect())
+    }
+
+    /// The share of slots that the rarest member has of the others'.
+    fn lesser(&self) -> anyhow::Result<f64> {
+        let slots = self.members()?;
+        let first = slots[0];
+        let count = slots.iter().filter(|slot| **slot == first).count();
+        let lesser = count.min(slots.len() - count);
+        Ok(lesser as f64 / (slots.len() - lesser) as f64)
     }
 }
 
@@ -267,7 +292,11 @@ impl Drop for Haproxy {
 }
 
 fn milliseconds(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1e3
+    ms(since.elapsed())
+}
+
+fn ms(took: Duration) -> f64 {
+    took.as_secs_f64() * 1e3
 }
 
 /// The median of what a few rounds took, each told its number.
@@ -290,8 +319,7 @@ fn changes(lab: &Topology, size: Size) -> anyhow::Result<Vec<Row>> {
             let (socket, request) = (socket.clone(), weigh(Some(20 + round)));
             move || ask(&socket, &request)
         });
-        watch.changed()?;
-        let took = milliseconds(began);
+        let took = ms(watch.changed()? - began);
         asked.join().map_err(|_| anyhow::anyhow!("the request panicked"))??;
         Ok(took)
     })?;
@@ -302,8 +330,7 @@ fn changes(lab: &Topology, size: Size) -> anyhow::Result<Vec<Row>> {
         let edited = format!("{}{}", weir.head, text(40 + round));
         let began = Instant::now();
         fs::write(weir.file(), edited)?;
-        watch.changed()?;
-        Ok(milliseconds(began))
+        Ok(ms(watch.changed()? - began))
     })?;
     let ours_applied = rounds(|round| {
         std::thread::sleep(Duration::from_millis(600));
@@ -390,8 +417,7 @@ fn death(lab: &Topology) -> anyhow::Result<Row> {
         std::thread::sleep(Duration::from_millis(1500 + u64::from(round) * 13));
         let began = Instant::now();
         server.ip(&format!("route add prohibit {dead}/32 table local"))?;
-        watch.changed()?;
-        let took = milliseconds(began);
+        let took = ms(watch.changed()? - began);
         server.ip(&format!("route del prohibit {dead}/32 table local"))?;
         watch.changed()?;
         Ok(took)
@@ -404,4 +430,129 @@ fn death(lab: &Topology) -> anyhow::Result<Row> {
         theirs: None,
         target: Some(350.0),
     })
+}
+
+/// Says to whoever connects what its server has to say; each address is a server of its own.
+struct Spokesman {
+    /// Whether the first server says that it is well.
+    is_well: Arc<AtomicBool>,
+    /// When it last said so, or the opposite, for the first time.
+    said_at: mpsc::Receiver<Instant>,
+    has_ended: Arc<AtomicBool>,
+}
+
+impl Drop for Spokesman {
+    /// It ends with the next connection.
+    fn drop(&mut self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Spokesman {
+    fn start(host: &Host, first: Ipv4Addr) -> anyhow::Result<Self> {
+        let listener = host.namespace.enter(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT)))?;
+        let is_well = Arc::new(AtomicBool::new(true));
+        let (said, said_at) = mpsc::channel();
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let (well, ended) = (Arc::clone(&is_well), Arc::clone(&has_ended));
+        std::thread::spawn(move || {
+            let mut before = true;
+            for connection in listener.incoming() {
+                let Ok(mut connection) = connection else { continue };
+                if ended.load(Ordering::Relaxed) {
+                    return;
+                }
+                let is_first = connection.local_addr().is_ok_and(|own| own.ip() == std::net::IpAddr::V4(first));
+                let now = well.load(Ordering::Relaxed);
+                let word: &[u8] = if is_first && !now { b"sick" } else { b"well" };
+                // Who asked may be gone.
+                let _ = connection.write_all(word);
+                if is_first && now != before {
+                    before = now;
+                    // Nobody listens in the end.
+                    let _ = said.send(Instant::now());
+                }
+            }
+        });
+        Ok(Self { is_well, said_at, has_ended })
+    }
+
+    /// Has the first server say this; when it said it first.
+    fn say(&self, is_well: bool) -> anyhow::Result<Instant> {
+        self.is_well.store(is_well, Ordering::Relaxed);
+        Ok(self.said_at.recv_timeout(AT_MOST)?)
+    }
+}
+
+const SPOKEN: &str = "check = { tcp = [{ expect = \"well\" }], interval = \"100ms\", rise = 1, fall = 1 }";
+
+/// From the answer that decides until the slots are others.
+fn transitions(lab: &Topology) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for size in [Size { pools: 2, servers: 2 }, LARGE] {
+        let spokesman = Spokesman::start(&lab.servers[0], size.server(0, 0))?;
+        // Only the pool that is watched is checked.
+        let text = size.weir(10, "").replacen("forward = \"ipip\"\n", &format!("forward = \"ipip\"\n{SPOKEN}\n"), 1);
+        let (weir, _) = Weir::start(lab.node(), &text)?;
+        std::thread::sleep(Duration::from_secs(2));
+        let mut watch = weir.watch()?;
+        let took = rounds(|round| {
+            std::thread::sleep(Duration::from_millis(300));
+            let said = spokesman.say(round % 2 == 1)?;
+            Ok(ms(watch.changed()?.saturating_duration_since(said)))
+        })?;
+        weir.stop()?;
+        rows.push(Row {
+            name: format!("{}x{}: up or down, from the deciding answer to the maps", size.pools, size.servers),
+            unit: "ms",
+            ours: took,
+            theirs: None,
+            target: Some(20.0),
+        });
+        drop(spokesman);
+        end_of_listener(&lab.servers[0])?;
+    }
+    Ok(rows)
+}
+
+/// A slow start: how far its weight is from the ramp at most.
+fn ramp(lab: &Topology) -> anyhow::Result<Row> {
+    const WHOLE: Duration = Duration::from_secs(4);
+    let size = Size { pools: 1, servers: 2 };
+    let spokesman = Spokesman::start(&lab.servers[0], size.server(0, 0))?;
+    let text = size.weir(10, &format!("slow_start = \"4s\"\n{SPOKEN}"));
+    let (weir, _) = Weir::start(lab.node(), &text)?;
+    std::thread::sleep(Duration::from_secs(2));
+    let mut watch = weir.watch()?;
+    let mut worst: f64 = 0.0;
+    for _ in 0..3 {
+        spokesman.say(false)?;
+        watch.changed()?;
+        spokesman.say(true)?;
+        let back = watch.changed()?;
+        while back.elapsed() < WHOLE + Duration::from_millis(200) {
+            let (before, share, after) = (back.elapsed(), watch.lesser()?, back.elapsed());
+            let ideal = |at: Duration| (at.as_secs_f64() / WHOLE.as_secs_f64()).min(1.0);
+            let off = (ideal(before) - share).max(share - ideal(after)).max(0.0);
+            worst = worst.max(off * 100.0);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    weir.stop()?;
+    Ok(Row {
+        name: "slow start of 4 s: farthest from its ramp".into(),
+        unit: "% of the weight",
+        ours: worst,
+        theirs: None,
+        target: Some(5.0),
+    })
+}
+
+/// Connects until the one that was dropped has ended.
+fn end_of_listener(host: &Host) -> anyhow::Result<()> {
+    wait_until("the port to be free", AT_MOST, || {
+        host.namespace.enter(|| drop(TcpStream::connect((Ipv4Addr::LOCALHOST, PORT))));
+        !host.namespace.is_listening(PORT)
+    })?;
+    Ok(())
 }

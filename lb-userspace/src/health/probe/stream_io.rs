@@ -44,7 +44,7 @@ pub(super) async fn connect(target: &Target, kit: &Kit, progress: &Progress) -> 
     socket.set_zero_linger().map_err(|error| fault::local("failed to set SO_LINGER", &error))?;
     way_io::prepare(SockRef::from(&socket), target, kit)?;
     let stream = socket.connect(SocketAddr::new(target.address, target.port)).await.map_err(|error| fault::socket(&error))?;
-    way_io::confirm(stream.local_addr(), target, protocol::TCP, kit)?;
+    way_io::confirm(|| stream.local_addr(), target, protocol::TCP, kit)?;
     Ok(stream)
 }
 

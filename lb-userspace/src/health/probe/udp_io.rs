@@ -34,7 +34,7 @@ pub(super) async fn run(target: &Target, send: &[u8], expect: Option<&[u8]>, kit
     // A connected socket is told of ICMP errors, and hears nobody else.
     socket.connect(SocketAddr::new(target.address, target.port)).await.map_err(|error| fault::socket(&error))?;
     socket.send(send).await.map_err(|error| fault::socket(&error))?;
-    way_io::confirm(socket.local_addr(), target, protocol::UDP, kit)?;
+    way_io::confirm(|| socket.local_addr(), target, protocol::UDP, kit)?;
     let mut answer = Vec::with_capacity(if expect.is_some() { MOST_BYTES } else { 1 });
     let received = socket.recv_buf(&mut answer);
     let Some(expect) = expect else {

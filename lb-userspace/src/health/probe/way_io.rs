@@ -50,10 +50,10 @@ fn bind(socket: SockRef<'_>, source: SocketAddr) -> Result<(), Failure> {
 ///
 /// # Errors
 /// [`Layer::Local`].
-pub(super) fn confirm(own: io::Result<SocketAddr>, target: &Target, protocol: u8, kit: &Kit) -> Result<(), Failure> {
+pub(super) fn confirm(own: impl FnOnce() -> io::Result<SocketAddr>, target: &Target, protocol: u8, kit: &Kit) -> Result<(), Failure> {
     let Route::Datapath(paths) = &target.route else { return Ok(()) };
     let Some(path) = paths.first() else { return Ok(()) };
-    let own = own.map_err(|error| fault::local("failed to ask a socket for its address", &error))?;
+    let own = own().map_err(|error| fault::local("failed to ask a socket for its address", &error))?;
     let ports = [path.port, own.port()].map(|port| u16::from_ne_bytes(port.to_be_bytes()));
     if witness(kit)?.saw(&WayFlow::new(path.vip.into(), own.ip().into(), ports, protocol)) {
         return Ok(());
