@@ -73,7 +73,7 @@ pub async fn run(seed: u64, mut commands: mpsc::Receiver<Command>, changes: mpsc
                 Some(command) => checks.obey(command),
                 None => return,
             },
-            Some(done) = checks.running.join_next() => checks.take(done),
+            Some(done) = checks.running.join_next() => checks.take_all(done),
             () = at(due) => checks.monitor.handle_timeout(Instant::now()),
         }
     }
@@ -139,6 +139,15 @@ impl Checks {
             }
         }
         self.targets = targets;
+    }
+
+    /// Takes this one and all others that have ended.
+    fn take_all(&mut self, done: Result<Done, tokio::task::JoinError>) {
+        let mut next = Some(done);
+        while let Some(done) = next {
+            self.take(done);
+            next = self.running.try_join_next();
+        }
     }
 
     fn take(&mut self, done: Result<Done, tokio::task::JoinError>) {

@@ -4,7 +4,7 @@ use super::{
     Progress, by, command_io, dialogue_io, http_io,
     kit_io::{Alpn, Kit},
     mysql_io, pgsql_io,
-    stream_io::{Talk, connect},
+    stream_io::{Talk, knock},
     udp_io,
 };
 use crate::{
@@ -38,7 +38,7 @@ pub async fn run(target: &Target, kit: &Kit, progress: &Progress) -> Result<(), 
 async fn ask(target: &Target, kit: &Kit, progress: &Progress) -> Result<(), Failure> {
     match &target.probe {
         // The bare connection is the common case: the others are boxed so that their state does not make its future big.
-        Probe::Tcp(steps) if steps.is_empty() && target.tls.is_none() => connect(target, kit, progress).await.map(drop),
+        Probe::Tcp(steps) if steps.is_empty() && target.tls.is_none() => knock(target, kit, progress).await,
         Probe::Tcp(steps) => Box::pin(dialogue_io::run(target, steps, kit, progress)).await,
         Probe::Tls => Box::pin(hello(target, kit, progress)).await,
         Probe::Http(probe) => Box::pin(http_io::run(target, probe, kit, progress)).await,

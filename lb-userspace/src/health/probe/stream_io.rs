@@ -32,16 +32,30 @@ const READ_BYTES: usize = 4096;
 /// The longest time that a farewell may take, after the verdict.
 const FAREWELL: Duration = Duration::from_millis(100);
 
-/// A connection. When it is closed, the server gets a reset: none of the two sides keeps the connection's addresses for a minute (TIME_WAIT), of which
-/// there would be too many at thousands of checks a second.
+/// Sees whether a connection can be made, and closes it at once. The answer to the server's SYN is the reset: there is nothing that its program has to
+/// accept, and neither host has more work than three packets are.
 ///
 /// # Errors
 /// The network's, or this machine's.
-pub(super) async fn connect(target: &Target, kit: &Kit, progress: &Progress) -> Result<TcpStream, Failure> {
+pub(super) async fn knock(target: &Target, kit: &Kit, progress: &Progress) -> Result<(), Failure> {
+    // Who has nothing to say at once leaves its acknowledgement for later (linux v6.18 net/ipv4/tcp_input.c, tcp_rcv_synsent_state_process).
+    let is_patient = |socket: SockRef<'_>| socket.set_tcp_quickack(false);
+    connect(target, kit, progress, is_patient).await.map(drop)
+}
+
+/// A connection, for which the socket is made ready by `prepare`. When it is closed, the server gets a reset: none of the two sides keeps the connection's
+/// addresses for a minute (TIME_WAIT), of which there would be too many at thousands of checks a second.
+async fn connect(
+    target: &Target,
+    kit: &Kit,
+    progress: &Progress,
+    prepare: impl FnOnce(SockRef<'_>) -> io::Result<()>,
+) -> Result<TcpStream, Failure> {
     progress.at(Layer::L4, "no answer to the connection");
     let socket = if target.address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
     let socket = socket.map_err(|error| fault::local("failed to make a socket", &error))?;
     socket.set_zero_linger().map_err(|error| fault::local("failed to set SO_LINGER", &error))?;
+    prepare(SockRef::from(&socket)).map_err(|error| fault::local("failed to set an option of TCP", &error))?;
     way_io::prepare(SockRef::from(&socket), target, kit)?;
     let stream = socket.connect(SocketAddr::new(target.address, target.port)).await.map_err(|error| fault::socket(&error))?;
     way_io::confirm(|| stream.local_addr(), target, protocol::TCP, kit)?;
@@ -77,8 +91,7 @@ impl Talk {
     /// # Errors
     /// Of layer 4, or of this machine.
     pub(super) async fn plain(target: &Target, kit: &Kit, progress: &Progress) -> Result<Self, Failure> {
-        let stream = connect(target, kit, progress).await?;
-        stream.set_nodelay(true).map_err(|error| fault::socket(&error))?;
+        let stream = connect(target, kit, progress, |socket| socket.set_tcp_nodelay(true)).await?;
         Ok(Self { stream: Box::new(stream), received: Vec::new() })
     }
 
