@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     book::Wanted,
-    monitor::{Checked, Monitor, Output, Presumption},
+    monitor::{Anew, Checked, Monitor, Note, Output, Presumption},
     outcome::{Failure, Outcome},
     probe::{self, Kit, Progress},
     target::Target,
@@ -57,12 +57,21 @@ pub struct Changed {
     pub results: u16,
 }
 
+/// What the checks tell of a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum News {
+    /// It went up or down.
+    Changed(Changed),
+    /// It stays up or down, and something else is known of it.
+    Noted(ServerName, Note),
+}
+
 /// Runs checks until the daemon is gone. To be called in a [`tokio::task::LocalSet`]. `seed` spreads them.
-pub async fn run(seed: u64, mut commands: mpsc::Receiver<Command>, changes: mpsc::Sender<Changed>) {
+pub async fn run(seed: u64, mut commands: mpsc::Receiver<Command>, news: mpsc::Sender<News>) {
     let mut checks = Checks::new(seed);
     loop {
-        for change in checks.proceed() {
-            if changes.send(change).await.is_err() {
+        for one in checks.proceed() {
+            if news.send(one).await.is_err() {
                 return;
             }
         }
@@ -131,8 +140,9 @@ impl Checks {
             match self.targets.remove(&name) {
                 Some(known) if *known == target => _ = targets.insert(name, known),
                 earlier => {
-                    if earlier.is_some() {
-                        self.monitor.restart(&name, now);
+                    if let Some(earlier) = earlier {
+                        let anew = if earlier.address == target.address { Anew::Question } else { Anew::Server };
+                        self.monitor.restart(&name, anew, now);
                     }
                     targets.insert(name, Rc::new(target));
                 }
@@ -148,13 +158,14 @@ impl Checks {
         }
     }
 
-    /// Starts what is due; gives what changed.
-    fn proceed(&mut self) -> Vec<Changed> {
-        let mut changes = Vec::new();
+    /// Starts what is due; gives what is to be told.
+    fn proceed(&mut self) -> Vec<News> {
+        let mut news = Vec::new();
         while let Some(output) = self.monitor.poll_output() {
             match output {
                 Output::Check { server, number } => self.waiting.push_back((server, number)),
-                Output::Changed { server, is_up, cause, results } => changes.push(Changed { server, is_up, cause, results }),
+                Output::Changed { server, is_up, cause, results } => news.push(News::Changed(Changed { server, is_up, cause, results })),
+                Output::Noted { server, note } => news.push(News::Noted(server, note)),
             }
         }
         while self.running.len() < MOST_AT_ONCE
@@ -162,7 +173,7 @@ impl Checks {
         {
             self.start(server, number);
         }
-        changes
+        news
     }
 
     fn start(&mut self, server: ServerName, number: u64) {

@@ -28,6 +28,7 @@ struct Trial {
     monitor: Monitor,
     starts: Vec<u64>,
     changes: Vec<(u64, bool, u16)>,
+    notes: Vec<(u64, Note)>,
 }
 
 impl Trial {
@@ -35,7 +36,7 @@ impl Trial {
         let start = epoch();
         let mut monitor = Monitor::new(7);
         monitor.set(&[(web(), PACE)].into(), |_| presumption, start);
-        Self { start, now: start, monitor, starts: Vec::new(), changes: Vec::new() }
+        Self { start, now: start, monitor, starts: Vec::new(), changes: Vec::new(), notes: Vec::new() }
     }
 
     fn at(&self) -> u64 {
@@ -57,6 +58,7 @@ impl Trial {
                         self.monitor.handle_outcome(&server, number, &Outcome { failure, took: MS(took) }, self.now);
                     }
                     Output::Changed { is_up, results, .. } => self.changes.push((self.at(), is_up, results)),
+                    Output::Noted { note, .. } => self.notes.push((self.at(), note)),
                 }
             }
         }
@@ -106,11 +108,60 @@ fn the_first_result_decides_alone() {
 }
 
 #[test]
+fn a_first_result_that_agrees_is_told_once() {
+    let refused = || Failure::new(Layer::L4, "refused");
+    for (presumption, note) in [(Presumption::Up, Note::FoundUp), (Presumption::Down, Note::FoundDown(refused()))] {
+        let mut trial = Trial::new(presumption);
+        trial.run(9_000, 10, |_| presumption.is_up());
+        assert_eq!((&trial.changes[..], &trial.notes[..]), (&[][..], &[(trial.starts[0] + 10, note)][..]));
+        assert!(trial.starts.len() > 2);
+    }
+}
+
+#[test]
+fn who_was_known_goes_up_or_down_by_rise_and_fall_alone() {
+    for (presumption, results) in [(Presumption::KnownUp, 3), (Presumption::KnownDown, 2)] {
+        let mut trial = Trial::new(presumption);
+        trial.run(4_000, 10, |_| !presumption.is_up());
+        let gap = PACE.interval_unsure.as_millis() as u64;
+        let first = trial.starts[0];
+        assert_eq!(trial.changes, [(first + 10 + gap * (u64::from(results) - 1), !presumption.is_up(), results)]);
+        assert_eq!(trial.notes, []);
+    }
+}
+
+#[test]
+fn another_question_needs_fall_bad_results_and_another_server_one() {
+    for (anew, results) in [(Anew::Question, 3), (Anew::Server, 1)] {
+        let mut trial = Trial::new(Presumption::Up);
+        trial.run(1_500, 10, |_| true);
+        trial.monitor.restart(&web(), anew, trial.now);
+        trial.run(4_000, 10, |_| false);
+        assert_eq!(trial.changes.iter().map(|(_, is_up, results)| (*is_up, *results)).collect::<Vec<_>>(), [(false, results)]);
+    }
+}
+
+#[test]
+fn another_reason_of_who_is_down_is_told() {
+    let mut trial = Trial::new(Presumption::KnownDown);
+    for (text, is_told) in [("refused", true), ("refused", false), ("timeout", true), ("timeout", false)] {
+        let at = trial.monitor.poll_timeout().unwrap();
+        trial.monitor.handle_timeout(at);
+        let Some(Output::Check { server, number }) = trial.monitor.poll_output() else { panic!("a check is due") };
+        let failure = Failure::new(Layer::L4, text);
+        trial.monitor.handle_outcome(&server, number, &Outcome::bad(failure.clone(), MS(0)), at);
+        let told = is_told.then_some(Output::Noted { server, note: Note::Cause(failure) });
+        assert_eq!(trial.monitor.poll_output(), told);
+    }
+}
+
+#[test]
 fn a_silent_server_is_down_within_the_time_that_is_told() {
     for fall in 1..=5 {
         let pace = Pace { fall, ..PACE };
         let start = epoch();
-        let mut trial = Trial { start, now: start, monitor: Monitor::new(3), starts: Vec::new(), changes: Vec::new() };
+        let mut trial =
+            Trial { start, now: start, monitor: Monitor::new(3), starts: Vec::new(), changes: Vec::new(), notes: Vec::new() };
         trial.monitor.set(&[(web(), pace)].into(), |_| Presumption::Up, start);
         trial.run(1_100, 5, |_| true);
         let last_good = *trial.starts.last().unwrap();
@@ -154,7 +205,7 @@ fn results_of_a_question_that_is_asked_no_more_count_for_nothing() {
     let at = trial.monitor.poll_timeout().unwrap();
     trial.monitor.handle_timeout(at);
     let Some(Output::Check { server, number }) = trial.monitor.poll_output() else { panic!("a check is due") };
-    trial.monitor.restart(&server, at);
+    trial.monitor.restart(&server, Anew::Question, at);
     trial.monitor.handle_outcome(&server, number, &Outcome::bad(Failure::new(Layer::L4, "refused"), MS(1)), at);
     assert_eq!(trial.monitor.poll_output(), None);
     assert!(trial.monitor.poll_timeout().is_some(), "it is asked again");
@@ -202,7 +253,9 @@ proptest! {
                 against = 0;
             }
             is_first = false;
-            prop_assert_eq!(matches!(monitor.poll_output(), Some(Output::Changed { .. })), flips);
+            let outputs: Vec<Output> = std::iter::from_fn(|| monitor.poll_output()).collect();
+            prop_assert_eq!(matches!(outputs[..], [Output::Changed { .. }]), flips);
+            prop_assert!(outputs.len() <= 1);
             prop_assert_eq!(monitor.of(&web()).unwrap().is_up, is_up);
         }
     }
