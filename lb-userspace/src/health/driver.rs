@@ -16,7 +16,7 @@ use tokio::{
 use super::{
     book::Wanted,
     monitor::{Anew, Checked, Monitor, Note, Output, Presumption},
-    outcome::{Failure, Outcome},
+    outcome::{Failure, Outcome, Sign},
     probe::{self, Kit, Progress},
     target::Target,
 };
@@ -181,18 +181,17 @@ impl Checks {
         let kit = Rc::clone(&self.kit);
         self.running.spawn_local(async move {
             let started = Instant::now();
-            let failure = check(&target, &kit).await;
-            Done { server, number, outcome: Outcome { failure, took: started.elapsed() } }
+            let probed = check(&target, &kit).await;
+            Done { server, number, outcome: Outcome::of(probed, started.elapsed()) }
         });
     }
 }
 
-/// What is wrong with a server, if anything.
-async fn check(target: &Target, kit: &Kit) -> Option<Failure> {
+/// By what a server is well, or what is wrong with it.
+async fn check(target: &Target, kit: &Kit) -> Result<Sign, Failure> {
     let progress = Progress::new();
     match timeout(target.timeout.max(Duration::from_millis(1)), probe::run(target, kit, &progress)).await {
-        Ok(Ok(())) => None,
-        Ok(Err(failure)) => Some(failure),
-        Err(_) => Some(progress.timeout(target)),
+        Ok(probed) => probed,
+        Err(_) => Err(progress.timeout(target)),
     }
 }

@@ -18,11 +18,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::outcome::{Failure, Layer, Outcome};
+use super::outcome::{Failure, Outcome, Sign};
 use crate::{balance::digest, config::model::Pace, control::standing::ServerName};
 
 /// The longest wait before a server's first check.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
+
+/// So long after a bad result silence proves nothing: of a closed port a host tells once a second (linux v6.18 net/ipv4/icmp.c `icmp_ratelimit`, after a
+/// burst of six), whatever number of checks and clients ask it.
+const REFUSALS_ARE_RARE: Duration = Duration::from_secs(10);
 
 /// What a server is taken for before its first result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,6 +101,10 @@ pub enum Note {
     FoundDown(Failure),
     /// It is down for another reason than before.
     Cause(Failure),
+    /// Its checks cannot be made, or not for another reason than before.
+    NotMade(Failure),
+    /// They are made again.
+    Made,
 }
 
 /// What is known of a server.
@@ -164,6 +172,10 @@ struct Entry {
     is_found: bool,
     /// Why it is down, as it was told.
     told: Option<String>,
+    /// When a result was bad last.
+    bad_at: Option<Instant>,
+    /// Why the last check could not be made.
+    not_made: Option<String>,
 }
 
 impl Monitor {
@@ -193,7 +205,11 @@ impl Monitor {
                     let known =
                         Known { is_up, is_unsure: true, since: now, failure: None, last: None, contradicting: 0, tally: Tally::default() };
                     let first = now + self.phase(name, pace.interval.min(FIRST_WITHIN));
-                    self.entries.insert(name.clone(), Entry { pace, known, running: None, next: first, is_hinted: false, is_found, told: None });
+                    // When it was found down is not known: it may have been a moment ago.
+                    let bad_at = (presumed == Presumption::KnownDown).then_some(now);
+                    let (running, is_hinted, told, not_made) = (None, false, None, None);
+                    self.entries
+                        .insert(name.clone(), Entry { pace, known, running, next: first, is_hinted, is_found, told, bad_at, not_made });
                     self.due.insert((first, name.clone()));
                 }
             }
@@ -232,15 +248,16 @@ impl Monitor {
             return;
         }
         entry.running = None;
-        let is_local = outcome.failure.as_ref().is_some_and(|failure| failure.layer == Layer::Local);
-        let said = entry.take(outcome, is_local, now);
+        let is_made = !outcome.is_local() && entry.not_made.take().is_some();
+        let said = entry.take(outcome, now);
         let output = |said| match said {
             Said::Changed { results } => {
                 Output::Changed { server: name.clone(), is_up: entry.known.is_up, cause: entry.known.failure.clone(), results }
             }
             Said::Noted(note) => Output::Noted { server: name.clone(), note },
         };
-        self.outputs.extend(said.map(output));
+        let made = is_made.then_some(Said::Noted(Note::Made));
+        self.outputs.extend(made.into_iter().chain(said).map(output));
         let next = if entry.is_hinted { now } else { (started + entry.wait()).max(now) };
         self.plan(name, next);
     }
@@ -314,21 +331,26 @@ enum Said {
 }
 
 impl Entry {
-    /// Counts a result. A check that this machine could not make says nothing of the server.
-    fn take(&mut self, outcome: &Outcome, is_local: bool, now: Instant) -> Option<Said> {
+    /// Counts a result. A check that this machine could not make says nothing of the server, nor does silence soon after a bad result.
+    fn take(&mut self, outcome: &Outcome, now: Instant) -> Option<Said> {
         let known = &mut self.known;
-        match outcome.failure {
-            None => known.tally.passed += 1,
-            Some(_) if is_local => known.tally.not_made += 1,
-            Some(_) => known.tally.failed += 1,
-        }
-        if outcome.failure.is_some() {
-            known.failure.clone_from(&outcome.failure);
-        }
-        if is_local {
-            return None;
+        if let Some(failure) = &outcome.failure {
+            known.failure = Some(failure.clone());
+            if outcome.is_local() {
+                known.tally.not_made += 1;
+                let is_told = self.not_made.as_ref() == Some(&failure.text);
+                self.not_made = Some(failure.text.clone());
+                return (!is_told).then(|| Said::Noted(Note::NotMade(failure.clone())));
+            }
+            known.tally.failed += 1;
+            self.bad_at = Some(now);
         }
         known.last = Some((now, outcome.took));
+        let is_silent = outcome.failure.is_none() && outcome.sign == Sign::Silence;
+        if is_silent && self.bad_at.is_some_and(|at| now - at < REFUSALS_ARE_RARE) {
+            return None;
+        }
+        known.tally.passed += u64::from(outcome.failure.is_none());
         let is_first = !std::mem::replace(&mut self.is_found, true);
         if outcome.failure.is_none() == known.is_up {
             known.contradicting = 0;
@@ -338,7 +360,7 @@ impl Entry {
         known.contradicting = known.contradicting.saturating_add(1);
         known.is_unsure = true;
         let needed = if known.is_up { self.pace.fall } else { self.pace.rise };
-        if !is_first && known.contradicting < needed {
+        if (!is_first || is_silent) && known.contradicting < needed {
             return None;
         }
         let results = known.contradicting;

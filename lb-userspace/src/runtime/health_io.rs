@@ -50,9 +50,19 @@ impl Daemon {
 
     /// The record follows within a second: there may be many of them.
     fn handle_noted(&mut self, server: ServerName, note: &Note) {
+        let was_made = self.book.entries().get(&server).is_some_and(|entry| entry.not_made.is_none());
         self.book.handle_noted(&server, note, unix_time().as_millis() as u64);
         match note {
             Note::FoundUp | Note::Cause(_) => {}
+            Note::NotMade(why) if was_made => {
+                warn!(%server, why = why.text, "checks of the server cannot be made: it stays what it is");
+                self.tell(What::CheckNotMade { server, cause: why.text.clone() });
+            }
+            Note::NotMade(_) => {}
+            Note::Made => {
+                info!(%server, "checks of the server are made again");
+                self.tell(What::CheckMade { server });
+            }
             Note::FoundDown(cause) => {
                 let cause = cause.to_string();
                 warn!(%server, cause, "the server is down at its first check");

@@ -33,7 +33,7 @@ fn said(state: AdminState) -> BTreeMap<ServerName, Override> {
 
 #[test]
 fn servers_count_as_an_earlier_process_knew_them_else_as_up() {
-    let known = [(name("a"), Entry { is_up: false, since_ms: 5, cause: Some("L4 refused".into()), is_checked: true })];
+    let known = [(name("a"), Entry { is_up: false, since_ms: 5, cause: Some("L4 refused".into()), is_checked: true, not_made: None })];
     let mut book = Book::new(known.clone().into());
     assert_eq!(presumed(&mut book, &config(&["a", "b"]), &BTreeMap::new()), [("a".into(), false), ("b".into(), true)]);
     assert_eq!(book.entries()[&name("a")], known[0].1);
@@ -60,7 +60,7 @@ fn who_is_down_is_so_for_what_its_last_checks_found() {
     presumed(&mut book, &config, &BTreeMap::new());
     let failure = |text: &str| crate::health::outcome::Failure::new(crate::health::outcome::Layer::L4, text);
     book.handle_noted(&name("b"), &Note::FoundDown(failure("refused")), 7);
-    let entry = |text: &str| Entry { is_up: false, since_ms: 7, cause: Some(text.into()), is_checked: true };
+    let entry = |text: &str| Entry { is_up: false, since_ms: 7, cause: Some(text.into()), is_checked: true, not_made: None };
     assert_eq!(book.entries()[&name("b")], entry("L4 refused"));
     book.handle_noted(&name("b"), &Note::Cause(failure("timeout")), 9);
     assert_eq!(book.entries()[&name("b")], entry("L4 timeout"));
