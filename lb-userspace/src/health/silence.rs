@@ -52,7 +52,7 @@ impl Silences {
     pub fn handle_look(&mut self, seen: &BTreeMap<ServerName, Seen>, now: Instant) -> Vec<Hint> {
         let mut hints = Vec::new();
         for (server, seen) in seen {
-            let quiet = self.servers.entry(server.clone()).or_insert_with(Quiet::default);
+            let quiet = self.servers.entry(server.clone()).or_default();
             if seen.answered > 0 {
                 *quiet = Quiet { answered: Some(now), ..Quiet::default() };
                 continue;
