@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use weir_tests::lab::{Nginx, Shape, TcpServer, Topology, Weir, http_tally, wait_until};
+use weir_tests::{
+    lab::{Nginx, Shape, TcpServer, Topology, Weir, http_tally, wait_until},
+    operator::done,
+};
 
 const SOON: Duration = Duration::from_secs(20);
 const PORT: u16 = 7000;
@@ -98,4 +101,49 @@ fn only_servers_that_answer_as_they_should_serve_and_a_restart_knows_them() {
     weir.write_config(&configuration(&lab, "check = { tcp = true, interval = \"300ms\" }")).unwrap();
     wait_until("all to be up", SOON, || !is_down(&weir, "s2") && !is_down(&weir, "s3")).unwrap();
     assert_eq!(served(), ["s1", "s2", "s3"], "{} {:#}", weir.stderr(), weir.status().unwrap());
+}
+
+#[test]
+fn no_single_result_brings_down_who_was_known_to_be_up() {
+    let lab = Topology::builder(Shape::TwoArmed).servers(2).build().unwrap();
+    let _servers: Vec<_> = lab.servers.iter().map(|host| TcpServer::start(&host.namespace, "s", PORT).unwrap()).collect();
+    let mut weir = Weir::start(lab.node(), &configuration(&lab, "check = { tcp = true, interval = \"200ms\" }")).unwrap();
+    let entry = |weir: &Weir<'_>, server: &str| weir.status().unwrap()["checks"][format!("echo/{server}")].clone();
+    let are_up = |weir: &Weir<'_>| ["s1", "s2"].iter().all(|server| entry(weir, server)["is_up"] == true);
+    wait_until("both to be checked", SOON, || ["s1", "s2"].iter().all(|server| entry(&weir, server)["is_checked"] == true)).unwrap();
+
+    // Nobody listens there.
+    let closed = configuration(&lab, "check = { tcp = true, port = 1, interval = \"500ms\", fall = 200 }");
+    weir.write_config(&closed).unwrap();
+    wait_until("the other check to be made", SOON, || done(&weir, &["status", "echo/s1"]).contains("connection refused")).unwrap();
+    assert!(are_up(&weir), "{}", weir.stderr());
+    weir.kill_9().unwrap();
+    weir.run().unwrap();
+    wait_until("the check to be made again", SOON, || done(&weir, &["status", "echo/s1"]).contains("connection refused")).unwrap();
+    assert!(are_up(&weir), "{}", weir.stderr());
+}
+
+#[test]
+fn causes_are_told_of_who_was_dead_from_the_start_and_of_checks_that_cannot_be_made() {
+    let lab = Topology::builder(Shape::TwoArmed).servers(2).build().unwrap();
+    let _first = TcpServer::start(&lab.servers[0].namespace, "s1", PORT).unwrap();
+    let check = "check = { tcp = true, interval = \"200ms\" }";
+    let both = configuration(&lab, check);
+    let second = format!("servers.s2 = \"{}\"\n", lab.servers[1].v4);
+    let weir = Weir::start(lab.node(), &both.replace(&second, "")).unwrap();
+    weir.write_config(&both).unwrap();
+    let problems = || weir.status().unwrap()["problems"].to_string();
+    wait_until("the dead one to be told", SOON, || problems().contains("server echo/s2 is down: L4 connection refused"))
+        .unwrap_or_else(|error| panic!("{error} {}", problems()));
+    let detail = String::from_utf8(weir.operate(&["status", "echo/s2"]).unwrap().stdout).unwrap();
+    assert!(detail.contains("connection refused") && !detail.contains("has not been checked"), "{detail}");
+    assert!(done(&weir, &["events"]).contains("echo/s2 is down after 1 results: L4 connection refused"));
+    assert!(weir.stderr().contains("the server is down at its first check"), "{}", weir.stderr());
+
+    weir.write_config(&both.replace(check, "check = { command = [\"/nowhere/check\"], interval = \"200ms\" }")).unwrap();
+    let told = "checks of echo/s1, echo/s2 cannot be made: failed to start /nowhere/check: no such file or directory";
+    wait_until("it to be told", SOON, || problems().contains(told)).unwrap_or_else(|error| panic!("{error} {}", problems()));
+    assert!(done(&weir, &["events"]).contains("checks of echo/s1 cannot be made, it stays what it is: failed to start"));
+    weir.write_config(&both).unwrap();
+    wait_until("it to be told no more", SOON, || !problems().contains("cannot be made")).unwrap();
 }

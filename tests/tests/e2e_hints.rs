@@ -70,14 +70,20 @@ fn a_server_that_answers_no_client_is_found_before_its_next_check() {
     assert!(is_up("b"));
     let events = String::from_utf8(weir.operate(&["events"]).unwrap().stdout).unwrap();
     let at = |words: &str| events.find(words).unwrap_or_else(|| panic!("{words}: {events}"));
-    assert!(at("p/a answers no new connection") < at("p/a is down after 3 results"), "{events}");
-    assert!(problems(&weir).contains("server q/c answers no new connection"), "a pool without a check shows it: {}", problems(&weir));
-    assert!(!events.contains("p/b answers"), "{events}");
+    assert!(at("p/a has answered none of ") < at("p/a is down after 3 results"), "{events}");
+    assert!(
+        problems(&weir).contains("server q/c has answered none of 10 SYNs within the last "),
+        "a pool without a check shows it: {}",
+        problems(&weir)
+    );
+    assert!(!events.contains("p/b has answered"), "{events}");
+    wait_until("a to be said to be down alone", SOON, || !problems(&weir).contains("p/a has answered none")).unwrap();
+    assert!(problems(&weir).contains("server p/a is down"), "{}", problems(&weir));
 
     lab.servers[0].namespace.run("nft", &["flush ruleset"]).unwrap();
     drop(_hopeful);
     let _well = begin(&lab, PORT + 1, 3);
-    wait_until("nobody to be silent", SOON, || !problems(&weir).contains("answers no new connection")).unwrap();
+    wait_until("nobody to be silent", SOON, || !problems(&weir).contains("has answered none")).unwrap();
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! Servers that the DNS knows: they come and go with its answers, stay when it fails, and outlive the daemon.
 
-use std::{fs, net::SocketAddr, time::Duration};
+use std::{
+    fs,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use serde_json::Value;
 use weir_tests::{
@@ -63,6 +67,9 @@ impl Fixture {
     }
 }
 
+/// A time in which a lookup that is waited for, or an answer after a failed one, would not come.
+const AT_ONCE: Duration = Duration::from_millis(1500);
+
 /// Any certificate: whose it is does not matter here.
 const CERTIFICATE: &str = "\
 -----BEGIN CERTIFICATE-----\n\
@@ -123,6 +130,14 @@ fn servers_follow_the_answers_and_stay_when_the_dns_fails() {
     drop(dns);
     weir.crash_and_restart().unwrap();
     assert_eq!(fixture.served(), ["s1", "s2"]);
+    // Nor is one that knows nothing but what is loaded.
+    weir.terminate().unwrap();
+    let state = weir.config().parent().unwrap().join("state");
+    for name in ["names.json", "state.json"] {
+        fs::remove_file(state.join(name)).unwrap();
+    }
+    weir.run().unwrap();
+    assert_eq!(fixture.served(), ["s1", "s2"], "{}", weir.stderr());
     let dns = fixture.dns(&fixture.api(&[2]));
     fixture.await_served(&weir, &["s2"]);
     assert_eq!(servers(&weir).iter().map(|(name, _)| name).collect::<Vec<_>>(), [&second]);
@@ -183,4 +198,36 @@ fn authorities_of_checks_that_break_are_told_until_they_are_whole_again() {
         wait_until("the file to be read again", SOON, || !told()).unwrap();
     }
     assert!(weir.stderr().contains("certificate authorities of checks are read again"), "{}", weir.stderr());
+}
+
+#[test]
+fn a_silent_name_holds_up_nothing_and_another_name_server_is_asked_at_once() {
+    let fixture = Fixture::new();
+    let [s1, s2] = [0, 1].map(|index: usize| fixture.lab.servers[index].v4);
+    let silent = SocketAddr::new(s2.into(), DNS_PORT);
+    let _silent = DnsServer::start(&fixture.lab.servers[1].namespace, silent, "api.lab silence\n").unwrap();
+    let _dns = fixture.dns(&format!("api.lab 1 A {s2}\n"));
+    let config = |pool: &str| fixture.config(pool).replace("timeout = \"1s\"", "timeout = \"20s\"");
+    let weir =
+        Weir::start(fixture.lab.node(), &config(&format!("servers.a = \"{s1}\"\ncheck = {{ tcp = true, interval = \"200ms\" }}"))).unwrap();
+    assert_eq!(fixture.served(), ["s1"]);
+
+    let named = config("servers.api = { name = \"api.lab\" }\ncheck = { tcp = true, interval = \"200ms\" }");
+    weir.write_config(&named.replace(&fixture.nameserver().to_string(), &silent.to_string())).unwrap();
+    let began = Instant::now();
+    done(&weir, &["apply"]);
+    let list = servers(&weir);
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    assert_eq!(list.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["web/a"], "{}", weir.stderr());
+    assert_eq!(fixture.served(), ["s1"], "who was there stays");
+    let told = said(&weir.operate(&["status"]).unwrap()).1;
+    assert!(told.contains("pool web keeps a until its names are looked up"), "{told}");
+
+    weir.write_config(&named).unwrap();
+    let began = Instant::now();
+    done(&weir, &["apply"]);
+    let is_followed = || servers(&weir).iter().map(|(name, _)| name.clone()).collect::<Vec<_>>() == [fixture.name("api", 2)];
+    wait_until("the right name server to be asked", SOON, is_followed).unwrap_or_else(|error| panic!("{error} {}", weir.stderr()));
+    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    fixture.await_served(&weir, &["s2"]);
 }

@@ -57,7 +57,10 @@ pub fn check(path: &Path, format: Format, out: &mut impl Write, err: &mut impl W
         }
     };
     let (counts, detection, findings) = match config::parse(&text, &config::host_name()) {
-        Ok((config, warnings)) => (Some(Counts::of(&config)), detection(&config), warnings),
+        Ok((config, mut warnings)) => {
+            warnings.extend(config::missing_programs(&config, &text));
+            (Some(Counts::of(&config)), detection(&config), warnings)
+        }
         Err(findings) => (None, BTreeMap::new(), findings),
     };
     match format {

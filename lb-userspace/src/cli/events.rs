@@ -86,9 +86,11 @@ fn in_words(what: &What) -> String {
     match what {
         What::Started { origin } => format!("the daemon took charge, data plane {origin}"),
         What::ServerUp { server, cause, results } => format!("{server} is up after {results} results; it was down{}", because(cause)),
-        What::ServerSilent { server, unanswered } => {
-            format!("{server} answers no new connection: {unanswered} of the last seconds are unanswered; it is checked at once")
+        What::ServerSilent { server, unanswered, within_s } => {
+            format!("{server} has answered none of {unanswered} SYNs within the last {within_s} s; it is checked at once")
         }
+        What::CheckNotMade { server, cause } => format!("checks of {server} cannot be made, it stays what it is: {cause}"),
+        What::CheckMade { server } => format!("checks of {server} are made again"),
         What::ServerDown { server, cause, results } => format!("{server} is down after {results} results{}", because(cause)),
         What::Applied { generation, by, operations } => {
             format!("configuration {generation} is in force, by {by}, with {operations} operations")

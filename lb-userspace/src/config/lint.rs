@@ -65,6 +65,10 @@ fn advise_check(pool: &PoolSection, report: &mut Report) {
         let hint = "a path made for the purpose tells whether the server can do its work: \"GET /healthz\"";
         report.advise(pool.header.clone(), "the check asks for `/`", hint);
     }
+    if let Probe::Udp { expect: None, .. } = &check.probe {
+        let message = "the UDP check has no `expect`: silence counts as health, and only a refusal is bad, which hosts seldom send and firewalls drop";
+        report.advise(pool.header.clone(), message, "set `expect` beside `send` to what an answer contains");
+    }
     if check.pace.timeout > check.pace.interval {
         let message = "a check may take longer than the interval: the next one waits for it";
         report.warn(pool.header.clone(), message, Some("lower check.timeout, or raise check.interval"));

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "a leaf that reads a file")]
 
 use std::{
+    collections::BTreeSet,
     ffi::OsStr,
     fs::{self, File},
     io::{self, Read as _},
@@ -10,8 +11,8 @@ use std::{
 };
 
 use super::{
-    diagnostic::{ConfigText, Diagnostic},
-    model::Config,
+    diagnostic::{ConfigText, Diagnostic, Severity},
+    model::{Config, Probe},
 };
 
 /// A configuration that is larger is none.
@@ -20,6 +21,36 @@ const MOST_BYTES: u64 = 4 << 20;
 const MOST_FRAGMENTS: usize = 4096;
 /// How often a directory is read again because it changed meanwhile.
 const READING_TRIES: usize = 5;
+
+/// Programs of checks that this machine cannot start, by their absolute paths: a warning each, at the first place that names it.
+pub fn missing_programs(config: &Config, text: &ConfigText) -> Vec<Diagnostic> {
+    let checks = config.pools.values().filter_map(|pool| pool.check.as_ref());
+    let programs = checks.filter_map(|check| if let Probe::Command { argv } = &check.probe { argv.first() } else { None });
+    let programs: BTreeSet<&String> = programs.filter(|program| program.starts_with('/')).collect();
+    let finding = |program: &String| {
+        let start = text.text.find(program.as_str());
+        Some(Diagnostic {
+            severity: Severity::Warning,
+            span: start.map_or(0..0, |start| start..start + program.len()),
+            message: format!("{program} {}: the check cannot be made", unfit(Path::new(program))?),
+            hint: Some(
+                "a check that cannot be made finds nobody down; give the path of a program of the machine that runs the daemon".into(),
+            ),
+        })
+    };
+    programs.into_iter().filter_map(finding).collect()
+}
+
+/// Why a file is no program, if that can be seen.
+fn unfit(program: &Path) -> Option<&'static str> {
+    match fs::metadata(program) {
+        Ok(about) if !about.is_file() => Some("is no file"),
+        Ok(about) => (about.mode() & 0o111 == 0).then_some("is not executable"),
+        Err(error) if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&error.kind()) => Some("does not exist"),
+        // It may be hidden from this user alone.
+        Err(_) => None,
+    }
+}
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]

@@ -46,7 +46,7 @@ use toml::{Spanned, de::DeTable};
 
 pub use self::{
     diagnostic::{ConfigText, Diagnostic, Fragment, LocatedDiagnostic, Position, Severity, Span},
-    load_io::{LoadError, fragments_of, host_name, is_fragment_name, load, read_regular_text, read_text},
+    load_io::{LoadError, fragments_of, host_name, is_fragment_name, load, missing_programs, read_regular_text, read_text},
     node::unconfigured_node,
     revision::Parser,
 };

@@ -37,6 +37,9 @@ impl Courses {
             let course = self.0.entry(name.clone()).or_default();
             let was = course.last().map(|last| last.is);
             if was == Some(is) {
+                if let Some(last) = course.last_mut().filter(|last| last.cause.as_deref() == Some(NOT_CHECKED)) {
+                    last.cause = in_words(last.was, is, cause(name));
+                }
                 continue;
             }
             if course.len() == MOST {
@@ -52,9 +55,12 @@ impl Courses {
     }
 }
 
+/// The cause of who is taken for down.
+const NOT_CHECKED: &str = "it has not been checked yet";
+
 fn in_words(was: Option<Why>, is: Why, failure: Option<&str>) -> Option<String> {
     Some(match is {
-        Why::Unhealthy => failure.unwrap_or("it has not been checked yet").to_owned(),
+        Why::Unhealthy => failure.unwrap_or(NOT_CHECKED).to_owned(),
         Why::Up | Why::SlowStart if was == Some(Why::Unhealthy) => match failure {
             Some(failure) => format!("its checks succeed again, after {failure}"),
             None => "its checks succeed".into(),
@@ -98,6 +104,16 @@ mod tests {
                 (6, Some("the operator wants it")),
             ]
         );
+    }
+
+    #[test]
+    fn who_was_taken_for_down_is_so_for_its_first_failure() {
+        let (mut courses, name) = (Courses::default(), "web/a".parse::<ServerName>().unwrap());
+        let standings = [(name.clone(), Why::Unhealthy)].into();
+        for (failure, told) in [(None, NOT_CHECKED), (Some("L4 refused"), "L4 refused"), (Some("L4 timeout"), "L4 refused")] {
+            courses.observe(&standings, |_| failure, 1);
+            assert_eq!(courses.of(&name).iter().map(|change| change.cause.as_deref()).collect::<Vec<_>>(), [Some(told)]);
+        }
     }
 
     #[test]

@@ -49,12 +49,26 @@ pub enum What {
         /// Results in a row that led to it.
         results: u16,
     },
+    /// This machine cannot make a server's checks: the server stays what it is.
+    CheckNotMade {
+        /// Whose.
+        server: ServerName,
+        /// Why.
+        cause: String,
+    },
+    /// A server's checks are made again.
+    CheckMade {
+        /// Whose.
+        server: ServerName,
+    },
     /// A server answers no connection of clients, and is checked at once.
     ServerSilent {
         /// Which.
         server: ServerName,
         /// How many connections it has not answered.
         unanswered: u32,
+        /// Within how many seconds it has answered none.
+        within_s: u64,
     },
     /// A configuration is in force.
     Applied {

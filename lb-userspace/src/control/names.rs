@@ -18,13 +18,17 @@ use serde::{Deserialize, Serialize};
 use crate::config::model::{Dns, Families, Question};
 
 pub mod expand;
+pub mod hold;
+pub mod recall;
 
 /// The first failure is followed by another try after this.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// And none later than this after the one before.
 const LAST_RETRY: Duration = Duration::from_secs(60);
 /// Names that are asked at once.
-const MOST_ASKED: usize = 16;
+const MOST_ASKED: usize = 128;
+/// Of these, names that have not been answered, last or ever: the other places are those of the names that are.
+const MOST_DOUBTED: usize = 64;
 /// Addresses that are taken of one answer, the least first.
 pub const MOST_FOUND: usize = 64;
 
@@ -91,6 +95,13 @@ struct Name {
     trouble: Option<String>,
 }
 
+impl Name {
+    /// Whether it may well get no answer, and take the whole time to find out.
+    fn is_doubted(&self) -> bool {
+        self.trouble.is_some() || self.found.is_empty()
+    }
+}
+
 /// All names.
 #[derive(Debug, Default)]
 pub struct Names {
@@ -105,6 +116,13 @@ impl Names {
         Self { names: BTreeMap::new(), kept: kept.into_iter().map(|Kept { question, found }| (question, found)).collect() }
     }
 
+    /// An earlier daemon knew this, too, of names of which it has kept nothing.
+    pub fn recall(&mut self, known: Vec<Kept>) {
+        for Kept { question, found } in known {
+            self.kept.entry(question).or_insert(found);
+        }
+    }
+
     /// These are wanted too. Gives those of which nothing is known and that have never been asked.
     pub fn want(&mut self, questions: &BTreeMap<Question, Families>, now: Instant) -> BTreeSet<Question> {
         let mut unknown = BTreeSet::new();
@@ -113,7 +131,7 @@ impl Names {
                 Some(name) if name.families == *families => {}
                 Some(name) => {
                     name.families = *families;
-                    name.due = name.due.map(|_| now);
+                    name.due = Some(now);
                 }
                 None => {
                     let found = self.kept.get(question).cloned().unwrap_or_default();
@@ -134,9 +152,15 @@ impl Names {
         self.kept.clear();
     }
 
-    /// All are asked again at once, as when others are to be asked.
+    /// All are asked again at once, for others are to be asked: what is under way counts for nothing.
     pub fn ask_again(&mut self, now: Instant) {
-        self.names.values_mut().for_each(|name| name.due = name.due.map(|_| now));
+        self.names.values_mut().for_each(|name| (name.due, name.failures) = (Some(now), 0));
+    }
+
+    /// Those whose lookup failed are asked again at once.
+    pub fn ask_failing(&mut self, now: Instant) {
+        let failing = self.names.values_mut().filter(|name| name.trouble.is_some() && name.due.is_some());
+        failing.for_each(|name| (name.due, name.failures) = (Some(now), 0));
     }
 
     /// The last good answer; empty if there was none.
@@ -147,21 +171,32 @@ impl Names {
 
     /// When a name is to be asked.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let asked = self.names.values().filter(|name| name.due.is_none()).count();
-        if asked >= MOST_ASKED { None } else { self.names.values().filter_map(|name| name.due).min() }
+        self.next().map(|(_, due)| due)
+    }
+
+    /// Who waits longest, of those that have a place.
+    fn next(&self) -> Option<(&Question, Instant)> {
+        let asked = || self.names.values().filter(|name| name.due.is_none());
+        if asked().count() >= MOST_ASKED {
+            return None;
+        }
+        let has_place_for_doubted = asked().filter(|name| name.is_doubted()).count() < MOST_DOUBTED;
+        let waiting = self.names.iter().filter(|(_, name)| has_place_for_doubted || !name.is_doubted());
+        waiting.filter_map(|(question, name)| Some((question, name.due?))).min_by_key(|(_, due)| *due)
     }
 
     /// The next name that is to be asked now; it is being asked then.
     pub fn poll_question(&mut self, now: Instant) -> Option<(Question, Families)> {
-        self.poll_timeout().filter(|due| *due <= now)?;
-        let (question, name) = self.names.iter_mut().filter(|(_, name)| name.due.is_some()).min_by_key(|(_, name)| name.due)?;
+        let (question, _) = self.next().filter(|(_, due)| *due <= now)?;
+        let question = question.clone();
+        let name = self.names.get_mut(&question)?;
         name.due = None;
-        Some((question.clone(), name.families))
+        Some((question, name.families))
     }
 
-    /// What came of asking.
+    /// What came of asking. Who is not being asked any more, for it is to be asked otherwise, has no answer.
     pub fn handle_answer(&mut self, question: &Question, answer: Result<Answer, String>, dns: &Dns, now: Instant) -> Outcome {
-        let Some(name) = self.names.get_mut(question) else { return Outcome::Same };
+        let Some(name) = self.names.get_mut(question).filter(|name| name.due.is_none()) else { return Outcome::Same };
         match answer {
             Ok(Answer { found, ttl }) => {
                 name.due = Some(now + ttl.clamp(dns.ttl_min, dns.ttl_max));

@@ -8,7 +8,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{driver::Changed, monitor::Presumption, target::targets};
+use super::{
+    driver::Changed,
+    monitor::{Note, Presumption},
+    target::targets,
+};
 use crate::{
     config::model::{Config, Pace},
     control::standing::{AdminState, Health, Override, ServerName},
@@ -28,6 +32,17 @@ pub struct Entry {
     pub since_ms: u64,
     /// Why it is down, or was before.
     pub cause: Option<String>,
+    /// Whether a check has found it so; else it is taken for it.
+    #[serde(default = "of_earlier_version")]
+    pub is_checked: bool,
+    /// Why its checks cannot be made, if they cannot: it stays what it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_made: Option<String>,
+}
+
+/// Who did not say it had checked its servers, but for a moment after its start.
+const fn of_earlier_version() -> bool {
+    true
 }
 
 /// The servers that are to be checked: what each is asked, how often, and what it is taken for until its first result.
@@ -45,7 +60,9 @@ pub struct Book {
 
 impl Book {
     /// With what an earlier process knew.
-    pub fn new(entries: BTreeMap<ServerName, Entry>) -> Self {
+    pub fn new(mut entries: BTreeMap<ServerName, Entry>) -> Self {
+        // What that process could not do this one may.
+        entries.values_mut().for_each(|entry| entry.not_made = None);
         Self { entries, ramps: BTreeMap::new(), served: None }
     }
 
@@ -70,8 +87,14 @@ impl Book {
         for (name, (target, pace)) in targets(config).into_iter().filter(|(name, _)| served.contains(name)) {
             let is_up = presume(&name);
             let known = self.entries.get(&name).filter(|entry| entry.is_up == is_up).cloned();
-            entries.insert(name.clone(), known.unwrap_or(Entry { is_up, since_ms: 0, cause: None }));
-            checks.insert(name, (target, pace, if is_up { Presumption::Up } else { Presumption::Down }));
+            entries.insert(name.clone(), known.unwrap_or(Entry { is_up, since_ms: 0, cause: None, is_checked: false, not_made: None }));
+            let presumption = match (is_up, entries[&name].is_checked) {
+                (true, true) => Presumption::KnownUp,
+                (false, true) => Presumption::KnownDown,
+                (true, false) => Presumption::Up,
+                (false, false) => Presumption::Down,
+            };
+            checks.insert(name, (target, pace, presumption));
         }
         self.ramps.retain(|name, _| entries.contains_key(name));
         self.entries = entries;
@@ -83,11 +106,26 @@ impl Book {
     pub fn handle_changed(&mut self, changed: &Changed, config: &Config, now: Instant, now_ms: u64) {
         let Some(entry) = self.entries.get_mut(&changed.server) else { return };
         let is_back = changed.is_up && !entry.is_up;
-        *entry = Entry { is_up: changed.is_up, since_ms: now_ms, cause: changed.cause.as_ref().map(ToString::to_string) };
+        let cause = changed.cause.as_ref().map(ToString::to_string);
+        *entry = Entry { is_up: changed.is_up, since_ms: now_ms, cause, is_checked: true, not_made: None };
         if is_back && !slow_start(config, &changed.server).is_zero() {
             self.ramps.insert(changed.server.clone(), now);
         } else {
             self.ramps.remove(&changed.server);
+        }
+    }
+
+    /// Something else is known of a server, which stays up or down.
+    pub fn handle_noted(&mut self, server: &ServerName, note: &Note, now_ms: u64) {
+        let Some(entry) = self.entries.get_mut(server) else { return };
+        match note {
+            Note::FoundUp => entry.is_checked = true,
+            Note::FoundDown(cause) => {
+                *entry = Entry { is_up: false, since_ms: now_ms, cause: Some(cause.to_string()), is_checked: true, not_made: None };
+            }
+            Note::Cause(cause) => entry.cause = Some(cause.to_string()),
+            Note::NotMade(why) => entry.not_made = Some(why.text.clone()),
+            Note::Made => entry.not_made = None,
         }
     }
 

@@ -15,8 +15,8 @@ use tokio::{
 
 use super::{
     book::Wanted,
-    monitor::{Checked, Monitor, Output, Presumption},
-    outcome::{Failure, Outcome},
+    monitor::{Anew, Checked, Monitor, Note, Output, Presumption},
+    outcome::{Failure, Outcome, Sign},
     probe::{self, Kit, Progress},
     target::Target,
 };
@@ -57,12 +57,21 @@ pub struct Changed {
     pub results: u16,
 }
 
+/// What the checks tell of a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum News {
+    /// It went up or down.
+    Changed(Changed),
+    /// It stays up or down, and something else is known of it.
+    Noted(ServerName, Note),
+}
+
 /// Runs checks until the daemon is gone. For a [`tokio::runtime::LocalRuntime`]. `seed` spreads them.
-pub async fn run(seed: u64, mut commands: mpsc::Receiver<Command>, changes: mpsc::Sender<Changed>) {
+pub async fn run(seed: u64, mut commands: mpsc::Receiver<Command>, news: mpsc::Sender<News>) {
     let mut checks = Checks::new(seed);
     loop {
-        for change in checks.proceed() {
-            if changes.send(change).await.is_err() {
+        for one in checks.proceed() {
+            if news.send(one).await.is_err() {
                 return;
             }
         }
@@ -131,8 +140,9 @@ impl Checks {
             match self.targets.remove(&name) {
                 Some(known) if *known == target => _ = targets.insert(name, known),
                 earlier => {
-                    if earlier.is_some() {
-                        self.monitor.restart(&name, now);
+                    if let Some(earlier) = earlier {
+                        let anew = if earlier.address == target.address { Anew::Question } else { Anew::Server };
+                        self.monitor.restart(&name, anew, now);
                     }
                     targets.insert(name, Rc::new(target));
                 }
@@ -157,13 +167,14 @@ impl Checks {
         }
     }
 
-    /// Starts what is due; gives what changed.
-    fn proceed(&mut self) -> Vec<Changed> {
-        let mut changes = Vec::new();
+    /// Starts what is due; gives what is to be told.
+    fn proceed(&mut self) -> Vec<News> {
+        let mut news = Vec::new();
         while let Some(output) = self.monitor.poll_output() {
             match output {
                 Output::Check { server, number } => self.waiting.push_back((server, number)),
-                Output::Changed { server, is_up, cause, results } => changes.push(Changed { server, is_up, cause, results }),
+                Output::Changed { server, is_up, cause, results } => news.push(News::Changed(Changed { server, is_up, cause, results })),
+                Output::Noted { server, note } => news.push(News::Noted(server, note)),
             }
         }
         while self.running.len() < MOST_AT_ONCE
@@ -171,7 +182,7 @@ impl Checks {
         {
             self.start(server, number);
         }
-        changes
+        news
     }
 
     fn start(&mut self, server: ServerName, number: u64) {
@@ -179,18 +190,17 @@ impl Checks {
         let kit = Rc::clone(&self.kit);
         self.running.spawn_local(async move {
             let started = Instant::now();
-            let failure = check(&target, &kit).await;
-            Done { server, number, outcome: Outcome { failure, took: started.elapsed() } }
+            let probed = check(&target, &kit).await;
+            Done { server, number, outcome: Outcome::of(probed, started.elapsed()) }
         });
     }
 }
 
-/// What is wrong with a server, if anything.
-async fn check(target: &Target, kit: &Kit) -> Option<Failure> {
+/// By what a server is well, or what is wrong with it.
+async fn check(target: &Target, kit: &Kit) -> Result<Sign, Failure> {
     let progress = Progress::new();
     match timeout(target.timeout.max(Duration::from_millis(1)), probe::run(target, kit, &progress)).await {
-        Ok(Ok(())) => None,
-        Ok(Err(failure)) => Some(failure),
-        Err(_) => Some(progress.timeout(target)),
+        Ok(probed) => probed,
+        Err(_) => Err(progress.timeout(target)),
     }
 }

@@ -8,8 +8,8 @@
 //!        └────────────────────────────────────┘
 //! ```
 //!
-//! A result that contradicts the state makes it *unsure*: the next check comes after `interval_unsure`. A server that nobody has checked yet is as it was
-//! when an earlier process knew it, else as it is told to be; its first result decides alone.
+//! A result that contradicts the state makes it *unsure*: the next check comes after `interval_unsure`. A server that has never been checked is what it is
+//! taken for, and its first result decides alone. One that an earlier process knew, or that is asked something else than before, is unsure only.
 //!
 //! Checks are spread: the first of a server comes at a random point of its interval (at most a second), the others keep that rhythm.
 
@@ -18,19 +18,48 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::outcome::{Failure, Layer, Outcome};
+use super::outcome::{Failure, Outcome, Sign};
 use crate::{balance::digest, config::model::Pace, control::standing::ServerName};
 
 /// The longest wait before a server's first check.
 const FIRST_WITHIN: Duration = Duration::from_secs(1);
 
+/// So long after a bad result silence proves nothing: of a closed port a host tells once a second (linux v6.18 net/ipv4/icmp.c `icmp_ratelimit`, after a
+/// burst of six), whatever number of checks and clients ask it.
+const REFUSALS_ARE_RARE: Duration = Duration::from_secs(10);
+
 /// What a server is taken for before its first result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Presumption {
-    /// Up: nothing speaks against it.
+    /// Up: nobody has checked it, and nothing speaks against it.
     Up,
-    /// Down: it was when it was last known, or its pool can do without it until it is checked.
+    /// Down: nobody has checked it, and its pool can do without it until then.
     Down,
+    /// Up, as it was when it was last known.
+    KnownUp,
+    /// Down, as it was when it was last known.
+    KnownDown,
+}
+
+impl Presumption {
+    /// Whether it is taken for up.
+    pub const fn is_up(self) -> bool {
+        matches!(self, Self::Up | Self::KnownUp)
+    }
+
+    /// Whether checks have found it so.
+    pub const fn is_known(self) -> bool {
+        matches!(self, Self::KnownUp | Self::KnownDown)
+    }
+}
+
+/// What of a server's check is another than before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Anew {
+    /// The question: what is known of the server holds until the results speak against it.
+    Question,
+    /// The server, for its address is another: nothing is known of it.
+    Server,
 }
 
 /// What has to be done.
@@ -54,6 +83,28 @@ pub enum Output {
         /// Results in a row that led to it.
         results: u16,
     },
+    /// Something else is known of a server, which stays up or down.
+    Noted {
+        /// Which.
+        server: ServerName,
+        /// What.
+        note: Note,
+    },
+}
+
+/// What becomes known of a server that stays up or down.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Note {
+    /// Its first result: it is up, as it was taken for.
+    FoundUp,
+    /// Its first result: it is down, as it was taken for.
+    FoundDown(Failure),
+    /// It is down for another reason than before.
+    Cause(Failure),
+    /// Its checks cannot be made, or not for another reason than before.
+    NotMade(Failure),
+    /// They are made again.
+    Made,
 }
 
 /// What is known of a server.
@@ -117,6 +168,14 @@ struct Entry {
     next: Instant,
     /// Somebody noticed something: the next check comes at once.
     is_hinted: bool,
+    /// A result has said whether it is up, here or in an earlier process.
+    is_found: bool,
+    /// Why it is down, as it was told.
+    told: Option<String>,
+    /// When a result was bad last.
+    bad_at: Option<Instant>,
+    /// Why the last check could not be made.
+    not_made: Option<String>,
 }
 
 impl Monitor {
@@ -141,21 +200,27 @@ impl Monitor {
                     self.plan(name, next);
                 }
                 None => {
-                    let is_up = presume(name) == Presumption::Up;
+                    let presumed = presume(name);
+                    let (is_up, is_found) = (presumed.is_up(), presumed.is_known());
                     let known =
                         Known { is_up, is_unsure: true, since: now, failure: None, last: None, contradicting: 0, tally: Tally::default() };
                     let first = now + self.phase(name, pace.interval.min(FIRST_WITHIN));
-                    self.entries.insert(name.clone(), Entry { pace, known, running: None, next: first, is_hinted: false });
+                    // When it was found down is not known: it may have been a moment ago.
+                    let bad_at = (presumed == Presumption::KnownDown).then_some(now);
+                    let (running, is_hinted, told, not_made) = (None, false, None, None);
+                    self.entries
+                        .insert(name.clone(), Entry { pace, known, running, next: first, is_hinted, is_found, told, bad_at, not_made });
                     self.due.insert((first, name.clone()));
                 }
             }
         }
     }
 
-    /// Asks this server anew, as if it had never been: what is asked of it has changed.
-    pub fn restart(&mut self, name: &ServerName, now: Instant) {
+    /// Asks this server anew: what is under way counts for nothing.
+    pub fn restart(&mut self, name: &ServerName, anew: Anew, now: Instant) {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.running = None;
+            entry.is_found &= anew == Anew::Question;
             entry.known.is_unsure = true;
             entry.known.last = None;
             entry.known.contradicting = 0;
@@ -183,11 +248,16 @@ impl Monitor {
             return;
         }
         entry.running = None;
-        let is_local = outcome.failure.as_ref().is_some_and(|failure| failure.layer == Layer::Local);
-        if let Some(results) = entry.take(outcome, is_local, now) {
-            let Known { is_up, ref failure, .. } = entry.known;
-            self.outputs.push_back(Output::Changed { server: name.clone(), is_up, cause: failure.clone(), results });
-        }
+        let is_made = !outcome.is_local() && entry.not_made.take().is_some();
+        let said = entry.take(outcome, now);
+        let output = |said| match said {
+            Said::Changed { results } => {
+                Output::Changed { server: name.clone(), is_up: entry.known.is_up, cause: entry.known.failure.clone(), results }
+            }
+            Said::Noted(note) => Output::Noted { server: name.clone(), note },
+        };
+        let made = is_made.then_some(Said::Noted(Note::Made));
+        self.outputs.extend(made.into_iter().chain(said).map(output));
         let next = if entry.is_hinted { now } else { (started + entry.wait()).max(now) };
         self.plan(name, next);
     }
@@ -252,33 +322,45 @@ impl Monitor {
     }
 }
 
+/// What a result says.
+enum Said {
+    /// The server went up or down.
+    Changed { results: u16 },
+    /// It stays what it is.
+    Noted(Note),
+}
+
 impl Entry {
-    /// Counts a result; if it changes the server's state, how many in a row led to it. A check that this machine could not make says nothing of the
-    /// server.
-    fn take(&mut self, outcome: &Outcome, is_local: bool, now: Instant) -> Option<u16> {
+    /// Counts a result. A check that this machine could not make says nothing of the server, nor does silence soon after a bad result.
+    fn take(&mut self, outcome: &Outcome, now: Instant) -> Option<Said> {
         let known = &mut self.known;
-        let is_first = known.last.is_none();
-        match outcome.failure {
-            None => known.tally.passed += 1,
-            Some(_) if is_local => known.tally.not_made += 1,
-            Some(_) => known.tally.failed += 1,
-        }
-        if outcome.failure.is_some() {
-            known.failure.clone_from(&outcome.failure);
-        }
-        if is_local {
-            return None;
+        if let Some(failure) = &outcome.failure {
+            known.failure = Some(failure.clone());
+            if outcome.is_local() {
+                known.tally.not_made += 1;
+                let is_told = self.not_made.as_ref() == Some(&failure.text);
+                self.not_made = Some(failure.text.clone());
+                return (!is_told).then(|| Said::Noted(Note::NotMade(failure.clone())));
+            }
+            known.tally.failed += 1;
+            self.bad_at = Some(now);
         }
         known.last = Some((now, outcome.took));
+        let is_silent = outcome.failure.is_none() && outcome.sign == Sign::Silence;
+        if is_silent && self.bad_at.is_some_and(|at| now - at < REFUSALS_ARE_RARE) {
+            return None;
+        }
+        known.tally.passed += u64::from(outcome.failure.is_none());
+        let is_first = !std::mem::replace(&mut self.is_found, true);
         if outcome.failure.is_none() == known.is_up {
             known.contradicting = 0;
             known.is_unsure = false;
-            return None;
+            return self.agree(outcome.failure.as_ref(), is_first).map(Said::Noted);
         }
         known.contradicting = known.contradicting.saturating_add(1);
         known.is_unsure = true;
         let needed = if known.is_up { self.pace.fall } else { self.pace.rise };
-        if !is_first && known.contradicting < needed {
+        if (!is_first || is_silent) && known.contradicting < needed {
             return None;
         }
         let results = known.contradicting;
@@ -286,7 +368,18 @@ impl Entry {
         known.is_unsure = false;
         known.contradicting = 0;
         known.since = now;
-        Some(results)
+        self.told = outcome.failure.as_ref().map(|failure| failure.text.clone());
+        Some(Said::Changed { results })
+    }
+
+    /// What a result tells that agrees with the state.
+    fn agree(&mut self, failure: Option<&Failure>, is_first: bool) -> Option<Note> {
+        let Some(failure) = failure else { return is_first.then_some(Note::FoundUp) };
+        if self.told.as_ref() == Some(&failure.text) {
+            return None;
+        }
+        self.told = Some(failure.text.clone());
+        Some(if is_first { Note::FoundDown(failure.clone()) } else { Note::Cause(failure.clone()) })
     }
 
     /// From the start of the last check to that of the next.

@@ -9,8 +9,19 @@ use serde::{Deserialize, Serialize};
 pub struct Outcome {
     /// What was found wrong; none if the server is well.
     pub failure: Option<Failure>,
+    /// By what it was found well.
+    pub sign: Sign,
     /// From its start to its end.
     pub took: Duration,
+}
+
+/// By what a server is found well.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sign {
+    /// It answered.
+    Answer,
+    /// Nothing came back where a refusal would have. Hosts send few refusals, so that it is a weak sign.
+    Silence,
 }
 
 /// What was found wrong.
@@ -57,11 +68,24 @@ impl fmt::Display for Failure {
 impl Outcome {
     /// A good result.
     pub const fn good(took: Duration) -> Self {
-        Self { failure: None, took }
+        Self { failure: None, sign: Sign::Answer, took }
     }
 
     /// A bad one.
     pub const fn bad(failure: Failure, took: Duration) -> Self {
-        Self { failure: Some(failure), took }
+        Self { failure: Some(failure), sign: Sign::Answer, took }
+    }
+
+    /// Whether this machine could not make the check.
+    pub fn is_local(&self) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.layer == Layer::Local)
+    }
+
+    /// What a probe came to.
+    pub fn of(probed: Result<Sign, Failure>, took: Duration) -> Self {
+        match probed {
+            Ok(sign) => Self { failure: None, sign, took },
+            Err(failure) => Self::bad(failure, took),
+        }
     }
 }

@@ -23,6 +23,8 @@ pub struct Hint {
     pub server: ServerName,
     /// How many connections it had not answered at the last look.
     pub unanswered: u32,
+    /// For how long it has answered none.
+    pub within: Duration,
     /// Whether it was not silent before.
     pub is_new: bool,
 }
@@ -33,32 +35,38 @@ pub struct Silences {
     servers: BTreeMap<ServerName, Quiet>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Quiet {
     answered: Option<Instant>,
     unanswered: Option<(Instant, u32)>,
+    /// When the first of them was seen.
+    since: Option<Instant>,
     hinted: Option<Instant>,
 }
+
+/// What is seen unanswered has been for a second: from one look to the next.
+const UNSEEN: Duration = Duration::from_secs(1);
 
 impl Silences {
     /// What was seen since the last look, of the servers that are looked at. Gives those that should be checked.
     pub fn handle_look(&mut self, seen: &BTreeMap<ServerName, Seen>, now: Instant) -> Vec<Hint> {
         let mut hints = Vec::new();
         for (server, seen) in seen {
-            let quiet = self.servers.entry(server.clone()).or_insert(Quiet { answered: None, unanswered: None, hinted: None });
+            let quiet = self.servers.entry(server.clone()).or_default();
             if seen.answered > 0 {
-                *quiet = Quiet { answered: Some(now), unanswered: None, hinted: None };
+                *quiet = Quiet { answered: Some(now), ..Quiet::default() };
                 continue;
             }
             if seen.unanswered == 0 {
                 continue;
             }
             quiet.unanswered = Some((now, seen.unanswered));
+            let since = *quiet.since.get_or_insert(now);
             let has_answered = quiet.answered.is_some_and(|at| now - at < LATELY);
             let is_told = quiet.hinted.is_some_and(|at| now - at < AGAIN);
             if seen.unanswered >= ENOUGH && !has_answered && !is_told {
                 let is_new = quiet.hinted.replace(now).is_none();
-                hints.push(Hint { server: server.clone(), unanswered: seen.unanswered, is_new });
+                hints.push(Hint { server: server.clone(), unanswered: seen.unanswered, within: now - since + UNSEEN, is_new });
             }
         }
         let is_fresh = |at: Option<Instant>| at.is_some_and(|at| now - at < FORGOTTEN);
@@ -66,9 +74,13 @@ impl Silences {
         hints
     }
 
-    /// The servers that are silent, and how many connections they had not answered when any was last seen.
-    pub fn silent(&self) -> impl Iterator<Item = (&ServerName, u32)> {
-        self.servers.iter().filter(|(_, quiet)| quiet.hinted.is_some()).filter_map(|(name, quiet)| Some((name, quiet.unanswered?.1)))
+    /// The servers that are silent, how many connections they had not answered when any was last seen, and for how long they had answered none then.
+    pub fn silent(&self) -> impl Iterator<Item = (&ServerName, u32, Duration)> {
+        let silent = self.servers.iter().filter(|(_, quiet)| quiet.hinted.is_some());
+        silent.filter_map(|(name, quiet)| {
+            let (at, unanswered) = quiet.unanswered?;
+            Some((name, unanswered, at - quiet.since? + UNSEEN))
+        })
     }
 }
 
@@ -93,7 +105,7 @@ mod tests {
         }
 
         fn silent(&self) -> Option<u32> {
-            self.silences.silent().next().map(|(_, unanswered)| unanswered)
+            self.silences.silent().next().map(|(_, unanswered, _)| unanswered)
         }
     }
 
@@ -112,6 +124,7 @@ mod tests {
         assert_eq!((world.look(2, 0), world.silent()), (None, None));
         assert_eq!((world.look(3, 0), world.silent()), (Some(true), Some(3)));
         assert_eq!((world.look(4, 0), world.silent()), (None, Some(4)), "told once");
+        assert_eq!(world.silences.silent().next().map(|(.., within)| within.as_secs()), Some(3), "of the look with two, too");
     }
 
     #[test]

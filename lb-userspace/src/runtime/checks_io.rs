@@ -15,7 +15,7 @@ use crate::{
     dataplane::Witness,
     health::{
         book::Wanted,
-        driver::{self, Changed, Command, Snapshot},
+        driver::{self, Command, News, Snapshot},
     },
 };
 
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// The daemon's end of the checks. They end when it is dropped.
 pub(super) struct Checks {
     commands: mpsc::Sender<Command>,
-    changes: mpsc::Receiver<Changed>,
+    news: mpsc::Receiver<News>,
 }
 
 impl Checks {
@@ -36,7 +36,7 @@ impl Checks {
     pub(super) fn start(seed: u64) -> io::Result<Self> {
         allow_descriptors();
         let (commands, obeyed) = mpsc::channel(QUEUE);
-        let (told, changes) = mpsc::channel(QUEUE);
+        let (told, news) = mpsc::channel(QUEUE);
         let (report, started) = std::sync::mpsc::channel();
         let run = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
@@ -49,7 +49,7 @@ impl Checks {
         };
         std::thread::Builder::new().name("weir-checks".into()).spawn(run)?;
         started.recv().unwrap_or_else(|_| Err(io::Error::other("the thread of the checks ended")))?;
-        Ok(Self { commands, changes })
+        Ok(Self { commands, news })
     }
 
     /// Checks these servers from now on.
@@ -81,10 +81,10 @@ impl Checks {
         let _ = self.commands.send(Command::Hint(server)).await;
     }
 
-    /// The next change; none ever again once the thread is gone.
-    pub(super) async fn changed(&mut self) -> Changed {
-        match self.changes.recv().await {
-            Some(changed) => changed,
+    /// What they tell next; nothing ever again once the thread is gone.
+    pub(super) async fn news(&mut self) -> News {
+        match self.news.recv().await {
+            Some(news) => news,
             None => std::future::pending().await,
         }
     }

@@ -1,7 +1,7 @@
 //! Which configuration is in force: the file's, one that the operator applied, or an earlier one. A bad one leaves that in force as it is.
 #![allow(clippy::disallowed_methods, reason = "reads the configuration file and the clock")]
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Instant};
 
 use tracing::{error, info, warn};
 
@@ -11,6 +11,7 @@ use super::{
     driver::RunError,
     health_io::Compared,
     keep_io,
+    names_io::Named,
     own_macs::own_macs,
     reload::{cut_off, restart_only, with_fixed},
     report::{in_words, load_errors, warnings},
@@ -20,7 +21,6 @@ use crate::{
     control::{
         event::What,
         history::{Entry, History, HistoryError},
-        names::expand::expand,
     },
     dataplane::{Features, PinDir},
 };
@@ -132,6 +132,7 @@ impl Daemon {
             Err(findings) => return Err(self.refuse_config(warnings(&findings, text), by)),
         };
         let operations = self.operations;
+        self.names.ask_failing(Instant::now());
         let cut_off = match self.take_config(config).await {
             Ok(cut_off) => cut_off,
             Err(error) => {
@@ -225,15 +226,15 @@ impl Daemon {
             warn!("{line}");
         }
         let written = with_fixed(&self.written, config);
-        self.ask_names(&written).await;
-        let (configured, left_out) = expand(&written, &self.names);
+        self.ask_names(&written);
+        let Named { configured, left_out, held } = self.with_names(&written);
         let taken = self.take_effective(self.overrides.effective(&configured)).await;
         if taken.is_err() {
             self.names.want_only(&self.written.questions());
         }
         let cut_off = taken?;
         self.names.want_only(&written.questions());
-        (self.configured, self.left_out) = (configured, left_out);
+        (self.configured, self.left_out, self.held) = (configured, left_out, held);
         if written != self.written {
             self.written = written;
             self.report.config_taken_at = unix_time().as_secs();

@@ -22,6 +22,7 @@ use super::{
     keep_io::{self, HistoryKeeper},
     lookup_io::Lookups,
     metrics::Tallies,
+    names_io::recall_names,
     own_macs::own_macs,
     readback,
     report::{Report, in_words, names_of},
@@ -36,7 +37,7 @@ use crate::{
         event::{Events, What},
         history::History,
         installed::{Capacity, Installed},
-        names::{Names, expand::expand},
+        names::{Names, expand::expand, hold::Held},
         overrides::Overrides,
         plan::{self},
         slot,
@@ -117,6 +118,8 @@ pub(super) struct Daemon {
     /// What the DNS says.
     pub(super) names: Names,
     pub(super) lookups: Lookups,
+    /// Servers that stay until names are looked up.
+    pub(super) held: Held,
     pub(super) authorities: Authorities,
     /// What of that is left out, in words.
     pub(super) left_out: Vec<String>,
@@ -220,11 +223,12 @@ impl Daemon {
         earlier: Report,
     ) -> Result<Self, RunError> {
         let First { config: written, warnings, errors, history, parser, admin } = first;
-        let Said { overrides, names } = said;
+        let Said { overrides, mut names } = said;
+        dataplane.follow_record(&written.node.state_dir)?;
+        let installed = readback::installed(dataplane.tables(), Capacity::of(&written.limits))?;
+        recall_names(&mut names, &written, &installed, &earlier);
         let (configured, left_out) = expand(&written, &names);
         let config = overrides.effective(&configured);
-        dataplane.follow_record(&config.node.state_dir)?;
-        let installed = readback::installed(dataplane.tables(), Capacity::of(&config.limits))?;
         let samples = Samples::open(&PinDir::at(&config.node.pin_dir))?;
         let next_hops = NextHops::new(Netlink::open()?).await?;
         let report = Report {
@@ -264,6 +268,7 @@ impl Daemon {
             overrides,
             names,
             lookups: Lookups::default(),
+            held: Held::default(),
             authorities: Authorities::default(),
             left_out,
             history,

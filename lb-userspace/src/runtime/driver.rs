@@ -162,7 +162,7 @@ async fn serve(
                     daemon.reread_network().await;
                 }
             },
-            changed = daemon.checks.changed() => daemon.handle_health(changed).await,
+            news = daemon.checks.news() => daemon.handle_health(news).await,
             ask = daemon.admin.asked() => daemon.handle_ask(ask).await,
             (question, answer) = daemon.lookups.answered() => daemon.handle_answered(&question, answer).await,
             () = at(lookup) => daemon.begin_lookups(),

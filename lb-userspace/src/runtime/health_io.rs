@@ -9,9 +9,12 @@ use super::daemon_io::{Daemon, unix_time};
 use crate::{
     control::{
         event::What,
-        standing::{AdminState, Override},
+        standing::{AdminState, Override, ServerName},
     },
-    health::driver::Changed,
+    health::{
+        driver::{Changed, News},
+        monitor::Note,
+    },
 };
 
 /// A configuration beside the one before.
@@ -37,8 +40,39 @@ impl Daemon {
         self.checks.set(wanted).await;
     }
 
+    /// The checks tell something.
+    pub(super) async fn handle_health(&mut self, news: News) {
+        match news {
+            News::Changed(changed) => self.handle_changed(changed).await,
+            News::Noted(server, note) => self.handle_noted(server, &note),
+        }
+    }
+
+    /// The record follows within a second: there may be many of them.
+    fn handle_noted(&mut self, server: ServerName, note: &Note) {
+        let was_made = self.book.entries().get(&server).is_some_and(|entry| entry.not_made.is_none());
+        self.book.handle_noted(&server, note, unix_time().as_millis() as u64);
+        match note {
+            Note::FoundUp | Note::Cause(_) => {}
+            Note::NotMade(why) if was_made => {
+                warn!(%server, why = why.text, "checks of the server cannot be made: it stays what it is");
+                self.tell(What::CheckNotMade { server, cause: why.text.clone() });
+            }
+            Note::NotMade(_) => {}
+            Note::Made => {
+                info!(%server, "checks of the server are made again");
+                self.tell(What::CheckMade { server });
+            }
+            Note::FoundDown(cause) => {
+                let cause = cause.to_string();
+                warn!(%server, cause, "the server is down at its first check");
+                self.tell(What::ServerDown { server, cause: Some(cause), results: 1 });
+            }
+        }
+    }
+
     /// A server went up or down.
-    pub(super) async fn handle_health(&mut self, changed: Changed) {
+    async fn handle_changed(&mut self, changed: Changed) {
         let cause = changed.cause.as_ref().map(ToString::to_string).unwrap_or_default();
         if changed.is_up {
             info!(server = %changed.server, results = changed.results, "the server is up");

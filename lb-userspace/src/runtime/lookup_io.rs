@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "asks name servers")]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -29,29 +29,45 @@ const MOST_WEIGHT: u32 = 1000;
 /// Lookups under way.
 #[derive(Default)]
 pub(super) struct Lookups {
-    running: JoinSet<(Question, Result<Answer, String>)>,
+    running: JoinSet<(u64, Question, Result<Answer, String>)>,
+    /// The number of the last lookup of each name that is asked.
+    last: BTreeMap<Question, u64>,
+    numbers: u64,
 }
 
 impl Lookups {
-    /// Begins one.
+    /// Begins one. An earlier one of the same name counts for nothing.
     pub(super) fn begin(&mut self, question: Question, families: Families, dns: &Dns) {
         let dns = dns.clone();
+        self.numbers += 1;
+        let number = self.numbers;
+        self.last.insert(question.clone(), number);
         self.running.spawn(async move {
             let within = dns.timeout;
             let answer = match timeout(within, answer(&question, families, &dns)).await {
                 Ok(answer) => answer,
                 Err(_) => Err(format!("no answer within {}", humantime::format_duration(within))),
             };
-            (question, answer)
+            (number, question, answer)
         });
+    }
+
+    /// Ends those that are under way, without an answer.
+    pub(super) fn abandon(&mut self) {
+        self.running.abort_all();
+        self.last.clear();
     }
 
     /// What came of the next one that ends; none ever while none is under way. Cancel safe: an ended one stays until it is returned.
     pub(super) async fn answered(&mut self) -> (Question, Result<Answer, String>) {
         loop {
             match self.running.join_next().await {
-                Some(Ok(answered)) => return answered,
-                // One that panicked told so. Its name is asked again when the configuration changes.
+                Some(Ok((number, question, answer))) if self.last.get(&question) == Some(&number) => {
+                    self.last.remove(&question);
+                    return (question, answer);
+                }
+                Some(Ok(_)) => {}
+                // One that panicked told so: its name is asked again when other name servers are. Others were ended.
                 Some(Err(_)) => {}
                 None => std::future::pending().await,
             }

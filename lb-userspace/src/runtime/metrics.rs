@@ -46,6 +46,8 @@ impl Tallies {
             What::ServerUp { server, .. } => self.changes.entry(server.clone()).or_default().0 += 1,
             What::ServerDown { server, .. } => self.changes.entry(server.clone()).or_default().1 += 1,
             What::ServerSilent { .. }
+            | What::CheckNotMade { .. }
+            | What::CheckMade { .. }
             | What::NameChanged { .. }
             | What::NameFailed { .. }
             | What::Started { .. }

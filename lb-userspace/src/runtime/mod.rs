@@ -16,6 +16,7 @@
 //! | `readback` | what the maps hold, as `control` models it |
 //! | `details_io` | everything that is known of each server |
 //! | `report` | the record that the daemon leaves for `weir status`, and its reading (`report_io`) |
+//! | `problems` | what is wrong with a node, in words, the gravest first. Pure |
 //! | `status` | maps and record together: a node as it is |
 
 mod addresses;
@@ -38,6 +39,7 @@ mod metrics;
 mod metrics_io;
 mod names_io;
 mod own_macs;
+mod problems;
 pub mod readback;
 mod reload;
 pub mod report;

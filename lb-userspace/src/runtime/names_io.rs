@@ -9,17 +9,57 @@ use std::{
 use tokio::time::timeout_at;
 use tracing::{info, warn};
 
-use super::{daemon_io::Daemon, keep_io, report::in_words};
+use super::{
+    daemon_io::Daemon,
+    keep_io,
+    report::{Report, in_words},
+};
 use crate::{
+    balance::Endpoint,
     config::model::{Config, Dns, Families, Question},
     control::{
+        ServiceKey,
         event::What,
-        names::{Answer, Outcome, expand::expand},
+        installed::{Installed, InstalledMember},
+        names::{
+            Answer, Names, Outcome,
+            expand::expand,
+            hold::{Before, Held},
+            recall::{Loaded, recall},
+        },
+        number,
     },
 };
 
-/// A configuration with names of which nothing is known waits so long for their first answers, at most.
+/// A daemon that starts waits so long for the first answers of names of which nothing is known, at most. Later ones are not waited for: the loop goes on.
 const FIRST_ANSWERS: Duration = Duration::from_secs(2);
+
+/// A configuration with the servers of its names.
+pub(super) struct Named {
+    pub(super) configured: Config,
+    /// What of them is left out, and who stays for the time being, in words.
+    pub(super) left_out: Vec<String>,
+    pub(super) held: Held,
+}
+
+/// Lets names be known by the servers of a loaded data plane. `record` is what the earlier daemon left.
+pub(super) fn recall_names(names: &mut Names, written: &Config, installed: &Installed, record: &Report) {
+    let loaded = |member: &InstalledMember| {
+        let service = ServiceKey::of(&installed.services.get(&member.service)?.record)?;
+        let Endpoint { address, port } = member.endpoint();
+        let protocol = number(service.protocol);
+        let known = record.services.iter().find(|known| (known.vip, known.port, known.protocol) == (service.vip, service.port, protocol));
+        let server = known.and_then(|known| known.servers.iter().find(|(_, ip, of)| (*ip, *of) == (address, port)));
+        let name = server.map(|(name, ..)| name.clone());
+        Some(Loaded { service, address, port, weight: member.info.weight, name })
+    };
+    let in_use = installed.members.values().filter(|member| member.info.retired_at == 0);
+    let known = recall(written, names, &in_use.filter_map(loaded).collect::<Vec<_>>());
+    for kept in &known {
+        info!(name = %kept.question, servers = kept.found.len(), "what the name stands for is known by the loaded data plane alone");
+    }
+    names.recall(known);
+}
 
 impl Daemon {
     /// When a name is to be asked.
@@ -29,13 +69,8 @@ impl Daemon {
 
     /// Asks what is due.
     pub(super) fn begin_lookups(&mut self) {
-        let dns = self.written.dns.clone();
-        self.begin_lookups_by(&dns);
-    }
-
-    fn begin_lookups_by(&mut self, dns: &Dns) {
         while let Some((question, families)) = self.names.poll_question(Instant::now()) {
-            self.lookups.begin(question, families, dns);
+            self.lookups.begin(question, families, &self.written.dns);
         }
     }
 
@@ -75,26 +110,37 @@ impl Daemon {
         self.tell_keeping("what the DNS says is not kept", kept);
     }
 
-    /// Has the names of a configuration asked, and waits a while for first answers: else a service would be without servers until they come.
-    pub(super) async fn ask_names(&mut self, config: &Config) {
+    /// Has the names of a configuration asked from now on. Gives those of which nothing is known.
+    pub(super) fn ask_names(&mut self, config: &Config) -> BTreeSet<Question> {
         let questions: BTreeMap<Question, Families> = config.questions();
-        let mut unknown: BTreeSet<Question> = self.names.want(&questions, Instant::now());
+        let unknown = self.names.want(&questions, Instant::now());
         if config.dns != self.written.dns {
+            self.lookups.abandon();
             self.names.ask_again(Instant::now());
         }
-        let until = Instant::now() + FIRST_ANSWERS;
-        while !unknown.is_empty() {
-            self.begin_lookups_by(&config.dns);
-            let Ok((question, answer)) = timeout_at(until.into(), self.lookups.answered()).await else { break };
-            self.take_answer(&question, answer, &config.dns);
-            unknown.remove(&question);
-        }
+        unknown
     }
 
-    /// Before the maps follow for the first time.
+    /// The servers that names stand for, and those that stay until they are looked up.
+    pub(super) fn with_names(&self, written: &Config) -> Named {
+        let (mut configured, mut left_out) = expand(written, &self.names);
+        let before = Before { written: &self.written, configured: &self.configured };
+        let held = self.held.follow(before, written, &self.names);
+        left_out.extend(held.add_to(&mut configured));
+        Named { configured, left_out, held }
+    }
+
+    /// Before the maps follow for the first time: waits a while for first answers, else a service would be without servers until they come.
     pub(super) async fn ask_first(&mut self) {
         let written = self.written.clone();
-        self.ask_names(&written).await;
+        let mut unknown = self.ask_names(&written);
+        let until = Instant::now() + FIRST_ANSWERS;
+        while !unknown.is_empty() {
+            self.begin_lookups();
+            let Ok((question, answer)) = timeout_at(until.into(), self.lookups.answered()).await else { break };
+            self.take_answer(&question, answer, &written.dns);
+            unknown.remove(&question);
+        }
         (self.configured, self.left_out) = expand(&written, &self.names);
         self.config = self.overrides.effective(&self.configured);
         self.names.want_only(&written.questions());

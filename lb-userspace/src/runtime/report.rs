@@ -61,8 +61,8 @@ pub struct Report {
     pub troubled_interfaces: BTreeMap<String, Trouble>,
     /// Servers whose answers to translated packets meet no program, and why.
     pub unanswered: BTreeMap<IpAddr, String>,
-    /// Servers that answer no new connection, and how many they did not.
-    pub silent: BTreeMap<ServerName, u32>,
+    /// Servers that answer no new connection.
+    pub silences: BTreeMap<ServerName, Silence>,
     /// Why checks through the data path are not made, or not by an interface.
     pub ways_errors: Vec<String>,
     /// Addresses that Weir added, with their interface's index.
@@ -95,6 +95,15 @@ pub struct Report {
     pub packets: BTreeMap<u16, (u64, u64)>,
     /// Milliseconds of the Unix epoch.
     pub read_at_ms: u64,
+}
+
+/// What a server left unanswered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Silence {
+    /// How many SYNs, at the last look.
+    pub unanswered: u32,
+    /// Since when it has answered none, in seconds before that look.
+    pub within_s: u64,
 }
 
 /// Why an interface takes or sends nothing.

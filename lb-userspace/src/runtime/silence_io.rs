@@ -1,11 +1,17 @@
 //! Passive hints: who answers no client is checked at once.
 #![allow(clippy::disallowed_methods, reason = "reads the clock for the daemon")]
 
-use std::{collections::BTreeMap, time::Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use tracing::warn;
 
-use super::{daemon_io::Daemon, report::in_words};
+use super::{
+    daemon_io::Daemon,
+    report::{Silence, in_words},
+};
 use crate::{
     config::model::Forward,
     control::{event::What, standing::ServerName},
@@ -27,7 +33,7 @@ impl Daemon {
             |pool: &str| self.config.pools.get(pool).is_some_and(|pool| pool.passive_hints && matches!(pool.forward, Forward::Nat { .. }));
         if !self.config.listeners.values().any(|listener| is_hinted(&listener.pool)) {
             self.looks = Looks::default();
-            self.report.silent.clear();
+            self.report.silences.clear();
             return;
         }
         let seen = self.dataplane.tick().map_err(|error| in_words(&error));
@@ -40,19 +46,26 @@ impl Daemon {
         if !by_member.is_empty() {
             let names = self.servers_of_members();
             for (member, seen) in by_member {
-                let Some(name) = names.get(&member).filter(|name| is_hinted(&name.pool)) else { continue };
+                let Some(name) = names.get(&member).filter(|name| is_hinted(&name.pool) && self.is_thought_up(name)) else { continue };
                 let sum = by_server.entry(name.clone()).or_default();
                 *sum = Seen { unanswered: sum.unanswered + seen.unanswered, answered: sum.answered + seen.answered };
             }
         }
-        for Hint { server, unanswered, is_new } in self.looks.silences.handle_look(&by_server, Instant::now()) {
+        for Hint { server, unanswered, within, is_new } in self.looks.silences.handle_look(&by_server, Instant::now()) {
             self.checks.hint(server.clone()).await;
             if is_new {
-                warn!(%server, unanswered, "the server answers no new connection");
-                self.tell(What::ServerSilent { server, unanswered });
+                let within_s = within.as_secs();
+                warn!(%server, unanswered, within_s, "the server answers no new connection");
+                self.tell(What::ServerSilent { server, unanswered, within_s });
             }
         }
-        let silent = self.looks.silences.silent();
-        self.report.silent = silent.map(|(server, unanswered)| (server.clone(), unanswered)).collect();
+        let silent = self.looks.silences.silent().filter(|(server, ..)| self.is_thought_up(server));
+        let silence = |unanswered, within: Duration| Silence { unanswered, within_s: within.as_secs() };
+        self.report.silences = silent.map(|(server, unanswered, within)| (server.clone(), silence(unanswered, within))).collect();
+    }
+
+    /// Of one that is down it is known already.
+    fn is_thought_up(&self, server: &ServerName) -> bool {
+        self.book.entries().get(server).is_none_or(|entry| entry.is_up)
     }
 }

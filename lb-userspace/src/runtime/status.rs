@@ -6,6 +6,7 @@ use lb_common::words::{MemberId, MemberWord, ServiceId, SlotState, SlotWord};
 use serde::Serialize;
 
 use super::{
+    problems::{Process, problems},
     readback,
     report::{Report, ServiceName, Trouble},
     report_io,
@@ -272,7 +273,12 @@ pub fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u3
             })
             .collect(),
     };
-    let mut problems = problems(report, &interfaces, &services, running);
+    let process = match (running, report_io::is_running(report)) {
+        (true, true) => Process::Runs,
+        (true, false) => Process::RunsUnrecorded,
+        (false, _) => Process::Gone,
+    };
+    let mut problems = problems(report, &interfaces, &services, process);
     problems.extend(elsewhere.then(|| in_another_namespace(report, running)));
     let is_there = |name: &ServiceName| {
         services.iter().any(|one| one.vip == name.vip && one.port == name.port && one.protocol == protocol_word(name.protocol))
@@ -331,68 +337,14 @@ fn interfaces(report: &Report, links: Vec<(String, LinkState)>) -> Vec<Interface
     states.into_iter().map(interface).collect()
 }
 
-fn silent(server: &ServerName, unanswered: u32) -> String {
-    format!("server {server} answers no new connection: {unanswered} of the last seconds are unanswered")
-}
-
-fn problems(report: &Report, interfaces: &[Interface], services: &[Service], running: bool) -> Vec<String> {
-    let mut problems = Vec::new();
-    if !running {
-        problems.push("no daemon runs: packets are forwarded, but nothing follows changes of configuration or network".into());
-    } else if !report_io::is_running(report) {
-        problems.push("the daemon that runs has left no record: it starts, or node.state_dir cannot be written".into());
-    }
-    problems.extend(report.config_errors.iter().map(|error| format!("configuration not taken: {error}")));
-    problems.extend(report.apply_error.iter().map(|error| format!("maps not as they should be: {error}")));
-    problems.extend(report.forgone.iter().chain(&report.unkept).cloned());
-    problems.extend(report.address_errors.iter().cloned());
-    problems.extend(report.held_back.iter().cloned());
-    problems.extend(report.health.iter().filter(|(_, entry)| !entry.is_up).map(|(server, entry)| unhealthy(server, entry)));
-    let troubles = troubles(report, running);
-    let gone = interfaces.iter().filter(|one| !one.attached && !troubles.contains_key(&one.name));
-    problems.extend(gone.map(|one| match one.state {
-        LinkState::Missing => format!("interface {} is not attached: no packet is taken from it", one.name),
-        LinkState::Attached | LinkState::Gone => format!("interface {} is gone", one.name),
-    }));
-    problems.extend(troubles.iter().map(|(name, trouble)| format!("interface {name} {trouble}")));
-    problems.extend(report.silent.iter().map(|(server, unanswered)| silent(server, *unanswered)));
-    problems
-        .extend(report.narrow_ways.iter().chain(&report.ways_errors).chain(&report.name_troubles).chain(&report.file_troubles).cloned());
-    problems.extend(report.unanswered.iter().map(|(server, why)| format!("server {server}: {why}")));
-    problems.extend(report.unresolved.iter().map(|(server, why)| format!("server {server}: {why}")));
-    for service in services {
-        let what = if service.slots.total > 0 && service.members.iter().all(|member| member.slots == 0) {
-            Some("no server takes new flows")
-        } else if service.is_unreachable() {
-            Some("no server can be reached")
-        } else {
-            None
-        };
-        problems.extend(what.map(|what| format!("service {} port {} {}: {what}", service.vip, service.port, service.protocol)));
-        for (reason, count) in &service.drops {
-            if ["nat-ports-full", "nat-table-full", "flow-table-full"].contains(reason) {
-                problems.push(format!("service {} port {}: {count} packets dropped, {reason}", service.vip, service.port));
-            }
-        }
-    }
-    problems
-}
-
-fn unhealthy(server: &ServerName, entry: &Entry) -> String {
-    match &entry.cause {
-        Some(cause) => format!("server {server} is down: {cause}"),
-        None => format!("server {server} is taken for down until it has been checked"),
-    }
-}
-
 /// Of a daemon that runs: links change, and nobody else tells.
-fn troubles(report: &Report, running: bool) -> BTreeMap<String, Trouble> {
+pub(super) fn troubles(report: &Report, running: bool) -> BTreeMap<String, Trouble> {
     if running { report.troubled_interfaces.clone() } else { BTreeMap::new() }
 }
 
 impl Service {
     /// Whether none of the servers that take new flows can be sent to, or answer.
-    fn is_unreachable(&self) -> bool {
+    pub(super) fn is_unreachable(&self) -> bool {
         let mut taking = self.members.iter().filter(|member| member.slots > 0).peekable();
         taking.peek().is_some() && taking.all(|member| member.next_hop != RESOLVED)
     }

@@ -7,6 +7,7 @@ use lb_common::words::{MemberId, ServiceId};
 
 use super::{
     daemon_io::{Daemon, unix_time},
+    names_io::Named,
     readback,
     reload::{cut_off, restart_only, with_fixed},
     report::{in_words, warnings},
@@ -23,7 +24,7 @@ use crate::{
         desired::Desired,
         difference::difference,
         installed::InstalledMember,
-        names::expand::{expand, unknown},
+        names::expand::unknown,
         plan::{self, Freeable},
         standing::{ServerName, Why, standings},
     },
@@ -130,7 +131,7 @@ impl Daemon {
             .map_err(|findings| Refusal { details: warnings(&findings, &text), ..Refusal::text("it is no configuration") })?;
         let waits = restart_only(&self.written, &config);
         let written = with_fixed(&self.written, config);
-        let (configured, left_out) = expand(&written, &self.names);
+        let Named { configured, left_out, .. } = self.with_names(&written);
         let config = self.overrides.effective(&configured);
         let unknown = unknown(&written, &self.names).into_iter();
         let names = unknown.map(|name| format!("{name} is looked up when it is applied: its servers are not among these"));

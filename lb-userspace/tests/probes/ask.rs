@@ -39,7 +39,7 @@ pub(crate) fn ask(target: &Target) -> Result<(), Failure> {
     runtime.block_on(async {
         let (kit, progress) = (Kit::new(), Progress::new());
         match tokio::time::timeout(target.timeout, run(target, &kit, &progress)).await {
-            Ok(verdict) => verdict,
+            Ok(verdict) => verdict.map(drop),
             Err(_) => Err(progress.timeout(target)),
         }
     })

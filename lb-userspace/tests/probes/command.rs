@@ -56,8 +56,23 @@ fn a_program_that_leaves_another_behind_has_ended() {
     let folder = Folder::new();
     let script = format!("sleep 600 & echo $! > {0}/new; mv {0}/new {0}/pid; echo gone; exit 6", folder.path("").display());
     assert_eq!(failure(&shell(&script)), "L7 exit status 6: gone");
-    let left = rustix::process::Pid::from_raw(fs::read_to_string(folder.path("pid")).unwrap().trim().parse().unwrap());
-    rustix::process::kill_process(left.unwrap(), rustix::process::Signal::KILL).unwrap();
+    await_end(&fs::read_to_string(folder.path("pid")).unwrap());
+}
+
+#[test]
+fn what_a_good_program_leaves_behind_ends_with_it() {
+    let folder = Folder::new();
+    let script = format!("sleep 600 & echo $! > {0}/new; mv {0}/new {0}/pid; exit 0", folder.path("").display());
+    assert_eq!(ask(&shell(&script)), Ok(()));
+    await_end(&fs::read_to_string(folder.path("pid")).unwrap());
+}
+
+fn await_end(pids: &str) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while pids.split_whitespace().any(is_running) {
+        assert!(Instant::now() < deadline, "still running: {pids}");
+        thread::sleep(Duration::from_millis(10));
+    }
 }
 
 #[test]
@@ -68,12 +83,7 @@ fn a_program_that_does_not_end_is_killed_with_its_children() {
     // Time enough to write the file.
     let patient = Target { timeout: Duration::from_secs(3), ..shell(&script) };
     assert_eq!(failure(&patient), "L7 timeout after 3s: the program does not end");
-    let pids = fs::read_to_string(folder.path("pids")).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while pids.split_whitespace().any(is_running) {
-        assert!(Instant::now() < deadline, "still running: {pids}");
-        thread::sleep(Duration::from_millis(10));
-    }
+    await_end(&fs::read_to_string(folder.path("pids")).unwrap());
 }
 
 #[test]

@@ -16,13 +16,18 @@ fn udp(address: SocketAddr, expect: Option<&[u8]>) -> Target {
 
 /// Answers every datagram with this; with none, not at all.
 fn server(answer: Option<&'static [u8]>) -> SocketAddr {
+    server_of(answer.into_iter().collect())
+}
+
+/// Answers every datagram with all of these.
+fn server_of(answers: Vec<&'static [u8]>) -> SocketAddr {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = socket.local_addr().unwrap();
     thread::spawn(move || {
         let mut asked = [0; 64];
         while let Ok((length, client)) = socket.recv_from(&mut asked) {
             assert_eq!(&asked[..length], b"ping");
-            if let Some(answer) = answer {
+            for answer in &answers {
                 socket.send_to(answer, client).unwrap();
             }
         }
@@ -39,8 +44,15 @@ fn the_answer_that_is_expected_is_well() {
 
 #[test]
 fn another_answer_is_sick() {
-    assert_eq!(failure(&udp(server(Some(b"\x00no")), Some(b"pong"))), "L7 answer does not contain \"pong\": \"\\x00no\"");
-    assert_eq!(failure(&udp(server(Some(b"")), Some(b"pong"))), "L7 answer does not contain \"pong\": \"\"");
+    let of = |answers: &[&'static [u8]]| failure(&briefly(udp(server_of(answers.to_vec()), Some(b"pong"))));
+    assert_eq!(of(&[b"\x00no"]), "L7 answer does not contain \"pong\": \"\\x00no\"");
+    assert_eq!(of(&[b""]), "L7 answer does not contain \"pong\": \"\"");
+    assert_eq!(of(&[b"one", b"two"]), "L7 answer does not contain \"pong\": \"one\"");
+}
+
+#[test]
+fn an_answer_that_is_expected_counts_behind_others() {
+    assert_eq!(ask(&udp(server_of(vec![b"stale", b"", b"pong"]), Some(b"pong"))), Ok(()));
 }
 
 #[test]

@@ -42,6 +42,21 @@ fn a_warning_does_not_refuse_the_file() {
 }
 
 #[test]
+fn programs_of_checks_that_are_not_there_are_warned_of() {
+    for (program, what) in [("/nowhere/check", "does not exist"), ("/etc/passwd", "is not executable"), ("/etc", "is no file")] {
+        let text = format!(
+            "[node]\ninterfaces = 'eth0'\nslot_seed = 's'\n[listener.w]\nmode = 'l4'\nbind = '192.0.2.1:80'\npool = 'p'\n[pool.p]\nservers.a = '10.0.0.1'\ncheck.command = ['{program}', 'x']\n"
+        );
+        let file = Scratch::new(&format!("program{}", program.len()), &text);
+        let (exit, _, err) = run(&file.0, Format::Text);
+        assert_eq!(exit.code(), 0);
+        assert!(err.starts_with(&format!("warning: {program} {what}: the check cannot be made\n")) && err.contains(":10:"), "{err}");
+        fs::write(&file.0, text.replace(program, "/bin/true")).unwrap();
+        assert_eq!(run(&file.0, Format::Text).2, "");
+    }
+}
+
+#[test]
 fn errors_go_to_stderr_and_refuse_the_file() {
     let file = Scratch::new("errors", "[node]\nxpd = 1\n");
     let (exit, out, err) = run(&file.0, Format::Text);

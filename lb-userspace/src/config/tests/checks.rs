@@ -2,7 +2,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{
     super::model::{Check, CheckTls, HttpProbe, HttpVersion, Pace, Probe, Step, Via},
-    NODE, accepted, findings,
+    NODE, accepted, findings, read,
 };
 
 /// A file with a pool around the lines that a test is about; they begin at line 9.
@@ -41,7 +41,8 @@ fn every_kind_of_check_is_read() {
     assert_eq!(probe("check.mysql = 'probe'"), Probe::Mysql { user: Some("probe".into()) });
     assert_eq!(probe("check.pgsql = true"), Probe::Pgsql { user: "weir".into() });
     assert_eq!(probe("check.udp = { send_hex = '00ff', expect = '' }"), Probe::Udp { send: vec![0, 255], expect: Some(vec![]) });
-    assert_eq!(probe("check.udp = { send = 'x' }"), Probe::Udp { send: b"x".to_vec(), expect: None });
+    let weak = read(&web("check.udp = { send = 'x' }")).unwrap().0.pools["web"].check.clone().map(|check| check.probe);
+    assert_eq!(weak, Some(Probe::Udp { send: b"x".to_vec(), expect: None }));
     assert_eq!(probe("check.command = ['/bin/true', 'x']"), Probe::Command { argv: vec!["/bin/true".into(), "x".into()] });
     let tls = check("check.tls = true");
     assert_eq!((tls.probe, tls.tls), (Probe::Tls, Some(CheckTls { verify: false, ca: None, sni: None })));

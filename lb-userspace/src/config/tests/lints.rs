@@ -113,3 +113,11 @@ fn a_link_local_vip_is_warned_of() {
         assert!(finding.contains(&format!("warning: {address} is link-local")), "{finding}");
     }
 }
+
+#[test]
+fn a_udp_check_without_an_expected_answer_is_advised_against() {
+    let of = |check: &str| findings(&web("", &format!("check.udp = {{ {check} }}\nservers.a = '10.0.0.1'")).replace(":80'", ":53/udp'"));
+    let found = of("send = 'x'");
+    assert!(found.len() == 1 && found[0].contains("advice: the UDP check has no `expect`"), "{found:?}");
+    assert_eq!(of("send = 'x', expect = ''"), Vec::<String>::new());
+}

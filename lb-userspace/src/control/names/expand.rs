@@ -54,7 +54,8 @@ fn server_of(named: &NamedServer, found: &Found) -> Server {
     }
 }
 
-fn add(config: &mut Config, pool_name: &str, name: &str, server: Server) -> Result<(), String> {
+/// Adds a server to a pool, or says why it cannot be one of it.
+pub(super) fn add(config: &mut Config, pool_name: &str, name: &str, server: Server) -> Result<(), String> {
     let Some(pool) = config.pools.get(pool_name) else { return Ok(()) };
     if let Some(why) = unusable(server.address) {
         return Err(why.into());

@@ -21,6 +21,12 @@ fn answer(addresses: &[&str], ttl_s: u64) -> Result<Answer, String> {
     Ok(Answer { found: found(addresses), ttl: Duration::from_secs(ttl_s) })
 }
 
+/// An answer to whoever was asked just now.
+fn answered(names: &mut Names, name: &str, answer: Result<Answer, String>, now: Instant) -> Outcome {
+    while names.poll_question(now).is_some() {}
+    names.handle_answer(&host(name), answer, &Dns::default(), now)
+}
+
 fn known(names: &Names, name: &str) -> BTreeSet<Found> {
     names.found(&host(name)).collect()
 }
@@ -42,21 +48,25 @@ fn a_name_is_asked_again_when_its_ttl_ends_within_bounds() {
 
 #[test]
 fn failures_keep_what_is_known_and_are_told_once_and_tried_less_and_less_often() {
-    let (dns, now) = (Dns::default(), epoch());
+    let mut now = epoch();
     let mut names = Names::default();
     names.want(&wanted(&["a"]), now);
-    names.handle_answer(&host("a"), answer(&["10.0.0.1"], 30), &dns, now);
+    answered(&mut names, "a", answer(&["10.0.0.1"], 30), now);
+    now += Duration::from_secs(30);
     let mut waits = Vec::new();
     for turn in 0..8 {
-        let outcome = names.handle_answer(&host("a"), Err("SERVFAIL".into()), &dns, now);
+        let outcome = answered(&mut names, "a", Err("SERVFAIL".into()), now);
         assert_eq!(outcome, if turn == 0 { Outcome::Failed("SERVFAIL".into()) } else { Outcome::Same });
-        waits.push((names.poll_timeout().unwrap() - now).as_secs());
+        let due = names.poll_timeout().unwrap();
+        waits.push((due - now).as_secs());
+        now = due;
     }
     assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
     assert_eq!(known(&names, "a"), found(&["10.0.0.1"]));
     assert_eq!(names.troubles(), ["the lookup of a fails: SERVFAIL; it is tried again, the last answer stays, with 1 servers"]);
-    assert_eq!(names.handle_answer(&host("a"), Err("NXDOMAIN".into()), &dns, now), Outcome::Failed("NXDOMAIN".into()));
-    let outcome = names.handle_answer(&host("a"), answer(&["10.0.0.2"], 30), &dns, now);
+    assert_eq!(answered(&mut names, "a", Err("NXDOMAIN".into()), now), Outcome::Failed("NXDOMAIN".into()));
+    now += Duration::from_secs(60);
+    let outcome = answered(&mut names, "a", answer(&["10.0.0.2"], 30), now);
     let [one, two] = ["10.0.0.1", "10.0.0.2"].map(|address| vec![address.parse().unwrap()]);
     assert_eq!(outcome, Outcome::Changed { came: two, went: one });
     assert_eq!(names.troubles(), Vec::<String>::new());
@@ -64,10 +74,10 @@ fn failures_keep_what_is_known_and_are_told_once_and_tried_less_and_less_often()
 
 #[test]
 fn what_an_earlier_daemon_knew_is_known_until_the_name_is_not_wanted() {
-    let (dns, now) = (Dns::default(), epoch());
+    let now = epoch();
     let mut earlier = Names::default();
     earlier.want(&wanted(&["a", "b"]), now);
-    earlier.handle_answer(&host("a"), answer(&["10.0.0.1"], 30), &dns, now);
+    answered(&mut earlier, "a", answer(&["10.0.0.1"], 30), now);
     let kept = serde_json::to_string(&earlier.kept()).unwrap();
     let mut names = Names::new(serde_json::from_str(&kept).unwrap());
     assert_eq!(known(&names, "a"), found(&["10.0.0.1"]));
@@ -78,10 +88,66 @@ fn what_an_earlier_daemon_knew_is_known_until_the_name_is_not_wanted() {
 }
 
 #[test]
+fn other_name_servers_are_asked_at_once_and_what_is_under_way_counts_for_nothing() {
+    let now = epoch();
+    let mut names = Names::default();
+    names.want(&wanted(&["asked", "failing"]), now);
+    answered(&mut names, "failing", Err("silence".into()), now);
+    (0..5).for_each(|turn| drop(answered(&mut names, "failing", Err("silence".into()), now + Duration::from_secs(1 << turn))));
+    let now = now + Duration::from_secs(17);
+    assert!(names.poll_question(now).is_none(), "one is being asked, the other one waits");
+    names.ask_again(now);
+    assert_eq!(names.handle_answer(&host("asked"), Err("an earlier server's".into()), &Dns::default(), now), Outcome::Same);
+    let asked: Vec<_> = std::iter::from_fn(|| names.poll_question(now)).map(|(question, _)| question).collect();
+    assert_eq!(asked, [host("asked"), host("failing")]);
+    names.handle_answer(&host("failing"), Err("silence".into()), &Dns::default(), now);
+    assert_eq!(names.poll_timeout(), Some(now + FIRST_RETRY), "failures count anew");
+}
+
+#[test]
+fn who_fails_is_asked_again_at_once_when_the_operator_wants_it() {
+    let now = epoch();
+    let mut names = Names::default();
+    names.want(&wanted(&["failing", "good"]), now);
+    answered(&mut names, "failing", Err("silence".into()), now);
+    names.handle_answer(&host("good"), answer(&["10.0.0.1"], 30), &Dns::default(), now);
+    names.ask_failing(now);
+    let asked: Vec<_> = std::iter::from_fn(|| names.poll_question(now)).map(|(question, _)| question).collect();
+    assert_eq!(asked, [host("failing")]);
+}
+
+#[test]
+fn another_family_is_asked_for_though_the_name_is_being_asked() {
+    let now = epoch();
+    let mut names = Names::default();
+    names.want(&wanted(&["a"]), now);
+    assert!(names.poll_question(now).is_some());
+    let both = Families { v4: true, v6: true };
+    names.want(&[(host("a"), both)].into(), now);
+    assert_eq!(names.poll_question(now), Some((host("a"), both)));
+}
+
+#[test]
+fn silent_names_leave_places_to_those_that_answer() {
+    let now = epoch();
+    let mut names = Names::default();
+    let all: Vec<String> = (0..4 * MOST_ASKED).map(|number| number.to_string()).collect();
+    names.want(&wanted(&["good"]), now);
+    answered(&mut names, "good", answer(&["10.0.0.1"], 30), now);
+    names.want(&wanted(&all.iter().map(String::as_str).collect::<Vec<_>>()), now);
+    let asked = std::iter::from_fn(|| names.poll_question(now)).count();
+    assert_eq!(asked, MOST_DOUBTED);
+    let due = names.poll_timeout().unwrap();
+    assert_eq!((due, names.poll_question(due).map(|(question, _)| question)), (now + Duration::from_secs(30), Some(host("good"))));
+}
+
+#[test]
 fn only_so_many_are_asked_at_once() {
     let now = epoch();
     let mut names = Names::default();
     let all: Vec<String> = (0..MOST_ASKED + 5).map(|number| number.to_string()).collect();
+    let kept = all.iter().map(|name| Kept { question: host(name), found: found(&["10.0.0.1"]) }).collect();
+    names.recall(kept);
     names.want(&wanted(&all.iter().map(String::as_str).collect::<Vec<_>>()), now);
     let mut asked = Vec::new();
     while let Some((question, _)) = names.poll_question(now) {

@@ -20,7 +20,7 @@ fn name(server: &str) -> ServerName {
 
 fn presumed(book: &mut Book, config: &Config, overrides: &BTreeMap<ServerName, Override>) -> Vec<(String, bool)> {
     let checks = book.checks(config, overrides);
-    checks.into_iter().map(|(name, (.., presumption))| (name.server, presumption == Presumption::Up)).collect()
+    checks.into_iter().map(|(name, (.., presumption))| (name.server, presumption.is_up())).collect()
 }
 
 fn up_or_down(server: &str, is_up: bool) -> Changed {
@@ -33,10 +33,37 @@ fn said(state: AdminState) -> BTreeMap<ServerName, Override> {
 
 #[test]
 fn servers_count_as_an_earlier_process_knew_them_else_as_up() {
-    let known = [(name("a"), Entry { is_up: false, since_ms: 5, cause: Some("L4 refused".into()) })];
+    let known = [(name("a"), Entry { is_up: false, since_ms: 5, cause: Some("L4 refused".into()), is_checked: true, not_made: None })];
     let mut book = Book::new(known.clone().into());
     assert_eq!(presumed(&mut book, &config(&["a", "b"]), &BTreeMap::new()), [("a".into(), false), ("b".into(), true)]);
     assert_eq!(book.entries()[&name("a")], known[0].1);
+}
+
+#[test]
+fn what_checks_found_is_known_to_the_next_process_and_what_was_presumed_is_not() {
+    let config = config(&["a", "b", "c"]);
+    let presumptions = |book: &mut Book| book.checks(&config, &BTreeMap::new()).into_values().map(|(.., it)| it).collect::<Vec<_>>();
+    let mut book = Book::default();
+    assert_eq!(presumptions(&mut book), [Presumption::Up; 3]);
+    book.handle_noted(&name("a"), &Note::FoundUp, 1);
+    book.handle_changed(&up_or_down("b", false), &config, epoch(), 2);
+    let expected = [Presumption::KnownUp, Presumption::KnownDown, Presumption::Up];
+    assert_eq!(presumptions(&mut book), expected);
+    let kept = serde_json::to_string(book.entries()).unwrap();
+    assert_eq!(presumptions(&mut Book::new(serde_json::from_str(&kept).unwrap())), expected);
+}
+
+#[test]
+fn who_is_down_is_so_for_what_its_last_checks_found() {
+    let (mut book, config) = (Book::default(), config(&["a", "b"]));
+    presumed(&mut book, &self::config(&["a"]), &BTreeMap::new());
+    presumed(&mut book, &config, &BTreeMap::new());
+    let failure = |text: &str| crate::health::outcome::Failure::new(crate::health::outcome::Layer::L4, text);
+    book.handle_noted(&name("b"), &Note::FoundDown(failure("refused")), 7);
+    let entry = |text: &str| Entry { is_up: false, since_ms: 7, cause: Some(text.into()), is_checked: true, not_made: None };
+    assert_eq!(book.entries()[&name("b")], entry("L4 refused"));
+    book.handle_noted(&name("b"), &Note::Cause(failure("timeout")), 9);
+    assert_eq!(book.entries()[&name("b")], entry("L4 timeout"));
 }
 
 #[test]

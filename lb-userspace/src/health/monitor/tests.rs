@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::health::outcome::Layer;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const PACE: Pace = Pace {
@@ -28,6 +29,9 @@ struct Trial {
     monitor: Monitor,
     starts: Vec<u64>,
     changes: Vec<(u64, bool, u16)>,
+    notes: Vec<(u64, Note)>,
+    /// How it is well.
+    sign: Sign,
 }
 
 impl Trial {
@@ -35,7 +39,7 @@ impl Trial {
         let start = epoch();
         let mut monitor = Monitor::new(7);
         monitor.set(&[(web(), PACE)].into(), |_| presumption, start);
-        Self { start, now: start, monitor, starts: Vec::new(), changes: Vec::new() }
+        Self { start, now: start, monitor, starts: Vec::new(), changes: Vec::new(), notes: Vec::new(), sign: Sign::Answer }
     }
 
     fn at(&self) -> u64 {
@@ -54,9 +58,10 @@ impl Trial {
                         let good = is_good(self.at());
                         self.now += MS(took);
                         let failure = (!good).then(|| Failure::new(Layer::L4, "refused"));
-                        self.monitor.handle_outcome(&server, number, &Outcome { failure, took: MS(took) }, self.now);
+                        self.monitor.handle_outcome(&server, number, &Outcome { failure, sign: self.sign, took: MS(took) }, self.now);
                     }
                     Output::Changed { is_up, results, .. } => self.changes.push((self.at(), is_up, results)),
+                    Output::Noted { note, .. } => self.notes.push((self.at(), note)),
                 }
             }
         }
@@ -106,12 +111,60 @@ fn the_first_result_decides_alone() {
 }
 
 #[test]
+fn a_first_result_that_agrees_is_told_once() {
+    let refused = || Failure::new(Layer::L4, "refused");
+    for (presumption, note) in [(Presumption::Up, Note::FoundUp), (Presumption::Down, Note::FoundDown(refused()))] {
+        let mut trial = Trial::new(presumption);
+        trial.run(9_000, 10, |_| presumption.is_up());
+        assert_eq!((&trial.changes[..], &trial.notes[..]), (&[][..], &[(trial.starts[0] + 10, note)][..]));
+        assert!(trial.starts.len() > 2);
+    }
+}
+
+#[test]
+fn who_was_known_goes_up_or_down_by_rise_and_fall_alone() {
+    for (presumption, results) in [(Presumption::KnownUp, 3), (Presumption::KnownDown, 2)] {
+        let mut trial = Trial::new(presumption);
+        trial.run(4_000, 10, |_| !presumption.is_up());
+        let gap = PACE.interval_unsure.as_millis() as u64;
+        let first = trial.starts[0];
+        assert_eq!(trial.changes, [(first + 10 + gap * (u64::from(results) - 1), !presumption.is_up(), results)]);
+        assert_eq!(trial.notes, []);
+    }
+}
+
+#[test]
+fn another_question_needs_fall_bad_results_and_another_server_one() {
+    for (anew, results) in [(Anew::Question, 3), (Anew::Server, 1)] {
+        let mut trial = Trial::new(Presumption::Up);
+        trial.run(1_500, 10, |_| true);
+        trial.monitor.restart(&web(), anew, trial.now);
+        trial.run(4_000, 10, |_| false);
+        assert_eq!(trial.changes.iter().map(|(_, is_up, results)| (*is_up, *results)).collect::<Vec<_>>(), [(false, results)]);
+    }
+}
+
+#[test]
+fn another_reason_of_who_is_down_is_told() {
+    let mut trial = Trial::new(Presumption::KnownDown);
+    for (text, is_told) in [("refused", true), ("refused", false), ("timeout", true), ("timeout", false)] {
+        let at = trial.monitor.poll_timeout().unwrap();
+        trial.monitor.handle_timeout(at);
+        let Some(Output::Check { server, number }) = trial.monitor.poll_output() else { panic!("a check is due") };
+        let failure = Failure::new(Layer::L4, text);
+        trial.monitor.handle_outcome(&server, number, &Outcome::bad(failure.clone(), MS(0)), at);
+        let told = is_told.then_some(Output::Noted { server, note: Note::Cause(failure) });
+        assert_eq!(trial.monitor.poll_output(), told);
+    }
+}
+
+#[test]
 fn a_silent_server_is_down_within_the_time_that_is_told() {
     for fall in 1..=5 {
         let pace = Pace { fall, ..PACE };
-        let start = epoch();
-        let mut trial = Trial { start, now: start, monitor: Monitor::new(3), starts: Vec::new(), changes: Vec::new() };
-        trial.monitor.set(&[(web(), pace)].into(), |_| Presumption::Up, start);
+        let mut trial = Trial::new(Presumption::Up);
+        trial.monitor = Monitor::new(3);
+        trial.monitor.set(&[(web(), pace)].into(), |_| Presumption::Up, trial.start);
         trial.run(1_100, 5, |_| true);
         let last_good = *trial.starts.last().unwrap();
         trial.run(20_000, 200, |_| false);
@@ -125,15 +178,47 @@ fn a_silent_server_is_down_within_the_time_that_is_told() {
 fn a_check_that_this_machine_cannot_make_says_nothing_of_the_server() {
     let mut trial = Trial::new(Presumption::Up);
     trial.run(900, 10, |_| true);
-    for _ in 0..10 {
+    let mut check = |failure: Option<&str>| {
         let at = trial.monitor.poll_timeout().unwrap();
         trial.monitor.handle_timeout(at);
         let Some(Output::Check { server, number }) = trial.monitor.poll_output() else { panic!("a check is due") };
-        let failure = Failure::new(Layer::Local, "no file descriptor is left");
-        trial.monitor.handle_outcome(&server, number, &Outcome::bad(failure, MS(0)), at);
-        assert_eq!(trial.monitor.poll_output(), None);
+        let outcome = failure.map_or(Outcome::good(MS(0)), |text| Outcome::bad(Failure::new(Layer::Local, text), MS(0)));
+        trial.monitor.handle_outcome(&server, number, &outcome, at);
+        let told = trial.monitor.poll_output();
+        (trial.monitor.of(&web()).unwrap().is_up, told)
+    };
+    let noted = |note| (true, Some(Output::Noted { server: web(), note }));
+    let not_made = |text: &str| noted(Note::NotMade(Failure::new(Layer::Local, text)));
+    assert_eq!(check(Some("no file descriptor is left")), not_made("no file descriptor is left"));
+    (0..10).for_each(|_| assert_eq!(check(Some("no file descriptor is left")), (true, None)));
+    assert_eq!(check(Some("no program")), not_made("no program"));
+    assert_eq!(check(None), noted(Note::Made));
+    assert_eq!(check(None), (true, None));
+}
+
+#[test]
+fn silence_soon_after_a_refusal_proves_nothing() {
+    for (presumption, told) in
+        [(Presumption::KnownUp, Some(0)), (Presumption::KnownDown, Some(0)), (Presumption::Up, None), (Presumption::Down, None)]
+    {
+        let mut trial = Trial::new(presumption);
+        trial.sign = Sign::Silence;
+        // Of a closed port one check in four seconds is told.
+        let told = std::cell::Cell::new(told);
+        let is_silent = |at| told.get().is_some_and(|last| at - last < 4000) || told.replace(Some(at)).is_some_and(|last| at - last < 4000);
+        trial.run(60_000, 10, is_silent);
+        assert!(!trial.monitor.of(&web()).unwrap().is_up && trial.changes.iter().all(|(_, is_up, _)| !is_up), "{presumption:?}");
+        trial.run(90_000, 10, |_| true);
+        assert!(trial.monitor.of(&web()).unwrap().is_up, "silence for long is a sign");
     }
-    assert!(trial.monitor.of(&web()).unwrap().is_up);
+}
+
+#[test]
+fn silence_does_not_decide_alone() {
+    let mut trial = Trial::new(Presumption::Down);
+    trial.sign = Sign::Silence;
+    trial.run(4_000, 10, |_| true);
+    assert_eq!(trial.changes, [(trial.starts[1] + 10, true, 2)]);
 }
 
 #[test]
@@ -154,7 +239,7 @@ fn results_of_a_question_that_is_asked_no_more_count_for_nothing() {
     let at = trial.monitor.poll_timeout().unwrap();
     trial.monitor.handle_timeout(at);
     let Some(Output::Check { server, number }) = trial.monitor.poll_output() else { panic!("a check is due") };
-    trial.monitor.restart(&server, at);
+    trial.monitor.restart(&server, Anew::Question, at);
     trial.monitor.handle_outcome(&server, number, &Outcome::bad(Failure::new(Layer::L4, "refused"), MS(1)), at);
     assert_eq!(trial.monitor.poll_output(), None);
     assert!(trial.monitor.poll_timeout().is_some(), "it is asked again");
@@ -193,7 +278,7 @@ proptest! {
                 monitor.handle_hint(&server, at);
             }
             let failure = (!good).then(|| Failure::new(Layer::L7, "status 500"));
-            monitor.handle_outcome(&server, number, &Outcome { failure, took: MS(1) }, at + MS(1));
+            monitor.handle_outcome(&server, number, &failure.map_or(Outcome::good(MS(1)), |failure| Outcome::bad(failure, MS(1))), at + MS(1));
             against = if good == is_up { 0 } else { against + 1 };
             let needed = if is_first { 1 } else if is_up { 3 } else { 2 };
             let flips = against >= needed;
@@ -202,7 +287,9 @@ proptest! {
                 against = 0;
             }
             is_first = false;
-            prop_assert_eq!(matches!(monitor.poll_output(), Some(Output::Changed { .. })), flips);
+            let outputs: Vec<Output> = std::iter::from_fn(|| monitor.poll_output()).collect();
+            prop_assert_eq!(matches!(outputs[..], [Output::Changed { .. }]), flips);
+            prop_assert!(outputs.len() <= 1);
             prop_assert_eq!(monitor.of(&web()).unwrap().is_up, is_up);
         }
     }

@@ -2,16 +2,17 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "owns the process, and the time that its last words may take")]
 
 use std::{
-    os::unix::process::ExitStatusExt as _,
+    io,
+    os::{fd::OwnedFd, unix::process::ExitStatusExt as _},
     pin::pin,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
 
 use futures_util::future::join;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _},
+    io::{AsyncRead, AsyncReadExt as _, Interest, unix::AsyncFd},
     process::Command,
     time::timeout,
 };
@@ -29,7 +30,8 @@ const KEPT_BYTES: usize = 4096;
 /// How long outputs are read after the program's end: another process may hold them open.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
-/// Runs the program, and judges its exit status. It is killed with its process group when the future is dropped.
+/// Runs the program, and judges its exit status. What it leaves behind of its process group is killed when it has ended, and all of it when the future is
+/// dropped.
 pub(super) async fn run(target: &Target, argv: &[String], progress: &Progress) -> Result<(), Failure> {
     let Some((program, arguments)) = argv.split_first() else { return Err(Failure::new(Layer::Local, "no program is named")) };
     progress.at(Layer::L7, "the program does not end");
@@ -46,24 +48,28 @@ pub(super) async fn run(target: &Target, argv: &[String], progress: &Progress) -
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| fault::local(format!("failed to start {program}"), &error))?;
-    let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+    let leader = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+    let group = Group(leader);
+    let end = End::of(leader).map_err(|error| fault::local(format!("failed to watch {program}"), &error))?;
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let outputs = join(keep_first(child.stdout.take(), &mut out), keep_first(child.stderr.take(), &mut err));
     let status = {
         let mut outputs = pin!(outputs);
         let mut is_read = false;
-        let status = loop {
-            // Waiting is cancel safe by its documentation; the other future is kept.
+        loop {
+            // Waiting is cancel safe: it takes nothing. The other future is kept.
             tokio::select! {
-                status = child.wait() => break status,
+                ended = end.come() => break ended,
                 _ = &mut outputs, if !is_read => is_read = true,
             }
-        };
-        group.forget();
+        }
+        .map_err(|error| fault::local(format!("failed to wait for {program}"), &error))?;
+        // Its leader has ended and is not reaped, so that its number is nobody else's.
+        drop(group);
         if !is_read {
             let _ = timeout(LAST_WORDS, &mut outputs).await;
         }
-        status.map_err(|error| fault::local(format!("failed to wait for {program}"), &error))?
+        child.wait().await.map_err(|error| fault::local(format!("failed to wait for {program}"), &error))?
     };
     judge(status, &err, &out)
 }
@@ -71,18 +77,28 @@ pub(super) async fn run(target: &Target, argv: &[String], progress: &Progress) -
 /// A process group that is killed when this is dropped.
 struct Group(Option<Pid>);
 
-impl Group {
-    /// Its leader has ended and is reaped: its number may become somebody else's.
-    fn forget(mut self) {
-        self.0 = None;
-    }
-}
-
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
             let _ = kill_process_group(group, Signal::KILL);
         }
+    }
+}
+
+/// The end of a process, which stays to be reaped. A pidfd is readable from then on: pidfd_open(2).
+struct End(AsyncFd<OwnedFd>);
+
+impl End {
+    /// That of a child that is not reaped.
+    #[expect(deprecated, reason = "an owned descriptor stays open, and what stands in for it is unsafe to call")]
+    fn of(process: Option<Pid>) -> io::Result<Self> {
+        let process = process.ok_or(io::ErrorKind::NotFound)?;
+        AsyncFd::with_interest(pidfd_open(process, PidfdFlags::NONBLOCK)?, Interest::READABLE).map(Self)
+    }
+
+    /// Returns once it has come.
+    async fn come(&self) -> io::Result<()> {
+        self.0.readable().await.map(drop)
     }
 }
 

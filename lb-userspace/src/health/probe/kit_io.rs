@@ -20,7 +20,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject as _},
 };
 
-use super::fault;
+use super::{fault, own_authority::TrustedAsTheyAre};
 use crate::{
     config::model::CheckTls,
     dataplane::Witness,
@@ -134,7 +134,15 @@ fn client_config(tls: &CheckTls, alpn: Alpn) -> Result<ClientConfig, Failure> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| Failure::new(Layer::Local, format!("failed to set up tls: {error}")))?;
     let mut config = if tls.verify {
-        builder.with_root_certificates(roots(tls.ca.as_deref())?).with_no_client_auth()
+        match tls.ca.as_deref() {
+            None => builder.with_root_certificates(roots_of_machine()?).with_no_client_auth(),
+            Some(ca) => {
+                let (roots, certificates) = roots(ca)?;
+                let verifier = TrustedAsTheyAre::new(roots, certificates, provider);
+                let verifier = verifier.map_err(|error| Failure::new(Layer::Local, format!("failed to set up tls: {error}")))?;
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth()
+            }
+        }
     } else {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider))).with_no_client_auth()
     };
@@ -153,23 +161,30 @@ fn client_config(tls: &CheckTls, alpn: Alpn) -> Result<ClientConfig, Failure> {
 /// # Errors
 /// Why not.
 pub fn authorities(ca: &Path) -> Result<(), Failure> {
-    roots(Some(ca)).map(drop)
+    roots(ca).map(drop)
 }
 
-fn roots(ca: Option<&Path>) -> Result<RootCertStore, Failure> {
+fn roots_of_machine() -> Result<RootCertStore, Failure> {
     let mut roots = RootCertStore::empty();
-    let Some(path) = ca else {
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        return if roots.is_empty() { Err(Failure::new(Layer::Local, "this machine trusts no certificate authority")) } else { Ok(roots) };
-    };
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() { Err(Failure::new(Layer::Local, "this machine trusts no certificate authority")) } else { Ok(roots) }
+}
+
+/// The authorities of a file, and their certificates.
+fn roots(path: &Path) -> Result<(RootCertStore, Vec<CertificateDer<'static>>), Failure> {
+    let (mut roots, mut certificates) = (RootCertStore::empty(), Vec::new());
     let pem = fs::read(path).map_err(|error| fault::local(format!("failed to read {}", path.display()), &error))?;
     let broken =
         |cause: &dyn fmt::Display| Failure::new(Layer::Local, format!("failed to read a certificate of {}: {cause}", path.display()));
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| broken(&error))?;
-        roots.add(certificate).map_err(|error| broken(&error))?;
+        roots.add(certificate.clone()).map_err(|error| broken(&error))?;
+        certificates.push(certificate);
     }
-    if roots.is_empty() { Err(Failure::new(Layer::Local, format!("no certificate in {}", path.display()))) } else { Ok(roots) }
+    if roots.is_empty() {
+        return Err(Failure::new(Layer::Local, format!("no certificate in {}", path.display())));
+    }
+    Ok((roots, certificates))
 }
 
 /// Takes any certificate whose key signs the handshake.

@@ -10,11 +10,12 @@
 //! | `grpc` | messages of the gRPC health service |
 //! | `mysql`, `pgsql` and their `_io` | the start of these databases' protocols |
 //! | `udp_io`, `command_io` | a datagram, a program |
+//! | `own_authority` | which certificates are good where a server shows an authority's |
 //! | `way_io` | the way that a socket takes |
 //! | `fault` | what an error of the system or of TLS says of the server |
 //! | `quote` | what a server said, for people |
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 
 use super::{
     outcome::{Failure, Layer},
@@ -33,6 +34,7 @@ mod http_io;
 mod kit_io;
 mod mysql;
 mod mysql_io;
+mod own_authority;
 mod pgsql;
 mod pgsql_io;
 mod quote;
@@ -56,12 +58,14 @@ pub struct Progress {
     doing: Cell<&'static str>,
     /// Which of the target's ways is tried.
     path: Cell<usize>,
+    /// What is wrong, unless something better comes in time.
+    amiss: RefCell<Option<Failure>>,
 }
 
 impl Progress {
     /// Nothing is done yet.
     pub const fn new() -> Self {
-        Self { layer: Cell::new(Layer::L4), doing: Cell::new("nothing is done"), path: Cell::new(0) }
+        Self { layer: Cell::new(Layer::L4), doing: Cell::new("nothing is done"), path: Cell::new(0), amiss: RefCell::new(None) }
     }
 
     /// The probe has come to `layer`, and waits for what `doing` says: "no answer to the connection".
@@ -70,13 +74,23 @@ impl Progress {
         self.doing.set(doing);
     }
 
+    /// The probe has met something wrong, and goes on: the first of it is told if nothing better comes in time.
+    fn meets(&self, failure: Failure) {
+        self.amiss.borrow_mut().get_or_insert(failure);
+    }
+
     /// The probe tries this one of the target's ways.
     fn takes(&self, path: usize) {
         self.path.set(path);
+        self.amiss.take();
     }
 
     /// What is told of a probe that took too long.
     pub fn timeout(&self, target: &Target) -> Failure {
+        if let Some(Failure { layer, text }) = self.amiss.borrow().clone() {
+            let Route::Datapath(paths) = &target.route else { return Failure { layer, text } };
+            return Failure::new(layer, paths.get(self.path.get()).map_or(text.clone(), |path| by(path, &text)));
+        }
         let mut text = format!("timeout after {}: {}", humantime::format_duration(target.timeout), self.doing.get());
         if let Route::Datapath(paths) = &target.route
             && let Some(path) = paths.get(self.path.get())

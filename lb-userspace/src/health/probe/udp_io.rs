@@ -12,7 +12,7 @@ use tokio::{net::UdpSocket, time::timeout};
 
 use super::{Progress, dialogue::end_of, fault, kit_io::Kit, quote::quote, way_io};
 use crate::health::{
-    outcome::{Failure, Layer},
+    outcome::{Failure, Layer, Sign},
     target::{Route, Target},
 };
 
@@ -21,8 +21,8 @@ const REFUSAL: Duration = Duration::from_millis(100);
 /// The largest datagram.
 const MOST_BYTES: usize = 65_535;
 
-/// Sends the datagram. `expect`: what the answer has to contain; without it, only a refusal is bad.
-pub(super) async fn run(target: &Target, send: &[u8], expect: Option<&[u8]>, kit: &Kit, progress: &Progress) -> Result<(), Failure> {
+/// Sends the datagram. `expect`: what an answer has to contain, any of those that come in time; without it, only a refusal is bad.
+pub(super) async fn run(target: &Target, send: &[u8], expect: Option<&[u8]>, kit: &Kit, progress: &Progress) -> Result<Sign, Failure> {
     progress.at(Layer::L4, "no answer to the datagram");
     let any = match target.route {
         Route::From(source) => source,
@@ -36,16 +36,20 @@ pub(super) async fn run(target: &Target, send: &[u8], expect: Option<&[u8]>, kit
     socket.send(send).await.map_err(|error| fault::socket(&error))?;
     way_io::confirm(|| socket.local_addr(), target, protocol::UDP, kit)?;
     let mut answer = Vec::with_capacity(if expect.is_some() { MOST_BYTES } else { 1 });
-    let received = socket.recv_buf(&mut answer);
     let Some(expect) = expect else {
-        return match timeout(REFUSAL.min(target.timeout / 2), received).await {
+        return match timeout(REFUSAL.min(target.timeout / 2), socket.recv_buf(&mut answer)).await {
             Ok(Err(error)) => Err(fault::socket(&error)),
-            Ok(Ok(_)) | Err(_) => Ok(()),
+            Ok(Ok(_)) => Ok(Sign::Answer),
+            Err(_) => Ok(Sign::Silence),
         };
     };
-    received.await.map_err(|error| fault::socket(&error))?;
-    match end_of(&answer, expect) {
-        Some(_) => Ok(()),
-        None => Err(Failure::new(Layer::L7, format!("answer does not contain {}: {}", quote(expect), quote(&answer)))),
+    loop {
+        answer.clear();
+        socket.recv_buf(&mut answer).await.map_err(|error| fault::socket(&error))?;
+        if end_of(&answer, expect).is_some() {
+            return Ok(Sign::Answer);
+        }
+        // It may be late, an answer to an earlier question: the right one may follow.
+        progress.meets(Failure::new(Layer::L7, format!("answer does not contain {}: {}", quote(expect), quote(&answer))));
     }
 }

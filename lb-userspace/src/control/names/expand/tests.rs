@@ -30,6 +30,7 @@ fn names(config: &Config, question: &Question, found: &[Found]) -> Names {
     let mut names = Names::default();
     names.want(&config.questions(), epoch());
     let answer = Answer { found: found.iter().copied().collect(), ttl: std::time::Duration::ZERO };
+    while names.poll_question(epoch()).is_some() {}
     names.handle_answer(question, Ok(answer), &Dns::default(), epoch());
     names
 }
