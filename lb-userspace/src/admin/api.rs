@@ -16,6 +16,9 @@ use crate::{
     health::book::Entry,
 };
 
+/// The header of answers with events that tells one daemon from the next, whose events count from 1 again.
+pub const DAEMON_HEADER: &str = "weir-daemon";
+
 /// What is asked of the daemon. Each is a path of its own; see [`Request::path`].
 #[derive(Clone, PartialEq, Debug)]
 pub enum Request {
@@ -57,7 +60,7 @@ pub enum Request {
 
 /// Which events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Since {
     /// Those after this number.
     pub since: u64,

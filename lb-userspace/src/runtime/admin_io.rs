@@ -1,7 +1,10 @@
 //! What the daemon answers to its admin API, and the socket's life.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the daemon's end of a socket")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use nix::unistd::{Uid, User};
 use serde_json::Value;
@@ -40,6 +43,9 @@ const LATE: usize = 1024;
 /// An apply is confirmed within so long, at most.
 const MOST_CONFIRM_S: u64 = 24 * 3600;
 
+/// The daemon's first socket was made then: those that it makes later are the same daemon's.
+static STARTED_MS: OnceLock<u64> = OnceLock::new();
+
 /// The admin API's socket.
 pub(super) struct AdminSocket {
     asks: mpsc::Receiver<Ask>,
@@ -57,12 +63,7 @@ impl AdminSocket {
         let open = match Socket::listen(&path, &access) {
             Ok(socket) => {
                 let events = followers.clone();
-                let serve = async move {
-                    if let Err(error) = socket.serve(to_daemon, events).await {
-                        warn!(%error, "the admin socket is closed");
-                    }
-                };
-                Ok((path, tokio::spawn(serve)))
+                Ok((path, tokio::spawn(socket.serve(to_daemon, events, *STARTED_MS.get_or_init(unix_ms)))))
             }
             Err(error) => Err(format!("nobody can operate the daemon: {}", in_words(&error))),
         };

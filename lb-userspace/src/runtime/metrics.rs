@@ -49,6 +49,7 @@ impl Tallies {
             | What::NameChanged { .. }
             | What::NameFailed { .. }
             | What::Started { .. }
+            | What::Missed { .. }
             | What::Operated { .. } => {}
         }
     }
