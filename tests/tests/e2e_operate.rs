@@ -125,8 +125,11 @@ fn servers_come_and_go_and_listeners_switch_pools() {
     refused(&weir, &["server", "remove", "blue/s2"], "last server");
     assert_eq!(fixture.served(), ["s2"]);
 
-    done(&weir, &["switch", "web", "green"]);
+    let switched = json(&weir, &["switch", "web", "green"]);
+    assert_eq!((&switched["listener"], &switched["was"], &switched["pool"]), (&"web".into(), &"blue".into(), &"green".into()));
+    assert_eq!(switched["servers"][0]["server"], "green/s3");
     assert_eq!(fixture.served(), ["s3"]);
+    assert!(done(&weir, &["switch", "web", "green"]).starts_with("listener web uses pool green, as before\n"));
     refused(&weir, &["switch", "web", "red"], "no pool");
     let completed = |words: &[&str]| {
         let mut command = fixture.lab.node().namespace.command(std::env::var_os("WEIR_BIN").unwrap());
@@ -137,8 +140,8 @@ fn servers_come_and_go_and_listeners_switch_pools() {
     assert_eq!(completed(&["drain", "gr"]), "green/s3");
     assert_eq!(completed(&["switch", "web", "bl"]), "blue");
     assert!(completed(&["switch", ""]).starts_with("web\n"));
-    let pages = weir.config().with_file_name("man");
-    fs::create_dir(&pages).unwrap();
+    assert_eq!(completed(&["bpf", "serv"]), "SERVICES");
+    let pages = weir.config().with_file_name("some").join("man");
     let mut command = fixture.lab.node().namespace.command(std::env::var_os("WEIR_BIN").unwrap());
     assert_eq!(said(&command.arg("man").arg(&pages).output().unwrap()), (Some(0), String::new()));
     assert!(fs::read_to_string(pages.join("weir-drain.1")).unwrap().contains("deadline"));
@@ -183,7 +186,8 @@ fn configurations_are_applied_compared_and_taken_back() {
     done(&weir, &["rollback"]);
     assert_eq!(fixture.served(), ["s1", "s2"]);
     refused(&weir, &["rollback"], "no earlier configuration");
-    refused(&weir, &["rollback", "77"], "generation 77");
+    let (code, text) = said(&weir.operate(&["rollback", "77"]).unwrap());
+    assert!(code == Some(1) && text.starts_with("error: configuration 77 is not kept, only 1 (in force), 2\nhint: "), "{text}");
     done(&weir, &["rollback", "2"]);
     assert_eq!(fixture.served(), ["s1"]);
 

@@ -12,7 +12,7 @@ use utoipa::{
 
 use super::api::{
     Addition, Applied, Apply, Candidate, DiffView, HistoryView, InForce, Refusal, Removal, Rollback, Selection, ServerDetail, ServerView,
-    Switch, WeightChange,
+    Switch, Switched, WeightChange,
 };
 use crate::control::{event::Event, overrides::Overrides};
 
@@ -34,6 +34,7 @@ use crate::control::{event::Event, overrides::Overrides};
     ServerDetail,
     ServerView,
     Switch,
+    Switched,
     WeightChange
 )))]
 struct Schemas;
@@ -92,7 +93,7 @@ const ROUTES: [Route; 18] = [
     change("/v1/weight", "Gives servers another weight.", Some("WeightChange"), Answer::Many("ServerView")),
     change("/v1/servers/add", "Adds a server to a pool.", Some("Addition"), Answer::Many("ServerView")),
     change("/v1/servers/remove", "Takes a server out of its pool.", Some("Removal"), Answer::Many("ServerView")),
-    change("/v1/switch", "Has a listener use another pool.", Some("Switch"), Answer::Many("ServerView")),
+    change("/v1/switch", "Has a listener use another pool.", Some("Switch"), Answer::One("Switched")),
 ];
 
 /// The document.

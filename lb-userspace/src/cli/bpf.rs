@@ -6,10 +6,11 @@ use std::{
 };
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Exit, Format, operate::json, place_io::Place, render::table, tell};
+use super::{Exit, Format, complete, operate::json, place_io::Place, render::table, tell};
 use crate::{
     config,
     dataplane::{self, Access, MapKind, Notation, PinDir, Tables},
@@ -19,6 +20,7 @@ use crate::{
 #[derive(Args, Debug)]
 pub struct BpfArgs {
     /// The map whose entries are shown; a list of all maps, if none is named.
+    #[arg(add = ArgValueCompleter::new(complete::maps))]
     map: Option<String>,
     /// So many entries at most.
     #[arg(long, short = 'n', default_value_t = 100)]

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     admin::{
-        api::{Addition, Removal, Request, Selection, ServerView, Switch, WeightChange},
+        api::{Addition, Removal, Request, Selection, ServerView, Switch, Switched, WeightChange},
         client_io::{AskError, ask},
     },
     config::endpoint,
@@ -86,6 +86,7 @@ fn weight(text: &str) -> Result<WeightWord, String> {
 #[derive(Subcommand, Debug)]
 pub enum Server {
     /// Adds a server to a pool until it is removed; the file stays as it is without --save.
+    #[command(after_help = "Example: weir server add web/c 192.0.2.12 --weight 2")]
     Add {
         /// POOL/SERVER.
         #[arg(value_name = "POOL/SERVER")]
@@ -104,6 +105,7 @@ pub enum Server {
         save: bool,
     },
     /// Takes a server out of its pool, one of the file too; the file stays as it is without --save.
+    #[command(after_help = "Example: weir server remove web/c")]
     Remove {
         /// POOL/SERVER.
         #[arg(value_name = "POOL/SERVER", add = ArgValueCompleter::new(complete::servers))]
@@ -116,6 +118,7 @@ pub enum Server {
         save: bool,
     },
     /// Lists servers: their state and why, weight, flows, overrides.
+    #[command(after_help = "Example: weir server list -o json")]
     List,
 }
 
@@ -267,7 +270,20 @@ pub fn switch(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<Exit> {
-    told(config, &Request::Switch(Switch { listener, pool, force }), format, out, err)
+    match asked::<Switched>(config, &Request::Switch(Switch { listener, pool, force })) {
+        Err(error) => refuse(err, &error),
+        Ok(switched) => {
+            let Switched { listener, was, pool, servers } = &switched;
+            match format {
+                Format::Json => json(&switched, out).map(|()| Exit::Fine),
+                Format::Text => {
+                    let before = if was == pool { "as before".to_owned() } else { format!("pool {was} before") };
+                    writeln!(out, "listener {listener} uses pool {pool}, {before}")?;
+                    show(servers, format, out)
+                }
+            }
+        }
+    }
 }
 
 fn told(config: &Path, request: &Request, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {

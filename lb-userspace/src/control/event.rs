@@ -146,7 +146,7 @@ impl Events {
 
 #[cfg(test)]
 mod tests {
-    use super::{Events, MOST, What};
+    use super::{Event, Events, MOST, What};
 
     #[test]
     fn the_latest_are_kept_and_numbered() {

@@ -10,6 +10,8 @@ use lb_common::{
 };
 use serde_json::{Value, json};
 
+use crate::config::model::Limits;
+
 use super::{
     layout::{self, Features, MapKind},
     mapped::Mapped,
@@ -58,6 +60,11 @@ pub enum Notation {
 pub fn map_names(tables: &Tables) -> Vec<(&'static str, MapKind, &'static str)> {
     let sizes = layout::map_sizes(&tables.limits(), Features::default());
     sizes.iter().map(|size| (size.name, size.kind, holds(size.name))).collect()
+}
+
+/// The names of all maps, loaded or not.
+pub fn all_map_names() -> Vec<&'static str> {
+    layout::map_sizes(&Limits::default(), Features::default()).iter().map(|size| size.name).collect()
 }
 
 fn holds(name: &str) -> &'static str {

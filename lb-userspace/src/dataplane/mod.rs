@@ -50,7 +50,7 @@ pub use apply::{Applier, ApplyError};
 pub use attach::AttachError;
 pub use clock_io::{ClockError, KernelClock, Moment, moment};
 pub use decap::{DecapCount, DecapError, Decapsulator, decap_counts, start_decap, stop_decap};
-pub use dump::{Dump, DumpError, Notation, dump, map_names};
+pub use dump::{Dump, DumpError, Notation, all_map_names, dump, map_names};
 pub use kernel_io::{Finding, examine};
 pub use layout::{Features, MAX_INTERFACES, MAX_SOURCE_RULES, Machine, MapKind, MapSize, map_sizes, memory_bytes};
 pub use load::{Dataplane, LoadError, Origin, Request};

@@ -21,7 +21,9 @@ use super::{
 };
 use crate::{
     admin::{
-        api::{Applied, Apply, Candidate, HistoryEntry, HistoryView, InForce, Refusal, Request, Selection, Switch, WeightChange},
+        api::{
+            Applied, Apply, Candidate, HistoryEntry, HistoryView, InForce, Refusal, Request, Selection, ServerView, Switch, Switched, WeightChange,
+        },
         server_io::{Access, Ask, Caller, Socket},
     },
     config::{
@@ -159,6 +161,7 @@ impl Daemon {
                 serialised(&InForce { generation: self.history.in_force })
             }
             Request::Rollback(rollback) => {
+                self.history.earlier(rollback.to).map_err(|error| Refusal::of(&error))?;
                 let generation = self
                     .roll_back(rollback.to, &format!("{by} wanted it"))
                     .await
@@ -168,7 +171,7 @@ impl Daemon {
             Request::Drain(selection) => self.set_state(&selection, |_| Some(AdminState::Drain)).await,
             Request::Maint(selection) => self.set_state(&selection, |_| Some(AdminState::Maint)).await,
             Request::Ready(selection) if self.overrides.is_of_absent(&self.configured, &selection.servers) => {
-                self.say(|overrides| Ok(overrides.forget(&selection.servers)), true).await
+                serialised(&self.say(|overrides| Ok(overrides.forget(&selection.servers)), true).await?)
             }
             Request::Ready(selection) => self.set_state(&selection, |is_ready| (!is_ready).then_some(AdminState::Ready)).await,
             Request::Weight(change) if change.save => self.save_weight(&change).await,
@@ -176,18 +179,25 @@ impl Daemon {
             Request::Add(addition) if addition.save => self.save_added(addition).await,
             Request::Add(addition) => {
                 let (configured, server) = (self.configured.clone(), addition.server.clone());
-                self.say(|overrides| overrides.add(&configured, addition.server, addition.added).map(|()| vec![server]), true).await
+                let add = |overrides: &mut Overrides| overrides.add(&configured, addition.server, addition.added).map(|()| vec![server]);
+                serialised(&self.say(add, true).await?)
             }
             Request::Remove(removal) if removal.save => self.save_removed(&removal).await,
             Request::Remove(removal) => {
                 let configured = self.configured.clone();
-                self.say(|overrides| overrides.remove(&configured, &removal.server).map(|()| Vec::new()), removal.force).await
+                serialised(&self.say(|overrides| overrides.remove(&configured, &removal.server).map(|()| Vec::new()), removal.force).await?)
             }
-            Request::Switch(Switch { listener, pool, force }) => {
-                let configured = self.configured.clone();
-                self.say(|overrides| overrides.switch(&configured, &listener, &pool).map(|()| Vec::new()), force).await
-            }
+            Request::Switch(switch) => self.switch(switch).await,
         }
+    }
+
+    async fn switch(&mut self, Switch { listener, pool, force }: Switch) -> Answer {
+        let configured = self.configured.clone();
+        let was = self.config.listeners.get(&listener).map(|listener| listener.pool.clone()).unwrap_or_default();
+        let names = self.config.pools.get(&pool).map(|section| section.servers.keys().map(|server| ServerName::new(&pool, server)).collect());
+        let switch = |overrides: &mut Overrides| overrides.switch(&configured, &listener, &pool).map(|()| names.unwrap_or_default());
+        let servers = self.say(switch, force).await?;
+        serialised(&Switched { listener, was, pool, servers })
     }
 
     async fn set_state(&mut self, selection: &Selection, state: impl Fn(bool) -> Option<AdminState>) -> Answer {
@@ -215,11 +225,15 @@ impl Daemon {
             }
             Ok(said)
         };
-        self.say(say, is_forced).await
+        serialised(&self.say(say, is_forced).await?)
     }
 
     /// Takes what the operator says, unless nobody would serve a pool then; has it kept before it is in force. Answers with the servers concerned.
-    async fn say(&mut self, change: impl FnOnce(&mut Overrides) -> Result<Vec<ServerName>, OverrideError>, is_forced: bool) -> Answer {
+    async fn say(
+        &mut self,
+        change: impl FnOnce(&mut Overrides) -> Result<Vec<ServerName>, OverrideError>,
+        is_forced: bool,
+    ) -> Result<Vec<ServerView>, Refusal> {
         let mut overrides = self.overrides.clone();
         let concerned = change(&mut overrides).map_err(|error| Refusal::of(&error))?;
         self.refuse_desertion(&overrides, is_forced)?;
@@ -237,7 +251,7 @@ impl Daemon {
         }
         let mut servers = self.servers_as_they_are()?;
         servers.retain(|server| concerned.contains(&server.server));
-        serialised(&servers)
+        Ok(servers)
     }
 
     /// Whether nobody would serve a pool if this were said.

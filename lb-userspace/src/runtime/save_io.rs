@@ -91,7 +91,7 @@ impl Daemon {
         for (written, before) in edited.iter().zip(0..) {
             if let Err(error) = write(written) {
                 edited[..before].iter().rev().for_each(unwrite);
-                return Err(Refusal::of(&error)).map_err(|refusal| Refusal { error: in_words(&error), ..refusal });
+                return Err(Refusal::of_chain(&error));
             }
         }
         let mut overrides = self.overrides.clone();
