@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, time::Duration};
 use serde_json::Value;
 use weir_tests::{
     lab::{DnsServer, Nginx, Shape, TcpServer, Topology, Weir, http_tally, wait_until},
-    operator::{done, said},
+    operator::{done, refused, said},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -183,4 +183,24 @@ fn authorities_of_checks_that_break_are_told_until_they_are_whole_again() {
         wait_until("the file to be read again", SOON, || !told()).unwrap();
     }
     assert!(weir.stderr().contains("certificate authorities of checks are read again"), "{}", weir.stderr());
+}
+
+#[test]
+fn what_is_said_of_one_address_of_a_name_is_not_written_into_the_file() {
+    let fixture = Fixture::new();
+    let _dns = fixture.dns(&fixture.api(&[1, 2]));
+    let weir = Weir::start(fixture.lab.node(), &fixture.config("servers.api = { name = \"api.lab\" }")).unwrap();
+    fixture.await_served(&weir, &["s1", "s2"]);
+    let before = fs::read_to_string(weir.config()).unwrap();
+    let first = fixture.name("api", 1);
+    refused(&weir, &["weight", &first, "5", "--save"], "hint: write pool.web.servers.api.weight into ");
+    refused(&weir, &["server", "remove", &first, "--save"], "hint: take pool.web.servers.api out of ");
+    refused(&weir, &["weight", "web/*", "5", "--save"], "is an address of api.lab");
+    // Beside the file it is for this address, and one with an address of its own is written.
+    done(&weir, &["weight", &first, "5"]);
+    assert_eq!(servers(&weir).iter().find(|(name, _)| *name == first).unwrap().1["weight"], 5);
+    assert_eq!(fs::read_to_string(weir.config()).unwrap(), before);
+    done(&weir, &["server", "add", "web/own", &fixture.lab.servers[2].v4.to_string(), "--save"]);
+    assert!(fs::read_to_string(weir.config()).unwrap().contains("servers.own = "));
+    assert_eq!(fixture.served(), ["s1", "s2", "s3"]);
 }
