@@ -133,7 +133,8 @@ fn every_refusal_is_a_document() {
         assert!(refused.starts_with("HTTP/1.1 431 "), "{refused}");
     }
     // Requests that do not wait for answers are answered one after the other.
-    let three = "GET /v1/overrides HTTP/1.1\r\nhost: weir\r\n\r\n".repeat(2) + "GET /v1/history HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\r\n";
+    let three = "GET /v1/overrides HTTP/1.1\r\nhost: weir\r\n\r\n".repeat(2)
+        + "GET /v1/history HTTP/1.1\r\nhost: weir\r\nconnection: close\r\n\r\n";
     let answers = answer(&socket, three.as_bytes());
     assert_eq!(answers.matches("HTTP/1.1 200 OK").count(), 3, "{answers}");
     assert!(answers.find("switched") < answers.find("in_force"), "{answers}");

@@ -84,6 +84,7 @@ pub fn ask_text(socket: &Path, request: &Request) -> Result<String, AskError> {
 
 async fn exchange(socket: &Path, request: &Request) -> Result<Value, AskError> {
     let (method, path) = request.path();
+    let path = if let Request::Events(Since { since, .. }) = request { &format!("{path}?since={since}") } else { path };
     let body = request.body().map_err(AskError::broken)?.unwrap_or_default();
     let method = if method == "GET" { Method::GET } else { Method::POST };
     let (status, body) = send(socket, method, path, body).await?;

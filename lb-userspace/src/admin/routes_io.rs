@@ -229,7 +229,8 @@ async fn turn(peer: &Peer, size: Size) -> Result<Option<SemaphorePermit<'_>>, Un
 }
 
 async fn whole(body: &mut Body, size: Size) -> Result<Bytes, Unread> {
-    let too_large = || (StatusCode::PAYLOAD_TOO_LARGE, Refusal::text(format!("the request's body is larger than {} bytes", size.most_bytes())));
+    let too_large =
+        || (StatusCode::PAYLOAD_TOO_LARGE, Refusal::text(format!("the request's body is larger than {} bytes", size.most_bytes())));
     if body.size_hint().lower() > size.most_bytes() as u64 {
         return Err(too_large());
     }

@@ -61,7 +61,9 @@ pub enum HistoryError {
     #[error("no earlier configuration is known\nhint: weir history lists them")]
     NoEarlier,
     /// It is not kept.
-    #[error("configuration {to} is not kept, only {kept}\nhint: weir history says when each was in force; weir rollback takes one of these numbers")]
+    #[error(
+        "configuration {to} is not kept, only {kept}\nhint: weir history says when each was in force; weir rollback takes one of these numbers"
+    )]
     Unknown {
         /// Its number.
         to: u64,
@@ -243,7 +245,9 @@ mod tests {
         }
         assert_eq!(texts(&history), (2..12).map(|number| number.to_string()).collect::<Vec<_>>());
         assert_eq!(apply(&mut history, "11", "file", 99), 12);
-        assert!(matches!(history.earlier(Some(2)), Err(HistoryError::Unknown { to: 2, kept }) if kept.starts_with("3, 4") && kept.contains("(in force)")));
+        assert!(
+            matches!(history.earlier(Some(2)), Err(HistoryError::Unknown { to: 2, kept }) if kept.starts_with("3, 4") && kept.contains("(in force)"))
+        );
     }
 
     #[test]

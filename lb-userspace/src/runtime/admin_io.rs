@@ -22,7 +22,8 @@ use super::{
 use crate::{
     admin::{
         api::{
-            Applied, Apply, Candidate, HistoryEntry, HistoryView, InForce, Refusal, Request, Selection, ServerView, Switch, Switched, WeightChange,
+            Applied, Apply, Candidate, HistoryEntry, HistoryView, InForce, Refusal, Request, Selection, ServerView, Switch, Switched,
+            WeightChange,
         },
         server_io::{Access, Ask, Caller, Socket},
     },
@@ -194,7 +195,8 @@ impl Daemon {
     async fn switch(&mut self, Switch { listener, pool, force }: Switch) -> Answer {
         let configured = self.configured.clone();
         let was = self.config.listeners.get(&listener).map(|listener| listener.pool.clone()).unwrap_or_default();
-        let names = self.config.pools.get(&pool).map(|section| section.servers.keys().map(|server| ServerName::new(&pool, server)).collect());
+        let names =
+            self.config.pools.get(&pool).map(|section| section.servers.keys().map(|server| ServerName::new(&pool, server)).collect());
         let switch = |overrides: &mut Overrides| overrides.switch(&configured, &listener, &pool).map(|()| names.unwrap_or_default());
         let servers = self.say(switch, force).await?;
         serialised(&Switched { listener, was, pool, servers })

@@ -125,7 +125,10 @@ fn a_check_of_the_root_path_and_a_password_in_the_file_are_advised_against() {
         ("{ command = ['/bin/probe', '--password=s3cret'] }", "command"),
     ] {
         let found = findings(&text(check));
-        assert!(found.len() == 1 && found[0].starts_with(&format!("9:1: advice: a password stands in the file: the check's {what} |")), "{found:?}");
+        assert!(
+            found.len() == 1 && found[0].starts_with(&format!("9:1: advice: a password stands in the file: the check's {what} |")),
+            "{found:?}"
+        );
     }
 }
 
@@ -133,8 +136,14 @@ fn a_check_of_the_root_path_and_a_password_in_the_file_are_advised_against() {
 fn an_admin_socket_that_others_may_replace_or_users_cannot_open_is_warned_of() {
     let text = |admin: &str| format!("[admin]\n{admin}\n") + &web("", "servers.a = '10.0.0.1'");
     let found = findings(&text("socket = '/tmp/weir.sock'"));
-    assert!(found.len() == 1 && found[0].starts_with("2:10: warning: /tmp/weir.sock is in a folder that every user may write to"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].starts_with("2:10: warning: /tmp/weir.sock is in a folder that every user may write to"),
+        "{found:?}"
+    );
     let found = findings(&text("users = ['bob']"));
-    assert!(found.len() == 1 && found[0].starts_with("2:9: warning: `users` has no effect for those who may not open the socket"), "{found:?}");
+    assert!(
+        found.len() == 1 && found[0].starts_with("2:9: warning: `users` has no effect for those who may not open the socket"),
+        "{found:?}"
+    );
     assert!(findings(&text("users = ['bob']\ngroup = 'ops'\nsocket = '/run/weir/admin.sock'")).is_empty());
 }
