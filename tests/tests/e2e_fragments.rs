@@ -174,7 +174,7 @@ fn a_directory_is_applied_compared_and_taken_back() {
 }
 
 #[test]
-fn directories_are_applied_compared_and_taken_back() {
+fn one_file_takes_a_directorys_place_and_the_guard_leads_back() {
     let fixture = Fixture::new();
     let mut weir = Weir::prepare_directory(fixture.lab.node(), "").unwrap();
     let own = weir.config();
@@ -182,47 +182,20 @@ fn directories_are_applied_compared_and_taken_back() {
     write(&own, "20-s1.toml", &fixture.server(1));
     weir.run().unwrap();
     assert_eq!(fixture.served(), ["s1"]);
-    let next = own.with_file_name("next.d");
-    fs::create_dir(&next).unwrap();
-    for name in ["00-node.toml", "10-web.toml", "20-s1.toml"] {
-        fs::copy(own.join(name), next.join(name)).unwrap();
-    }
-    write(&next, "30-s2.toml", &fixture.server(2));
-    let next_name = next.to_str().unwrap().to_owned();
-
-    let diff = json(&weir, &["diff", &next_name]);
-    assert_eq!(
-        (&diff["difference"]["services"][0]["change"], &diff["operations"].as_u64().is_some()),
-        (&"changed".into(), &true),
-        "{diff:#}"
-    );
-    assert!(done(&weir, &["diff"]).contains("no service changes"));
-    assert_eq!(fixture.served(), ["s1"], "a look changes nothing");
-    assert!(done(&weir, &["apply", &next_name]).contains("configuration 2 is in force"));
-    assert_eq!(fixture.served(), ["s1", "s2"]);
-    weir.crash_and_restart().unwrap();
-    assert_eq!(fixture.served(), ["s1", "s2"], "the daemon's own directory says what it said");
-    done(&weir, &["rollback"]);
-    assert_eq!(fixture.served(), ["s1"]);
-    done(&weir, &["rollback", "2"]);
-    assert_eq!(fixture.served(), ["s1", "s2"]);
-    done(&weir, &["apply"]);
-    assert_eq!(fixture.served(), ["s1"], "its own is in force again");
-
-    // Errors are told where they stand, in the directory that was sent.
-    write(&next, "30-s2.toml", "[pool.web]\n\nservers.s2 = 7\n");
-    for command in ["apply", "diff"] {
-        refused(&weir, &[command, &next_name], "next.d/30-s2.toml:3:");
-    }
-    assert_eq!(fixture.served(), ["s1"]);
-    // One file takes a directory's place, and the guard leads back to the directory.
-    let whole: String = ["00-node.toml", "10-web.toml"].iter().map(|name| fs::read_to_string(own.join(name)).unwrap() + "\n").collect();
+    let whole = fs::read_to_string(own.join("00-node.toml")).unwrap() + "\n" + &fixture.listener();
     let file = own.with_file_name("whole.toml");
     fs::write(&file, whole + &fixture.server(3)).unwrap();
-    done(&weir, &["apply", file.to_str().unwrap(), "--confirm", "2s"]);
+    let file = file.to_str().unwrap();
+    let diff = json(&weir, &["diff", file]);
+    assert_eq!(diff["difference"]["services"][0]["change"], "changed", "{diff:#}");
+    assert!(done(&weir, &["diff"]).contains("no service changes"));
+    assert_eq!(fixture.served(), ["s1"], "a look changes nothing");
+    done(&weir, &["apply", file, "--confirm", "2s"]);
     assert_eq!(fixture.served(), ["s3"]);
     fixture.await_served(&weir, &["s1"]);
-    // Edits of the own directory are followed as before.
+    // Errors are told where they stand, and edits of the own directory are followed as before.
+    fs::write(file, "\n[pool.web]\nservers.s2 = 7\n").unwrap();
+    refused(&weir, &["diff", file], "whole.toml:3:");
     write(&own, "20-s1.toml", &fixture.server(2));
     fixture.await_served(&weir, &["s2"]);
 }

@@ -16,6 +16,7 @@ use super::{
     layout::{self, Features, MapKind},
     mapped::Mapped,
     read::ReadError,
+    settings::SETTINGS,
     tables::{SlotsError, Tables},
 };
 
@@ -62,9 +63,9 @@ pub fn map_names(tables: &Tables) -> Vec<(&'static str, MapKind, &'static str)> 
     sizes.iter().map(|size| (size.name, size.kind, holds(size.name))).collect()
 }
 
-/// The names of all maps, loaded or not.
+/// The names of all maps, loaded or not, and of the settings.
 pub fn all_map_names() -> Vec<&'static str> {
-    layout::map_sizes(&Limits::default(), Features::default()).iter().map(|size| size.name).collect()
+    layout::map_sizes(&Limits::default(), Features::default()).iter().map(|size| size.name).chain([SETTINGS]).collect()
 }
 
 fn holds(name: &str) -> &'static str {
@@ -394,7 +395,7 @@ fn mac_words(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
