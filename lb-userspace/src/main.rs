@@ -106,6 +106,8 @@ enum Action {
     Confirm {
         #[command(flatten)]
         config: ConfigPath,
+        #[command(flatten)]
+        output: Output,
     },
     /// Shows what a configuration would change, and what would become of live flows.
     #[command(after_help = "Example: weir diff next.toml")]
@@ -124,6 +126,8 @@ enum Action {
         config: ConfigPath,
         /// Its number in the history; the one before if none is given.
         number: Option<u64>,
+        #[command(flatten)]
+        output: Output,
     },
     /// Lists the last ten configurations that were in force.
     #[command(after_help = "Example: weir history")]
@@ -285,9 +289,9 @@ fn perform(action: Action) -> io::Result<Exit> {
         }
         Action::Explain { config, packet, output } => explain::explain(&config.config, &packet, output.format, &mut out, &mut err),
         Action::Apply { config, arguments, output } => apply::apply(&config.config, &arguments, output.format, &mut out, &mut err),
-        Action::Confirm { config } => apply::confirm(&config.config, &mut out, &mut err),
+        Action::Confirm { config, output } => apply::confirm(&config.config, output.format, &mut out, &mut err),
         Action::Diff { config, file, output } => apply::diff(&config.config, file.as_deref(), output.format, &mut out, &mut err),
-        Action::Rollback { config, number } => apply::rollback(&config.config, number, &mut out, &mut err),
+        Action::Rollback { config, number, output } => apply::rollback(&config.config, number, output.format, &mut out, &mut err),
         Action::History { config, output } => apply::history(&config.config, output.format, &mut out, &mut err),
         Action::Drain { config, arguments, output } => operate::drain(&config.config, &arguments, output.format, &mut out, &mut err),
         Action::Maint { config, servers, output } => operate::set_state(&config.config, servers, false, output.format, &mut out, &mut err),

@@ -188,7 +188,7 @@ fn configurations_are_applied_compared_and_taken_back() {
     refused(&weir, &["rollback"], "no earlier configuration");
     let (code, text) = said(&weir.operate(&["rollback", "77"]).unwrap());
     assert!(code == Some(1) && text.starts_with("error: configuration 77 is not kept, only 1 (in force), 2\nhint: "), "{text}");
-    done(&weir, &["rollback", "2"]);
+    assert_eq!(json(&weir, &["rollback", "2"]), serde_json::json!({ "generation": 2 }));
     assert_eq!(fixture.served(), ["s1"]);
 
     done(&weir, &["apply", &only2, "--confirm", "3s"]);

@@ -10,7 +10,6 @@ use std::{
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::{
     Exit, Format, complete,
@@ -332,9 +331,4 @@ fn row(server: &ServerView) -> Vec<String> {
 pub(super) fn json(value: &impl serde::Serialize, out: &mut impl Write) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)
-}
-
-/// What is asked for its answer as it is.
-pub(super) fn plain(config: &Path, request: &Request) -> Result<Value, OperateError> {
-    asked(config, request)
 }
