@@ -10,7 +10,7 @@ use std::{
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use lb_userspace::{
     cli::{
-        self, Exit, Format, api, apply, bpf, check::check, doctor::doctor, events, explain, flows, operate, server_setup, status,
+        self, Exit, Format, api, apply, bpf, check::check, doctor::doctor, events, explain, flows, man_io, operate, server_setup, status,
         stop::stop,
     },
     config::LoadError,
@@ -21,9 +21,17 @@ use tracing_subscriber::EnvFilter;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const EXITS: &str = "\
+Exit status:
+  0  done; what was looked at is well
+  1  refused, failed or unhealthy: `weir status` with a problem, a configuration with errors, no daemon
+  2  it cannot be carried out as it was given: unknown words, a file that cannot be read
+
+weir COMMAND --help has an example of each.";
+
 /// A load balancer: packets in the kernel, one file, one binary.
 #[derive(Parser)]
-#[command(name = "weir", version, about, disable_help_subcommand = true)]
+#[command(name = "weir", version, about, disable_help_subcommand = true, after_help = EXITS)]
 struct Command {
     #[command(subcommand)]
     action: Action,
@@ -46,6 +54,7 @@ struct Output {
 #[derive(Subcommand)]
 enum Action {
     /// Runs the daemon in the foreground. Ending it leaves the data plane forwarding.
+    #[command(after_help = "Example: weir run --config /etc/weir/weir.toml")]
     Run {
         #[command(flatten)]
         config: ConfigPath,
@@ -54,6 +63,7 @@ enum Action {
         log_json: bool,
     },
     /// Says whether a file is a configuration. Needs no privileges.
+    #[command(after_help = "Example: weir check weir.toml")]
     Check {
         /// The configuration file.
         #[arg(value_name = "FILE", default_value = cli::CONFIG_FILE)]
@@ -62,6 +72,7 @@ enum Action {
         output: Output,
     },
     /// Shows services, members, slots, counters and what is wrong; of a pool, a server or a listener everything that is known.
+    #[command(after_help = "Example: weir status web/a")]
     Status {
         #[command(flatten)]
         config: ConfigPath,
@@ -71,6 +82,7 @@ enum Action {
         output: Output,
     },
     /// Says where a packet would go, and why, without disturbing anything.
+    #[command(after_help = "Example: weir explain '192.0.2.77:40000 -> 198.51.100.1:443'")]
     Explain {
         #[command(flatten)]
         config: ConfigPath,
@@ -80,6 +92,7 @@ enum Action {
         output: Output,
     },
     /// Has a configuration in force: that of FILE, or the daemon's own file as it is.
+    #[command(after_help = "Example: weir apply next.toml --confirm 5m")]
     Apply {
         #[command(flatten)]
         config: ConfigPath,
@@ -89,11 +102,15 @@ enum Action {
         output: Output,
     },
     /// Confirms the configuration that `weir apply --confirm` applied.
+    #[command(after_help = "Example: weir confirm")]
     Confirm {
         #[command(flatten)]
         config: ConfigPath,
+        #[command(flatten)]
+        output: Output,
     },
     /// Shows what a configuration would change, and what would become of live flows.
+    #[command(after_help = "Example: weir diff next.toml")]
     Diff {
         #[command(flatten)]
         config: ConfigPath,
@@ -103,13 +120,17 @@ enum Action {
         output: Output,
     },
     /// Has an earlier configuration in force.
+    #[command(after_help = "Example: weir rollback 3")]
     Rollback {
         #[command(flatten)]
         config: ConfigPath,
         /// Its number in the history; the one before if none is given.
         number: Option<u64>,
+        #[command(flatten)]
+        output: Output,
     },
     /// Lists the last ten configurations that were in force.
+    #[command(after_help = "Example: weir history")]
     History {
         #[command(flatten)]
         config: ConfigPath,
@@ -117,6 +138,7 @@ enum Action {
         output: Output,
     },
     /// Has servers take no new flows; those that they have go on.
+    #[command(after_help = "Example: weir drain 'web/a*' --wait --deadline 10m")]
     Drain {
         #[command(flatten)]
         config: ConfigPath,
@@ -126,6 +148,7 @@ enum Action {
         output: Output,
     },
     /// Takes servers out of use, whatever their checks say.
+    #[command(after_help = "Example: weir maint web/a")]
     Maint {
         #[command(flatten)]
         config: ConfigPath,
@@ -135,6 +158,7 @@ enum Action {
         output: Output,
     },
     /// Has servers in use again.
+    #[command(after_help = "Example: weir ready 'web/*'")]
     Ready {
         #[command(flatten)]
         config: ConfigPath,
@@ -144,6 +168,7 @@ enum Action {
         output: Output,
     },
     /// Gives servers another weight.
+    #[command(after_help = "Example: weir weight web/a 30 --save")]
     Weight {
         #[command(flatten)]
         config: ConfigPath,
@@ -153,6 +178,7 @@ enum Action {
         output: Output,
     },
     /// Adds, removes and lists servers.
+    #[command(after_help = "Example: weir server add web/c 192.0.2.12 --weight 2")]
     Server {
         #[command(flatten)]
         config: ConfigPath,
@@ -162,6 +188,7 @@ enum Action {
         output: Output,
     },
     /// Has a listener use another pool: blue/green.
+    #[command(after_help = "Example: weir switch www green")]
     Switch {
         #[command(flatten)]
         config: ConfigPath,
@@ -171,6 +198,7 @@ enum Action {
         output: Output,
     },
     /// Shows who is connected where.
+    #[command(after_help = "Example: weir flows web/a")]
     Flows {
         #[command(flatten)]
         config: ConfigPath,
@@ -180,6 +208,7 @@ enum Action {
         output: Output,
     },
     /// Shows the maps of the kernel as they are: a list, or the entries of one.
+    #[command(after_help = "Example: weir bpf SERVICES")]
     Bpf {
         #[command(flatten)]
         config: ConfigPath,
@@ -189,13 +218,16 @@ enum Action {
         output: Output,
     },
     /// Prints everything that is counted, as Prometheus reads it.
+    #[command(after_help = "Example: weir metrics")]
     Metrics {
         #[command(flatten)]
         config: ConfigPath,
     },
     /// Prints the admin API's document (OpenAPI 3.1).
+    #[command(after_help = "Example: weir api > openapi.json")]
     Api,
     /// Shows what happened: changes of servers, configurations and overrides.
+    #[command(after_help = "Example: weir events --follow")]
     Events {
         #[command(flatten)]
         config: ConfigPath,
@@ -204,19 +236,23 @@ enum Action {
         #[command(flatten)]
         output: Output,
     },
-    /// Writes the manual pages into a folder.
+    /// Writes the manual pages into a folder, which is made if it is not there.
+    #[command(after_help = "Example: weir man /usr/local/share/man/man1")]
     Man {
         /// The folder.
         folder: PathBuf,
     },
     /// Ends the daemon and detaches the data plane.
+    #[command(after_help = "Example: weir stop")]
     Stop {
         #[command(flatten)]
         config: ConfigPath,
     },
     /// Prepares this machine to be a server of a pool that forwards by dsr, ipip or gue.
+    #[command(after_help = "Example: weir server-setup add --vip 198.51.100.1 --interface eth0 --mode dsr")]
     ServerSetup(server_setup::Args),
     /// Examines this machine.
+    #[command(after_help = "Example: weir doctor")]
     Doctor {
         #[command(flatten)]
         config: ConfigPath,
@@ -253,9 +289,9 @@ fn perform(action: Action) -> io::Result<Exit> {
         }
         Action::Explain { config, packet, output } => explain::explain(&config.config, &packet, output.format, &mut out, &mut err),
         Action::Apply { config, arguments, output } => apply::apply(&config.config, &arguments, output.format, &mut out, &mut err),
-        Action::Confirm { config } => apply::confirm(&config.config, &mut out, &mut err),
+        Action::Confirm { config, output } => apply::confirm(&config.config, output.format, &mut out, &mut err),
         Action::Diff { config, file, output } => apply::diff(&config.config, file.as_deref(), output.format, &mut out, &mut err),
-        Action::Rollback { config, number } => apply::rollback(&config.config, number, &mut out, &mut err),
+        Action::Rollback { config, number, output } => apply::rollback(&config.config, number, output.format, &mut out, &mut err),
         Action::History { config, output } => apply::history(&config.config, output.format, &mut out, &mut err),
         Action::Drain { config, arguments, output } => operate::drain(&config.config, &arguments, output.format, &mut out, &mut err),
         Action::Maint { config, servers, output } => operate::set_state(&config.config, servers, false, output.format, &mut out, &mut err),
@@ -268,7 +304,7 @@ fn perform(action: Action) -> io::Result<Exit> {
         Action::Metrics { config } => api::metrics(&config.config, &mut out, &mut err),
         Action::Api => api::api(&mut out),
         Action::Events { config, arguments, output } => events::events(&config.config, &arguments, output.format, &mut out, &mut err),
-        Action::Man { folder } => clap_mangen::generate_to(Command::command(), folder).map(|()| Exit::Fine),
+        Action::Man { folder } => man_io::man(Command::command(), &folder, &mut err),
         Action::Stop { config } => stop(&config.config, &mut out, &mut err),
         Action::ServerSetup(arguments) => server_setup::run(&arguments, &mut out, &mut err),
         Action::Doctor { config, output } => doctor(&config.config, output.format, &mut out),
@@ -307,4 +343,29 @@ fn now_ms() -> u64 {
     #[allow(clippy::disallowed_methods, reason = "the command's one look at the clock")]
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(0, |now| now.as_millis() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Command;
+
+    /// The commands below `path` whose help has no example.
+    fn without_example(path: &str, command: &clap::Command) -> Vec<String> {
+        let path = format!("{path} {}", command.get_name());
+        let is_without = command.get_after_help().is_none_or(|help| !help.to_string().contains(&format!("Example:{path}")));
+        let below = command.get_subcommands().flat_map(|below| without_example(&path, below));
+        is_without.then(|| path.clone()).into_iter().chain(below).collect()
+    }
+
+    #[test]
+    fn the_help_of_every_command_has_an_example_and_that_of_all_the_exit_codes() {
+        let mut all = Command::command();
+        assert_eq!(all.get_subcommands().flat_map(|command| without_example(" weir", command)).collect::<Vec<_>>(), Vec::<String>::new());
+        let help = all.render_help().to_string();
+        for words in ["  0  done", "  1  refused", "  2  it cannot"] {
+            assert!(help.contains(words), "{help}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 use weir_tests::{
     lab::{Nginx, Shape, Topology, Weir, http_tally, wait_until},
-    operator::{done, said},
+    operator::{done, json, refused, said},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -171,4 +171,31 @@ fn a_directory_is_applied_compared_and_taken_back() {
     let (code, text) = said(&weir.operate(&["apply", broken.to_str().unwrap()]).unwrap());
     assert!(code == Some(1) && text.contains("broken.d/b.toml:3:13"), "{code:?} {text}");
     assert_eq!(fixture.served(), ["s3"]);
+}
+
+#[test]
+fn one_file_takes_a_directorys_place_and_the_guard_leads_back() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::prepare_directory(fixture.lab.node(), "").unwrap();
+    let own = weir.config();
+    write(&own, "10-web.toml", &fixture.listener());
+    write(&own, "20-s1.toml", &fixture.server(1));
+    weir.run().unwrap();
+    assert_eq!(fixture.served(), ["s1"]);
+    let whole = fs::read_to_string(own.join("00-node.toml")).unwrap() + "\n" + &fixture.listener();
+    let file = own.with_file_name("whole.toml");
+    fs::write(&file, whole + &fixture.server(3)).unwrap();
+    let file = file.to_str().unwrap();
+    let diff = json(&weir, &["diff", file]);
+    assert_eq!(diff["difference"]["services"][0]["change"], "changed", "{diff:#}");
+    assert!(done(&weir, &["diff"]).contains("no service changes"));
+    assert_eq!(fixture.served(), ["s1"], "a look changes nothing");
+    done(&weir, &["apply", file, "--confirm", "2s"]);
+    assert_eq!(fixture.served(), ["s3"]);
+    fixture.await_served(&weir, &["s1"]);
+    // Errors are told where they stand, and edits of the own directory are followed as before.
+    fs::write(file, "\n[pool.web]\nservers.s2 = 7\n").unwrap();
+    refused(&weir, &["diff", file], "whole.toml:3:");
+    write(&own, "20-s1.toml", &fixture.server(2));
+    fixture.await_served(&weir, &["s2"]);
 }

@@ -9,7 +9,7 @@ use std::{
 use serde_json::Value;
 use weir_tests::{
     lab::{DnsServer, Nginx, Shape, TcpServer, Topology, Weir, http_tally, wait_until},
-    operator::{done, said},
+    operator::{done, refused, said},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -230,4 +230,24 @@ fn a_silent_name_holds_up_nothing_and_another_name_server_is_asked_at_once() {
     wait_until("the right name server to be asked", SOON, is_followed).unwrap_or_else(|error| panic!("{error} {}", weir.stderr()));
     assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
     fixture.await_served(&weir, &["s2"]);
+}
+
+#[test]
+fn what_is_said_of_one_address_of_a_name_is_not_written_into_the_file() {
+    let fixture = Fixture::new();
+    let _dns = fixture.dns(&fixture.api(&[1, 2]));
+    let weir = Weir::start(fixture.lab.node(), &fixture.config("servers.api = { name = \"api.lab\" }")).unwrap();
+    fixture.await_served(&weir, &["s1", "s2"]);
+    let before = fs::read_to_string(weir.config()).unwrap();
+    let first = fixture.name("api", 1);
+    refused(&weir, &["weight", &first, "5", "--save"], "hint: write pool.web.servers.api.weight into ");
+    refused(&weir, &["server", "remove", &first, "--save"], "hint: take pool.web.servers.api out of ");
+    refused(&weir, &["weight", "web/*", "5", "--save"], "is an address of api.lab");
+    // Beside the file it is for this address, and one with an address of its own is written.
+    done(&weir, &["weight", &first, "5"]);
+    assert_eq!(servers(&weir).iter().find(|(name, _)| *name == first).unwrap().1["weight"], 5);
+    assert_eq!(fs::read_to_string(weir.config()).unwrap(), before);
+    done(&weir, &["server", "add", "web/own", &fixture.lab.servers[2].v4.to_string(), "--save"]);
+    assert!(fs::read_to_string(weir.config()).unwrap().contains("servers.own = "));
+    assert_eq!(fixture.served(), ["s1", "s2", "s3"]);
 }

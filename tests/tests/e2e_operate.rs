@@ -125,8 +125,11 @@ fn servers_come_and_go_and_listeners_switch_pools() {
     refused(&weir, &["server", "remove", "blue/s2"], "last server");
     assert_eq!(fixture.served(), ["s2"]);
 
-    done(&weir, &["switch", "web", "green"]);
+    let switched = json(&weir, &["switch", "web", "green"]);
+    assert_eq!((&switched["listener"], &switched["was"], &switched["pool"]), (&"web".into(), &"blue".into(), &"green".into()));
+    assert_eq!(switched["servers"][0]["server"], "green/s3");
     assert_eq!(fixture.served(), ["s3"]);
+    assert!(done(&weir, &["switch", "web", "green"]).starts_with("listener web uses pool green, as before\n"));
     refused(&weir, &["switch", "web", "red"], "no pool");
     let completed = |words: &[&str]| {
         let mut command = fixture.lab.node().namespace.command(std::env::var_os("WEIR_BIN").unwrap());
@@ -137,8 +140,8 @@ fn servers_come_and_go_and_listeners_switch_pools() {
     assert_eq!(completed(&["drain", "gr"]), "green/s3");
     assert_eq!(completed(&["switch", "web", "bl"]), "blue");
     assert!(completed(&["switch", ""]).starts_with("web\n"));
-    let pages = weir.config().with_file_name("man");
-    fs::create_dir(&pages).unwrap();
+    assert_eq!(completed(&["bpf", "serv"]), "SERVICES");
+    let pages = weir.config().with_file_name("some").join("man");
     let mut command = fixture.lab.node().namespace.command(std::env::var_os("WEIR_BIN").unwrap());
     assert_eq!(said(&command.arg("man").arg(&pages).output().unwrap()), (Some(0), String::new()));
     assert!(fs::read_to_string(pages.join("weir-drain.1")).unwrap().contains("deadline"));
@@ -183,8 +186,9 @@ fn configurations_are_applied_compared_and_taken_back() {
     done(&weir, &["rollback"]);
     assert_eq!(fixture.served(), ["s1", "s2"]);
     refused(&weir, &["rollback"], "no earlier configuration");
-    refused(&weir, &["rollback", "77"], "generation 77");
-    done(&weir, &["rollback", "2"]);
+    let (code, text) = said(&weir.operate(&["rollback", "77"]).unwrap());
+    assert!(code == Some(1) && text.starts_with("error: configuration 77 is not kept, only 1 (in force), 2\nhint: "), "{text}");
+    assert_eq!(json(&weir, &["rollback", "2"]), serde_json::json!({ "generation": 2 }));
     assert_eq!(fixture.served(), ["s1"]);
 
     done(&weir, &["apply", &only2, "--confirm", "3s"]);
@@ -347,13 +351,13 @@ fn the_socket_survives_what_is_thrown_at_it() {
         let answer = post(path, body);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{path} {body}: {answer}");
     }
-    let deep = format!("{{\"servers\": {}", "[".repeat(200_000));
+    let deep = format!("{{\"servers\": {}", "[".repeat(20_000));
     assert!(post("/v1/drain", &deep).starts_with("HTTP/1.1 400"));
     assert!(post("/v1/apply", &"x".repeat(21 << 20)).starts_with("HTTP/1.1 413"));
     ask(&[0xff; 4096]);
     ask(b"POST /v1/drain HTTP/1.1\r\ncontent-length: 99999999\r\n\r\n");
     // Connections that say nothing hold nobody up.
-    let idle: Vec<UnixStream> = (0..200).map(|_| UnixStream::connect(&socket).unwrap()).collect();
+    let idle: Vec<UnixStream> = (0..60).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     assert_eq!(servers(&weir).len(), 3);
     drop(idle);
 

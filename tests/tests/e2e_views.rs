@@ -192,6 +192,10 @@ fn maps_are_shown_as_they_are_without_a_daemon_too() {
     assert!(entries(&weir, "NOTES").iter().any(|note| note["what"] == "nat-opened"));
     let sent: u64 = entries(&weir, "MEMBER_STATS").iter().map(|member| member["packets"].as_u64().unwrap()).sum();
     assert!(sent > 40, "{sent}");
+    let settings = entries(&weir, "settings");
+    let setting = |name: &str| settings.iter().find(|row| row["setting"] == name).unwrap()["value"].clone();
+    assert!(setting("features").as_str().unwrap().contains("nat source-rules"), "{settings:?}");
+    assert!(setting("lines of FLOWS").as_u64().unwrap().is_power_of_two());
     // Every map can be shown, in both ways.
     for map in maps.as_array().unwrap() {
         let name = map["name"].as_str().unwrap();

@@ -16,6 +16,9 @@ use crate::{
     health::book::Entry,
 };
 
+/// The header of answers with events that tells one daemon from the next, whose events count from 1 again.
+pub const DAEMON_HEADER: &str = "weir-daemon";
+
 /// What is asked of the daemon. Each is a path of its own; see [`Request::path`].
 #[derive(Clone, PartialEq, Debug)]
 pub enum Request {
@@ -57,7 +60,7 @@ pub enum Request {
 
 /// Which events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct Since {
     /// Those after this number.
     pub since: u64,
@@ -378,6 +381,19 @@ pub struct HistoryView {
     pub confirm_until_ms: Option<u64>,
 }
 
+/// A listener uses another pool.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Switched {
+    /// The listener's name.
+    pub listener: String,
+    /// The pool that it used.
+    pub was: String,
+    /// The pool that it uses.
+    pub pool: String,
+    /// That pool's servers.
+    pub servers: Vec<ServerView>,
+}
+
 /// The configuration that is in force now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct InForce {
@@ -439,10 +455,41 @@ impl Refusal {
         Self { error: error.into(), hint: None, details: Vec::new() }
     }
 
+    /// From an error and what caused it; the first hint is the hint.
+    pub fn of_chain(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut whole = Self::text(String::new());
+        for cause in std::iter::successors(Some(error), |error| error.source()) {
+            let Self { error, hint, .. } = Self::of(cause);
+            if !whole.error.contains(&error) {
+                let between = if whole.error.is_empty() { "" } else { ": " };
+                whole.error = whole.error + between + &error;
+            }
+            whole.hint = whole.hint.or(hint);
+        }
+        whole
+    }
+
     /// From the text of an error, whose hint stands on a line of its own.
     pub fn of(error: &(impl std::error::Error + ?Sized)) -> Self {
         let text = error.to_string();
         let (error, hint) = text.split_once("\nhint: ").map_or((text.as_str(), None), |(error, hint)| (error, Some(hint.to_owned())));
         Self { error: error.to_owned(), hint, details: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::Refusal;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("failed to write f\nhint: nothing has been changed")]
+    struct Unwritten(#[source] io::Error);
+
+    #[test]
+    fn an_error_with_a_cause_says_each_once_and_the_hint_apart() {
+        let refusal = Refusal::of_chain(&Unwritten(io::Error::other("not permitted")));
+        assert_eq!(refusal.to_string(), "failed to write f: not permitted\nhint: nothing has been changed");
     }
 }

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::net::UnixStream;
 
-use super::api::{Refusal, Request, Since};
+use super::api::{DAEMON_HEADER, Refusal, Request, Since};
 
 /// A plan of a thousand services takes some; a daemon that says nothing for so long is stuck.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -84,6 +84,7 @@ pub fn ask_text(socket: &Path, request: &Request) -> Result<String, AskError> {
 
 async fn exchange(socket: &Path, request: &Request) -> Result<Value, AskError> {
     let (method, path) = request.path();
+    let path = if let Request::Events(Since { since, .. }) = request { &format!("{path}?since={since}") } else { path };
     let body = request.body().map_err(AskError::broken)?.unwrap_or_default();
     let method = if method == "GET" { Method::GET } else { Method::POST };
     let (status, body) = send(socket, method, path, body).await?;
@@ -126,11 +127,34 @@ async fn connect(socket: &Path) -> Result<UnixStream, AskError> {
     })
 }
 
-/// Tells each event to `tell` as it happens, until that says to stop or the daemon ends.
+/// What is told of a stream of events.
+#[derive(Debug)]
+pub enum Told<'b> {
+    /// The daemon answers.
+    Connected,
+    /// Some of its bytes.
+    Bytes(&'b [u8]),
+}
+
+/// How a stream of events ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StreamEnd {
+    /// The daemon ended it, or `tell` did.
+    Over,
+    /// It is another daemon's than `daemon` was, whose events count from 1: nothing of it was told.
+    OtherDaemon,
+}
+
+/// Tells each event to `tell` as it happens, until that says to stop or the daemon ends. `daemon` tells one daemon from another; none: whichever it is.
 ///
 /// # Errors
 /// [`AskError`].
-pub fn follow(socket: &Path, since: Since, mut tell: impl FnMut(&[u8]) -> io::Result<bool>) -> Result<(), AskError> {
+pub fn follow(
+    socket: &Path,
+    since: Since,
+    daemon: &mut Option<String>,
+    mut tell: impl FnMut(Told<'_>) -> io::Result<bool>,
+) -> Result<StreamEnd, AskError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::broken)?;
     runtime.block_on(async {
         let (mut sender, connection) = http1::handshake(TokioIo::new(connect(socket).await?)).await.map_err(AskError::broken)?;
@@ -140,21 +164,30 @@ pub fn follow(socket: &Path, since: Since, mut tell: impl FnMut(&[u8]) -> io::Re
             .body(Full::new(Bytes::new()))
             .map_err(AskError::broken)?;
         let followed = async {
-            let mut body = sender.send_request(request).await.map_err(AskError::broken)?.into_body();
-            while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(AskError::broken)?;
-                if let Some(lines) = frame.data_ref()
-                    && !tell(lines).map_err(AskError::broken)?
-                {
-                    break;
-                }
+            let response = sender.send_request(request).await.map_err(AskError::broken)?;
+            let is_good = response.status() == StatusCode::OK;
+            let answers = response.headers().get(DAEMON_HEADER).and_then(|header| header.to_str().ok()).map(str::to_owned);
+            let mut body = response.into_body();
+            if !is_good {
+                let body = body.collect().await.map_err(AskError::broken)?.to_bytes();
+                return Err(serde_json::from_slice::<Refusal>(&body).map_or_else(AskError::broken, AskError::from));
             }
-            Ok(())
+            if daemon.is_some() && *daemon != answers {
+                *daemon = answers;
+                return Ok(StreamEnd::OtherDaemon);
+            }
+            *daemon = answers;
+            let mut goes_on = tell(Told::Connected).map_err(AskError::broken)?;
+            while let (true, Some(frame)) = (goes_on, body.frame().await) {
+                let frame = frame.map_err(AskError::broken)?;
+                goes_on = frame.data_ref().map_or(Ok(true), |bytes| tell(Told::Bytes(bytes))).map_err(AskError::broken)?;
+            }
+            Ok(StreamEnd::Over)
         };
         tokio::pin!(followed);
         tokio::select! {
             followed = &mut followed => followed,
-            _ = connection => Ok(()),
+            _ = connection => Ok(StreamEnd::Over),
         }
     })
 }

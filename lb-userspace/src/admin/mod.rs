@@ -4,10 +4,16 @@
 //! |---|---|
 //! | `api` | requests and answers, as both sides know them. Pure |
 //! | `openapi` | their description for others. Pure |
-//! | `server_io` | the daemon's side: socket, credentials, routes |
+//! | `admission` | how many connections each user has at once. Pure |
+//! | `server_io` | the daemon's side: the socket, and who connects |
+//! | `connection_io` | one connection: its times, and whoever is turned away |
+//! | `routes_io` | one request: who may make it, its body, its answer |
 //! | `client_io` | the commands' side |
 
+pub mod admission;
 pub mod api;
 pub mod client_io;
+mod connection_io;
 pub mod openapi;
+mod routes_io;
 pub mod server_io;

@@ -12,7 +12,7 @@ use utoipa::{
 
 use super::api::{
     Addition, Applied, Apply, Candidate, DiffView, HistoryView, InForce, Refusal, Removal, Rollback, Selection, ServerDetail, ServerView,
-    Switch, WeightChange,
+    Switch, Switched, WeightChange,
 };
 use crate::control::{event::Event, overrides::Overrides};
 
@@ -34,6 +34,7 @@ use crate::control::{event::Event, overrides::Overrides};
     ServerDetail,
     ServerView,
     Switch,
+    Switched,
     WeightChange
 )))]
 struct Schemas;
@@ -92,7 +93,7 @@ const ROUTES: [Route; 18] = [
     change("/v1/weight", "Gives servers another weight.", Some("WeightChange"), Answer::Many("ServerView")),
     change("/v1/servers/add", "Adds a server to a pool.", Some("Addition"), Answer::Many("ServerView")),
     change("/v1/servers/remove", "Takes a server out of its pool.", Some("Removal"), Answer::Many("ServerView")),
-    change("/v1/switch", "Has a listener use another pool.", Some("Switch"), Answer::Many("ServerView")),
+    change("/v1/switch", "Has a listener use another pool.", Some("Switch"), Answer::One("Switched")),
 ];
 
 /// The document.
@@ -103,7 +104,9 @@ pub fn document() -> OpenApi {
         .version("1")
         .description(Some(
             "HTTP/1.1 on a Unix socket (`admin.sock` in `node.state_dir`, or `admin.socket`). The kernel tells who connects. Whoever may open the \
-             socket may look; root, the daemon's own user and the users in `admin.users` may change something (the operations tagged `admin`).",
+             socket may look; root, the daemon's own user and the users in `admin.users` may change something (the operations tagged `admin`). Every refusal is a \
+             `Refusal`, but for what is no HTTP: that has the status 400, too large a head 431, without a body. Answers with events have the \
+             header `weir-daemon`: if it is another one than before, the daemon is too, and its events count from 1.",
         ))
         .license(Some(License::builder().name("MIT OR Apache-2.0").identifier(Some("MIT OR Apache-2.0")).build()))
         .build();
@@ -174,10 +177,15 @@ fn responses(route: &Route) -> Responses {
     let mut add = |status: &str, words: &str| responses.responses.insert(status.into(), refusal(words).into());
     if !matches!(route.answer, Answer::Document) {
         add("409", "Refused, with what to do about it; what was in force stays.");
-        add("503", "The daemon is ending.");
+        add("503", "The daemon is ending, or has as many connections, streams or configurations of this caller as it takes.");
     }
     if route.body.is_some() {
-        add("400", "The body is not understood.");
+        add("400", "The body is broken, or not understood.");
+        add("408", "The body did not come in time.");
+        add("413", "The body is too large.");
+    }
+    if matches!(route.answer, Answer::Events) {
+        add("400", "The query is not understood.");
     }
     if route.is_change {
         add("403", "The caller may look, but change nothing.");

@@ -1,42 +1,34 @@
-//! The daemon's side: the socket, who may do what, and the routes.
+//! The daemon's side: the socket, and who connects.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "owns the socket and its connections")]
 
 use std::{
     fs, io,
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use axum::{
-    Extension, Json, Router,
-    body::{Body, Bytes},
-    extract::{ConnectInfo, DefaultBodyLimit, Query, connect_info::Connected},
-    http::{StatusCode, header},
-    response::{IntoResponse as _, Response},
-    routing::{get, post},
-    serve::IncomingStream,
-};
-use futures_util::StreamExt as _;
 use nix::unistd::{Group, User};
-use serde::de::DeserializeOwned;
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{broadcast, mpsc, oneshot},
+    task::JoinSet,
 };
 use tracing::warn;
 
 use super::{
-    api::{Refusal, Request, Since},
-    openapi,
+    admission::{Admission, Places, Role},
+    api::{Refusal, Request},
+    connection_io,
+    routes_io::{Daemon, House, Peer, Place, routes},
 };
 use crate::control::event::Event;
 
-/// The largest body: a configuration is at most 16 MiB.
-const MOST_BODY_BYTES: usize = 20 << 20;
-
-/// Prometheus's text format.
-const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+/// Connections: each holds a descriptor, a head and a small body at most.
+const CONNECTIONS: Places = Places { of_role: 64, of_user: 32 };
+/// Who is turned away is told why, and so many at once are given the time to hear it.
+const MOST_GOODBYES: usize = 16;
 
 /// What the daemon is asked, by whom, and where its answer goes.
 #[derive(Debug)]
@@ -54,8 +46,8 @@ pub struct Ask {
 pub struct Caller {
     /// The user's number.
     pub uid: u32,
-    /// Whether it may change something.
-    pub is_admin: bool,
+    /// What it may do.
+    pub role: Role,
 }
 
 /// Who may do what.
@@ -142,14 +134,75 @@ impl Socket {
         Ok(Self { listener, path: path.to_owned(), admins })
     }
 
-    /// Answers until the future is dropped. Requests go to `asks`, events come from `events`.
-    pub async fn serve(self, asks: mpsc::Sender<Ask>, events: broadcast::Sender<Event>) -> io::Result<()> {
-        let _file = SocketFile(self.path);
-        let daemon = Daemon { asks, events };
-        let app = routes().layer(Extension(daemon)).layer(DefaultBodyLimit::max(MOST_BODY_BYTES));
-        let service = app.into_make_service_with_connect_info::<Caller>();
-        axum::serve(Listening { listener: self.listener, admins: self.admins }, service).await
+    /// Answers until the future is dropped. Requests go to `asks`, events come from `events`; `name` tells this daemon from the one before and after it.
+    pub async fn serve(self, asks: mpsc::Sender<Ask>, events: broadcast::Sender<Event>, name: u64) {
+        let Self { listener, path, admins } = self;
+        let _file = SocketFile(path);
+        let routes = routes(Daemon { asks, events, name });
+        let (house, admission) = (Arc::new(House::default()), Arc::new(Mutex::new(Admission::new(CONNECTIONS))));
+        let (mut connections, mut goodbyes) = (JoinSet::new(), JoinSet::new());
+        loop {
+            // Cancel safe: accept(2) is made when a connection waits, and a task that has ended is either told or still in its set.
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => match caller(&stream, &admins) {
+                        Ok(by) => match Place::take(&admission, &by) {
+                            Ok(place) => {
+                                let (peer, routes) = (Peer::new(by, house.clone()), routes.clone());
+                                connections.spawn(async move {
+                                    connection_io::serve(stream, routes, peer).await;
+                                    drop(place);
+                                });
+                            }
+                            Err(full) => {
+                                if full.is_first {
+                                    warn!(uid = by.uid, "a user has all its connections to the admin socket, and gets no more");
+                                }
+                                if goodbyes.len() < MOST_GOODBYES {
+                                    goodbyes.spawn(connection_io::turn_away(stream, too_many(by.role)));
+                                } else {
+                                    connection_io::brush_off(&stream, &too_many(by.role));
+                                }
+                            }
+                        },
+                        Err(error) => warn!(%error, "somebody unknown was not let in by the admin socket"),
+                    },
+                    Err(error) => {
+                        // Out of descriptors, most likely: others are given the time to close theirs.
+                        warn!(%error, "the admin socket lets nobody in");
+                        tokio::time::sleep(PAUSE).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+                Some(_) = goodbyes.join_next() => {}
+            }
+        }
     }
+}
+
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Who has connected.
+fn caller(stream: &UnixStream, admins: &[u32]) -> io::Result<Caller> {
+    let uid = stream.peer_cred()?.uid();
+    let is_own = uid == rustix::process::getuid().as_raw();
+    let role = match uid {
+        0 => Role::Root,
+        _ if is_own => Role::Root,
+        uid if admins.contains(&uid) => Role::Admin,
+        _ => Role::Reader,
+    };
+    Ok(Caller { uid, role })
+}
+
+fn too_many(role: Role) -> Refusal {
+    let Places { of_role, of_user } = CONNECTIONS;
+    let most = match role {
+        Role::Root => format!("root has {of_role}"),
+        Role::Admin | Role::Reader => format!("a user has {of_user}, all users of a kind {of_role}"),
+    };
+    let hint = Some("have commands and programs that are not needed end: ss -xp shows them".into());
+    Refusal { hint, ..Refusal::text(format!("the admin socket has no more connections for you: {most} at most")) }
 }
 
 fn group_number(name: &str) -> Result<u32, ListenError> {
@@ -160,165 +213,4 @@ fn group_number(name: &str) -> Result<u32, ListenError> {
 fn user_number(name: &str) -> Result<u32, ListenError> {
     let unknown = || ListenError::Unknown { kind: "user", name: name.to_owned() };
     Ok(User::from_name(name).ok().flatten().ok_or_else(unknown)?.uid.as_raw())
-}
-
-/// The listening socket, which knows who connects.
-struct Listening {
-    listener: UnixListener,
-    admins: Vec<u32>,
-}
-
-impl axum::serve::Listener for Listening {
-    type Io = UnixStream;
-    type Addr = Caller;
-
-    async fn accept(&mut self) -> (UnixStream, Caller) {
-        loop {
-            match self.listener.accept().await {
-                Ok((stream, _)) => match stream.peer_cred() {
-                    Ok(peer) => {
-                        let uid = peer.uid();
-                        let is_own = uid == rustix::process::getuid().as_raw();
-                        return (stream, Caller { uid, is_admin: uid == 0 || is_own || self.admins.contains(&uid) });
-                    }
-                    Err(error) => warn!(%error, "somebody unknown was not let in by the admin socket"),
-                },
-                Err(error) => {
-                    // Out of descriptors, most likely: others are given the time to close theirs.
-                    warn!(%error, "the admin socket lets nobody in");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<Caller> {
-        Ok(Caller { uid: 0, is_admin: false })
-    }
-}
-
-const PAUSE: Duration = Duration::from_millis(100);
-
-impl Connected<IncomingStream<'_, Listening>> for Caller {
-    fn connect_info(stream: IncomingStream<'_, Listening>) -> Self {
-        stream.remote_addr().clone()
-    }
-}
-
-/// The way to the daemon's loop.
-#[derive(Clone)]
-struct Daemon {
-    asks: mpsc::Sender<Ask>,
-    events: broadcast::Sender<Event>,
-}
-
-type Connection = ConnectInfo<Caller>;
-
-fn routes() -> Router {
-    Router::new()
-        .route("/v1/servers", get(|daemon, by| plain(daemon, by, Request::Servers)))
-        .route("/v1/servers/details", get(|daemon, by| plain(daemon, by, Request::Details)))
-        .route("/v1/overrides", get(|daemon, by| plain(daemon, by, Request::Overrides)))
-        .route("/v1/history", get(|daemon, by| plain(daemon, by, Request::History)))
-        .route("/v1/diff", post(|daemon, by, body| with_body(daemon, by, body, Request::Diff)))
-        .route("/v1/apply", post(|daemon, by, body| with_body(daemon, by, body, Request::Apply)))
-        .route("/v1/confirm", post(|daemon, by| plain(daemon, by, Request::Confirm)))
-        .route("/v1/rollback", post(|daemon, by, body| with_body(daemon, by, body, Request::Rollback)))
-        .route("/v1/drain", post(|daemon, by, body| with_body(daemon, by, body, Request::Drain)))
-        .route("/v1/maint", post(|daemon, by, body| with_body(daemon, by, body, Request::Maint)))
-        .route("/v1/ready", post(|daemon, by, body| with_body(daemon, by, body, Request::Ready)))
-        .route("/v1/weight", post(|daemon, by, body| with_body(daemon, by, body, Request::Weight)))
-        .route("/v1/servers/add", post(|daemon, by, body| with_body(daemon, by, body, Request::Add)))
-        .route("/v1/servers/remove", post(|daemon, by, body| with_body(daemon, by, body, Request::Remove)))
-        .route("/v1/switch", post(|daemon, by, body| with_body(daemon, by, body, Request::Switch)))
-        .route("/v1/events", get(events))
-        .route("/v1/metrics", get(metrics))
-        .route("/v1/openapi.json", get(document))
-        .fallback(|| async { refused(StatusCode::NOT_FOUND, &Refusal::text("there is nothing at this path")) })
-}
-
-async fn plain(Extension(daemon): Extension<Daemon>, ConnectInfo(by): Connection, request: Request) -> Response {
-    ask(&daemon, by, request).await
-}
-
-async fn with_body<T: DeserializeOwned>(
-    Extension(daemon): Extension<Daemon>,
-    ConnectInfo(by): Connection,
-    body: Bytes,
-    request: impl FnOnce(T) -> Request,
-) -> Response {
-    let body: &[u8] = if body.is_empty() { b"{}" } else { &body };
-    match serde_json::from_slice(body) {
-        Ok(body) => ask(&daemon, by, request(body)).await,
-        Err(error) => refused(StatusCode::BAD_REQUEST, &Refusal::text(format!("the request's body is not understood: {error}"))),
-    }
-}
-
-async fn ask(daemon: &Daemon, by: Caller, request: Request) -> Response {
-    if request.is_change() && !by.is_admin {
-        let refusal =
-            Refusal { hint: Some("root may, and the users in admin.users".into()), ..Refusal::text("you may look, but change nothing") };
-        return refused(StatusCode::FORBIDDEN, &refusal);
-    }
-    let (reply, answer) = oneshot::channel();
-    let asked = daemon.asks.send(Ask { request, by, reply }).await;
-    match (asked, answer.await) {
-        (Ok(()), Ok(Ok(value))) => Json(value).into_response(),
-        (Ok(()), Ok(Err(refusal))) => refused(StatusCode::CONFLICT, &refusal),
-        (Ok(()) | Err(_), Ok(Ok(_) | Err(_)) | Err(_)) => refused(StatusCode::SERVICE_UNAVAILABLE, &Refusal::text("the daemon is ending")),
-    }
-}
-
-/// The daemon answers with the text as a JSON string, as with everything.
-async fn metrics(Extension(daemon): Extension<Daemon>, ConnectInfo(by): Connection) -> Response {
-    let (reply, answer) = oneshot::channel();
-    let asked = daemon.asks.send(Ask { request: Request::Metrics, by, reply }).await;
-    match (asked, answer.await) {
-        (Ok(()), Ok(Ok(serde_json::Value::String(text)))) => ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
-        (Ok(()), Ok(Err(refusal))) => refused(StatusCode::CONFLICT, &refusal),
-        (Ok(()) | Err(_), Ok(Ok(_) | Err(_)) | Err(_)) => refused(StatusCode::SERVICE_UNAVAILABLE, &Refusal::text("the daemon is ending")),
-    }
-}
-
-async fn document() -> Response {
-    Json(openapi::document()).into_response()
-}
-
-fn refused(status: StatusCode, refusal: &Refusal) -> Response {
-    (status, Json(refusal)).into_response()
-}
-
-/// Those that are kept, as an array; or these and then those to come, a line of JSON each, until the client is gone. One that is too slow misses
-/// some, which their numbers show.
-async fn events(Extension(daemon): Extension<Daemon>, ConnectInfo(by): Connection, Query(since): Query<Since>) -> Response {
-    if !since.follow {
-        return ask(&daemon, by, Request::Events(since)).await;
-    }
-    // Followed before those that are kept are asked for, so that none is missed.
-    let following = daemon.events.subscribe();
-    let (reply, answer) = oneshot::channel();
-    let asked = daemon.asks.send(Ask { request: Request::Events(since), by, reply }).await;
-    let kept: Vec<Event> = match (asked, answer.await) {
-        (Ok(()), Ok(Ok(kept))) => serde_json::from_value(kept).unwrap_or_default(),
-        (Ok(()) | Err(_), Ok(Ok(_) | Err(_)) | Err(_)) => {
-            return refused(StatusCode::SERVICE_UNAVAILABLE, &Refusal::text("the daemon is ending"));
-        }
-    };
-    let told = kept.last().map_or(0, |event| event.number);
-    let kept = futures_util::stream::iter(kept.into_iter().map(|event| line_of(&event)));
-    let lines = futures_util::stream::unfold(following, move |mut following| async move {
-        loop {
-            match following.recv().await {
-                Ok(event) if event.number <= told => {}
-                Ok(event) => return Some((line_of(&event), following)),
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
-    });
-    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(kept.chain(lines))).into_response()
-}
-
-fn line_of(event: &Event) -> io::Result<String> {
-    serde_json::to_string(event).map(|line| line + "\n").map_err(io::Error::other)
 }

@@ -11,12 +11,12 @@ use clap::Args;
 
 use super::{
     Exit, Format,
-    operate::{asked, json, plain, refuse},
+    operate::{asked, json, refuse},
     render::table,
     tell,
 };
 use crate::{
-    admin::api::{Applied, Apply, Candidate, DiffView, HistoryView, Request, Rollback},
+    admin::api::{Applied, Apply, Candidate, DiffView, HistoryView, InForce, Request, Rollback},
     config::{LoadError, read_text},
     control::difference::{Change, Fate, ServiceDifference},
 };
@@ -63,28 +63,30 @@ pub fn apply(config: &Path, arguments: &ApplyArgs, format: Format, out: &mut imp
 ///
 /// # Errors
 /// Those of writing.
-pub fn confirm(config: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
-    match plain(config, &Request::Confirm) {
-        Ok(answer) => {
-            writeln!(out, "configuration {} stays", answer["generation"])?;
-            Ok(Exit::Fine)
-        }
-        Err(error) => refuse(err, &error),
-    }
+pub fn confirm(config: &Path, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    in_force(config, &Request::Confirm, "stays", format, out, err)
 }
 
 /// Performs `weir rollback`.
 ///
 /// # Errors
 /// Those of writing.
-pub fn rollback(config: &Path, to: Option<u64>, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
-    match plain(config, &Request::Rollback(Rollback { to })) {
-        Ok(answer) => {
-            writeln!(out, "configuration {} is in force; the file stays as it is until it is changed or applied", answer["generation"])?;
-            Ok(Exit::Fine)
-        }
-        Err(error) => refuse(err, &error),
+pub fn rollback(config: &Path, to: Option<u64>, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    let words = "is in force; the file stays as it is until it is changed or applied";
+    in_force(config, &Request::Rollback(Rollback { to }), words, format, out, err)
+}
+
+/// Tells which configuration is in force now, and in these words how.
+fn in_force(config: &Path, request: &Request, words: &str, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    let answer: InForce = match asked(config, request) {
+        Ok(answer) => answer,
+        Err(error) => return refuse(err, &error),
+    };
+    match format {
+        Format::Json => json(&answer, out)?,
+        Format::Text => writeln!(out, "configuration {} {words}", answer.generation)?,
     }
+    Ok(Exit::Fine)
 }
 
 /// Performs `weir history`.

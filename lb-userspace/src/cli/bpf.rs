@@ -6,19 +6,21 @@ use std::{
 };
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{Exit, Format, operate::json, place_io::Place, render::table, tell};
+use super::{Exit, Format, complete, operate::json, place_io::Place, render::table, tell};
 use crate::{
     config,
-    dataplane::{self, Access, MapKind, Notation, PinDir, Tables},
+    dataplane::{self, Access, MapKind, Notation, PinDir, SETTINGS, Tables},
 };
 
 /// `weir bpf`.
 #[derive(Args, Debug)]
 pub struct BpfArgs {
     /// The map whose entries are shown; a list of all maps, if none is named.
+    #[arg(add = ArgValueCompleter::new(complete::maps))]
     map: Option<String>,
     /// So many entries at most.
     #[arg(long, short = 'n', default_value_t = 100)]
@@ -89,6 +91,15 @@ fn list(tables: &Tables, pins: &PinDir, format: Format, out: &mut impl Write) ->
         let (max, bytes) = dataplane::map_facts(pins, name)?;
         maps.push(Listed { name, kind: kind_word(kind), used, max, bytes, holds });
     }
+    let (settings, bytes) = dataplane::settings(pins, Notation::Decoded)?;
+    maps.push(Listed {
+        name: SETTINGS,
+        kind: "read-only data",
+        used: settings.used,
+        max: 1,
+        bytes: Some(bytes),
+        holds: "what the packet program was loaded for",
+    });
     match format {
         Format::Json => json(&maps, out)?,
         Format::Text => {
@@ -113,8 +124,15 @@ fn entries(
 ) -> anyhow::Result<Exit> {
     let notation = if arguments.raw { Notation::Raw } else { Notation::Decoded };
     let name = map.to_uppercase();
-    let Some(dump) = dataplane::dump(tables, &name, arguments.limit, notation, dataplane::moment(pins)?.tick)? else {
-        let names: Vec<&str> = dataplane::map_names(tables).iter().map(|(name, ..)| *name).collect();
+    let dump = if name == SETTINGS {
+        let (mut dump, _) = dataplane::settings(pins, notation)?;
+        dump.rows.truncate(arguments.limit);
+        Some(dump)
+    } else {
+        dataplane::dump(tables, &name, arguments.limit, notation, dataplane::moment(pins)?.tick)?
+    };
+    let Some(dump) = dump else {
+        let names = dataplane::all_map_names();
         writeln!(err, "error: there is no map {map:?}\nhint: {}; weir bpf lists them", config::alike(&name, &names))?;
         return Ok(Exit::Refused);
     };

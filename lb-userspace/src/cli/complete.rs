@@ -1,11 +1,14 @@
-//! Names for the shell's completion, asked of the daemon that runs: servers, pools, listeners.
+//! Names for the shell's completion: servers, pools, listeners, asked of the daemon that runs, and maps.
 
 use std::{env, ffi::OsStr, path::PathBuf};
 
 use clap_complete::CompletionCandidate;
 
 use super::{CONFIG_FILE, CONFIG_VARIABLE, operate::asked, place_io::Place};
-use crate::admin::api::{Request, ServerView};
+use crate::{
+    admin::api::{Request, ServerView},
+    dataplane,
+};
 
 /// The file that `--config` would name: what stands on the line so far is not known here.
 fn config() -> PathBuf {
@@ -31,6 +34,11 @@ pub(super) fn targets(typed: &OsStr) -> Vec<CompletionCandidate> {
 /// The listeners of the daemon's record.
 pub(super) fn listeners(typed: &OsStr) -> Vec<CompletionCandidate> {
     names(typed, |service| service.listener.clone())
+}
+
+/// The maps of the kernel, however they are typed.
+pub(super) fn maps(typed: &OsStr) -> Vec<CompletionCandidate> {
+    fitting(dataplane::all_map_names().into_iter().map(str::to_owned), &typed.to_ascii_uppercase())
 }
 
 /// The pools that some server is in.

@@ -11,21 +11,18 @@ use clap::Args;
 use super::{
     Exit, Format,
     apply::time,
-    operate::{asked, refuse, socket_of},
-    tell,
+    follow_io,
+    operate::{asked, refuse},
 };
 use crate::{
-    admin::{
-        api::{Request, Since},
-        client_io::follow,
-    },
+    admin::api::{Request, Since},
     control::event::{Event, What},
 };
 
 /// `weir events`.
 #[derive(Args, Debug)]
 pub struct EventsArgs {
-    /// Goes on with those to come, until it is ended.
+    /// Goes on with those to come, over ends and starts of the daemon, until it is interrupted.
     #[arg(short, long)]
     follow: bool,
     /// Only those after this number.
@@ -48,27 +45,7 @@ pub fn events(config: &Path, arguments: &EventsArgs, format: Format, out: &mut i
             Err(error) => refuse(err, &error),
         };
     }
-    let socket = match socket_of(config) {
-        Ok(socket) => socket,
-        Err(error) => return refuse(err, &error),
-    };
-    let mut rest = Vec::new();
-    let tell_line = |bytes: &[u8]| {
-        rest.extend_from_slice(bytes);
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            show(&serde_json::from_slice(&line)?, format, out)?;
-        }
-        out.flush()?;
-        Ok(true)
-    };
-    match follow(&socket, since, tell_line) {
-        Ok(()) => {
-            writeln!(err, "the daemon has ended")?;
-            Ok(Exit::Refused)
-        }
-        Err(error) => tell(err, &error, Exit::Refused),
-    }
+    follow_io::follow(config, arguments.since, |event, out| show(event, format, out), out, err)
 }
 
 fn show(event: &Event, format: Format, out: &mut impl Write) -> io::Result<()> {
@@ -107,6 +84,7 @@ fn in_words(what: &What) -> String {
             format!("the DNS has another answer for {name}: {words}")
         }
         What::NameFailed { name, cause } => format!("the lookup of {name} fails, its servers stay: {cause}"),
+        What::Missed { count } => format!("{count} events are lost: they were not read while the daemon kept them"),
         What::RolledBack { generation, why } => format!("configuration {generation} is in force again: {why}"),
     }
 }

@@ -10,6 +10,8 @@ pub mod doctor;
 pub mod events;
 pub mod explain;
 pub mod flows;
+mod follow_io;
+pub mod man_io;
 pub mod operate;
 mod place_io;
 mod render;

@@ -10,7 +10,6 @@ use std::{
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 
 use super::{
     Exit, Format, complete,
@@ -20,7 +19,7 @@ use super::{
 };
 use crate::{
     admin::{
-        api::{Addition, Removal, Request, Selection, ServerView, Switch, WeightChange},
+        api::{Addition, Removal, Request, Selection, ServerView, Switch, Switched, WeightChange},
         client_io::{AskError, ask},
     },
     config::endpoint,
@@ -86,6 +85,7 @@ fn weight(text: &str) -> Result<WeightWord, String> {
 #[derive(Subcommand, Debug)]
 pub enum Server {
     /// Adds a server to a pool until it is removed; the file stays as it is without --save.
+    #[command(after_help = "Example: weir server add web/c 192.0.2.12 --weight 2")]
     Add {
         /// POOL/SERVER.
         #[arg(value_name = "POOL/SERVER")]
@@ -104,6 +104,7 @@ pub enum Server {
         save: bool,
     },
     /// Takes a server out of its pool, one of the file too; the file stays as it is without --save.
+    #[command(after_help = "Example: weir server remove web/c")]
     Remove {
         /// POOL/SERVER.
         #[arg(value_name = "POOL/SERVER", add = ArgValueCompleter::new(complete::servers))]
@@ -116,6 +117,7 @@ pub enum Server {
         save: bool,
     },
     /// Lists servers: their state and why, weight, flows, overrides.
+    #[command(after_help = "Example: weir server list -o json")]
     List,
 }
 
@@ -267,7 +269,20 @@ pub fn switch(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<Exit> {
-    told(config, &Request::Switch(Switch { listener, pool, force }), format, out, err)
+    match asked::<Switched>(config, &Request::Switch(Switch { listener, pool, force })) {
+        Err(error) => refuse(err, &error),
+        Ok(switched) => {
+            let Switched { listener, was, pool, servers } = &switched;
+            match format {
+                Format::Json => json(&switched, out).map(|()| Exit::Fine),
+                Format::Text => {
+                    let before = if was == pool { "as before".to_owned() } else { format!("pool {was} before") };
+                    writeln!(out, "listener {listener} uses pool {pool}, {before}")?;
+                    show(servers, format, out)
+                }
+            }
+        }
+    }
 }
 
 fn told(config: &Path, request: &Request, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
@@ -316,9 +331,4 @@ fn row(server: &ServerView) -> Vec<String> {
 pub(super) fn json(value: &impl serde::Serialize, out: &mut impl Write) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)
-}
-
-/// What is asked for its answer as it is.
-pub(super) fn plain(config: &Path, request: &Request) -> Result<Value, OperateError> {
-    asked(config, request)
 }

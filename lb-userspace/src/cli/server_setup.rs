@@ -27,10 +27,13 @@ pub struct Args {
 #[derive(clap::Subcommand, Debug)]
 enum Command {
     /// Makes this host serve addresses for a load balancer. May be repeated, also for further addresses. A restart of the host undoes it.
+    #[command(after_help = "Example: weir server-setup add --vip 198.51.100.1 --interface eth0 --mode dsr")]
     Add(Add),
     /// Takes back exactly what add has changed.
+    #[command(after_help = "Example: weir server-setup remove")]
     Remove,
     /// Whether all is as it was set up, and what became of tunnelled packets.
+    #[command(after_help = "Example: weir server-setup status")]
     Status {
         /// text or json.
         #[arg(short, long, value_enum, default_value_t = Format::Text)]

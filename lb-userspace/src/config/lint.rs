@@ -8,7 +8,7 @@ use toml::Spanned;
 use super::{
     Document,
     listener::ListenerSection,
-    model::{Probe, ServerState, UdpFlows},
+    model::{Probe, ServerState, Step, UdpFlows},
     pool::{BalanceWord, ForwardWord, PoolSection},
     relations,
     report::Report,
@@ -69,9 +69,35 @@ fn advise_check(pool: &PoolSection, report: &mut Report) {
         let message = "the UDP check has no `expect`: silence counts as health, and only a refusal is bad, which hosts seldom send and firewalls drop";
         report.advise(pool.header.clone(), message, "set `expect` beside `send` to what an answer contains");
     }
+    if let Some(what) = secret_of(&check.probe) {
+        let hint = "whoever may read the file may read it: give the check a user who may do nothing else, and the file mode 0600";
+        report.advise(pool.header.clone(), format!("a password stands in the file: the check's {what}"), hint);
+    }
     if check.pace.timeout > check.pace.interval {
         let message = "a check may take longer than the interval: the next one waits for it";
         report.warn(pool.header.clone(), message, Some("lower check.timeout, or raise check.interval"));
+    }
+}
+
+/// Header fields that carry a secret, in lower case as they are kept.
+const SECRET_FIELDS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "x-api-key", "x-auth-token"];
+/// Beginnings of lines that carry one in the protocols of Redis, FTP, POP and IMAP, and memcached.
+const SECRET_WORDS: [&[u8]; 3] = [b"auth ", b"pass ", b"login "];
+
+/// What of a probe is a secret, as its name says.
+fn secret_of(probe: &Probe) -> Option<String> {
+    let is_secret_line = |line: &[u8]| SECRET_WORDS.iter().any(|word| line.to_ascii_lowercase().starts_with(word));
+    match probe {
+        Probe::Http(http) => {
+            let field = http.headers.keys().find(|name| SECRET_FIELDS.contains(&name.as_str()));
+            field.map(|name| format!("header field `{name}`"))
+        }
+        Probe::Tcp(steps) => {
+            let sent = |step: &Step| matches!(step, Step::Send(bytes) if bytes.split(|byte| *byte == b'\n').any(is_secret_line));
+            steps.iter().any(sent).then(|| "words that are sent".to_owned())
+        }
+        Probe::Command { argv } => argv.iter().any(|word| word.to_lowercase().contains("password=")).then(|| "command".to_owned()),
+        Probe::Tls | Probe::Grpc { .. } | Probe::Mysql { .. } | Probe::Pgsql { .. } | Probe::Udp { .. } => None,
     }
 }
 

@@ -118,6 +118,11 @@ pub enum What {
         /// Why.
         why: String,
     },
+    /// Events that are not told: nobody asked for them while they were kept. Its number is that of the last of them.
+    Missed {
+        /// How many.
+        count: u64,
+    },
 }
 
 /// The latest events.
@@ -139,15 +144,23 @@ impl Events {
         event
     }
 
-    /// The events after `number`, the oldest first; all that are kept for 0.
-    pub fn since(&self, number: u64) -> impl Iterator<Item = &Event> {
-        self.kept.iter().filter(move |event| event.number > number)
+    /// The events after `number`, the oldest first, and before them how many of those are not kept; all that are kept for 0.
+    pub fn since(&self, number: u64) -> impl Iterator<Item = Event> {
+        let missed = self.kept.front().filter(|_| number > 0).and_then(|first| Self::missed(number, first));
+        missed.into_iter().chain(self.kept.iter().filter(move |event| event.number > number).cloned())
+    }
+
+    /// What stands between the event of the number `told` and `next`: how many are missing, if any are.
+    #[must_use]
+    pub fn missed(told: u64, next: &Event) -> Option<Event> {
+        let count = next.number.saturating_sub(told).saturating_sub(1);
+        (count > 0).then(|| Event { number: next.number - 1, at_ms: next.at_ms, what: What::Missed { count } })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Events, MOST, What};
+    use super::{Event, Events, MOST, What};
 
     #[test]
     fn the_latest_are_kept_and_numbered() {
@@ -157,6 +170,21 @@ mod tests {
         }
         assert_eq!(events.since(0).map(|event| event.number).collect::<Vec<_>>(), (6..=1005).collect::<Vec<_>>());
         assert_eq!(events.since(1003).count(), 2);
+        assert_eq!(events.since(1005).count(), 0);
+    }
+
+    #[test]
+    fn who_asks_too_late_is_told_how_many_are_lost() {
+        let mut events = Events::default();
+        for _ in 0..MOST + 5 {
+            events.add(What::Started { origin: "fresh".into() }, 7);
+        }
+        let told: Vec<Event> = events.since(2).collect();
+        assert_eq!((told[0].number, &told[0].what, told[1].number), (5, &What::Missed { count: 3 }, 6));
+        assert_eq!(events.since(5).next().unwrap().number, 6);
+        let next = Event { number: 9, ..told[1].clone() };
+        assert_eq!(Events::missed(8, &next), None);
+        assert_eq!(Events::missed(5, &next).unwrap().what, What::Missed { count: 3 });
     }
 
     #[test]

@@ -61,8 +61,15 @@ pub enum HistoryError {
     #[error("no earlier configuration is known\nhint: weir history lists them")]
     NoEarlier,
     /// It is not kept.
-    #[error("generation {0} is not known\nhint: weir history lists those that are")]
-    Unknown(u64),
+    #[error(
+        "configuration {to} is not kept, only {kept}\nhint: weir history says when each was in force; weir rollback takes one of these numbers"
+    )]
+    Unknown {
+        /// Its number.
+        to: u64,
+        /// The numbers of those that are, the oldest first, in words.
+        kept: String,
+    },
     /// Nothing waits for a confirmation.
     #[error("no configuration waits to be confirmed")]
     NothingToConfirm,
@@ -126,9 +133,17 @@ impl History {
     /// [`HistoryError`] if it is not kept.
     pub fn earlier(&self, to: Option<u64>) -> Result<&Entry, HistoryError> {
         match to {
-            Some(generation) => self.get(generation).ok_or(HistoryError::Unknown(generation)),
+            Some(to) => self.get(to).ok_or_else(|| HistoryError::Unknown { to, kept: self.kept() }),
             None => self.entries.iter().rfind(|entry| entry.generation < self.in_force).ok_or(HistoryError::NoEarlier),
         }
+    }
+
+    fn kept(&self) -> String {
+        let words = |entry: &Entry| {
+            let in_force = if entry.generation == self.in_force { " (in force)" } else { "" };
+            format!("{}{in_force}", entry.generation)
+        };
+        self.entries.iter().map(words).collect::<Vec<_>>().join(", ")
     }
 
     /// The one of this generation is in force again.
@@ -230,7 +245,9 @@ mod tests {
         }
         assert_eq!(texts(&history), (2..12).map(|number| number.to_string()).collect::<Vec<_>>());
         assert_eq!(apply(&mut history, "11", "file", 99), 12);
-        assert_eq!(history.earlier(Some(2)), Err(HistoryError::Unknown(2)));
+        assert!(
+            matches!(history.earlier(Some(2)), Err(HistoryError::Unknown { to: 2, kept }) if kept.starts_with("3, 4") && kept.contains("(in force)"))
+        );
     }
 
     #[test]

@@ -10,10 +10,13 @@ use lb_common::{
 };
 use serde_json::{Value, json};
 
+use crate::config::model::Limits;
+
 use super::{
     layout::{self, Features, MapKind},
     mapped::Mapped,
     read::ReadError,
+    settings::SETTINGS,
     tables::{SlotsError, Tables},
 };
 
@@ -58,6 +61,11 @@ pub enum Notation {
 pub fn map_names(tables: &Tables) -> Vec<(&'static str, MapKind, &'static str)> {
     let sizes = layout::map_sizes(&tables.limits(), Features::default());
     sizes.iter().map(|size| (size.name, size.kind, holds(size.name))).collect()
+}
+
+/// The names of all maps, loaded or not, and of the settings.
+pub fn all_map_names() -> Vec<&'static str> {
+    layout::map_sizes(&Limits::default(), Features::default()).iter().map(|size| size.name).chain([SETTINGS]).collect()
 }
 
 fn holds(name: &str) -> &'static str {
@@ -387,7 +395,7 @@ fn mac_words(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(":")
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

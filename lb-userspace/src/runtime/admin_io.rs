@@ -1,7 +1,10 @@
 //! What the daemon answers to its admin API, and the socket's life.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the daemon's end of a socket")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use nix::unistd::{Uid, User};
 use serde_json::Value;
@@ -18,7 +21,10 @@ use super::{
 };
 use crate::{
     admin::{
-        api::{Applied, Apply, Candidate, HistoryEntry, HistoryView, InForce, Refusal, Request, Selection, Switch, WeightChange},
+        api::{
+            Applied, Apply, Candidate, HistoryEntry, HistoryView, InForce, Refusal, Request, Selection, ServerView, Switch, Switched,
+            WeightChange,
+        },
         server_io::{Access, Ask, Caller, Socket},
     },
     config::{
@@ -40,6 +46,9 @@ const LATE: usize = 1024;
 /// An apply is confirmed within so long, at most.
 const MOST_CONFIRM_S: u64 = 24 * 3600;
 
+/// The daemon's first socket was made then: those that it makes later are the same daemon's.
+static STARTED_MS: OnceLock<u64> = OnceLock::new();
+
 /// The admin API's socket.
 pub(super) struct AdminSocket {
     asks: mpsc::Receiver<Ask>,
@@ -57,12 +66,7 @@ impl AdminSocket {
         let open = match Socket::listen(&path, &access) {
             Ok(socket) => {
                 let events = followers.clone();
-                let serve = async move {
-                    if let Err(error) = socket.serve(to_daemon, events).await {
-                        warn!(%error, "the admin socket is closed");
-                    }
-                };
-                Ok((path, tokio::spawn(serve)))
+                Ok((path, tokio::spawn(socket.serve(to_daemon, events, *STARTED_MS.get_or_init(unix_ms)))))
             }
             Err(error) => Err(format!("nobody can operate the daemon: {}", in_words(&error))),
         };
@@ -158,6 +162,7 @@ impl Daemon {
                 serialised(&InForce { generation: self.history.in_force })
             }
             Request::Rollback(rollback) => {
+                self.history.earlier(rollback.to).map_err(|error| Refusal::of(&error))?;
                 let generation = self
                     .roll_back(rollback.to, &format!("{by} wanted it"))
                     .await
@@ -167,7 +172,7 @@ impl Daemon {
             Request::Drain(selection) => self.set_state(&selection, |_| Some(AdminState::Drain)).await,
             Request::Maint(selection) => self.set_state(&selection, |_| Some(AdminState::Maint)).await,
             Request::Ready(selection) if self.overrides.is_of_absent(&self.configured, &selection.servers) => {
-                self.say(|overrides| Ok(overrides.forget(&selection.servers)), true).await
+                serialised(&self.say(|overrides| Ok(overrides.forget(&selection.servers)), true).await?)
             }
             Request::Ready(selection) => self.set_state(&selection, |is_ready| (!is_ready).then_some(AdminState::Ready)).await,
             Request::Weight(change) if change.save => self.save_weight(&change).await,
@@ -175,18 +180,26 @@ impl Daemon {
             Request::Add(addition) if addition.save => self.save_added(addition).await,
             Request::Add(addition) => {
                 let (configured, server) = (self.configured.clone(), addition.server.clone());
-                self.say(|overrides| overrides.add(&configured, addition.server, addition.added).map(|()| vec![server]), true).await
+                let add = |overrides: &mut Overrides| overrides.add(&configured, addition.server, addition.added).map(|()| vec![server]);
+                serialised(&self.say(add, true).await?)
             }
             Request::Remove(removal) if removal.save => self.save_removed(&removal).await,
             Request::Remove(removal) => {
                 let configured = self.configured.clone();
-                self.say(|overrides| overrides.remove(&configured, &removal.server).map(|()| Vec::new()), removal.force).await
+                serialised(&self.say(|overrides| overrides.remove(&configured, &removal.server).map(|()| Vec::new()), removal.force).await?)
             }
-            Request::Switch(Switch { listener, pool, force }) => {
-                let configured = self.configured.clone();
-                self.say(|overrides| overrides.switch(&configured, &listener, &pool).map(|()| Vec::new()), force).await
-            }
+            Request::Switch(switch) => self.switch(switch).await,
         }
+    }
+
+    async fn switch(&mut self, Switch { listener, pool, force }: Switch) -> Answer {
+        let configured = self.configured.clone();
+        let was = self.config.listeners.get(&listener).map(|listener| listener.pool.clone()).unwrap_or_default();
+        let names =
+            self.config.pools.get(&pool).map(|section| section.servers.keys().map(|server| ServerName::new(&pool, server)).collect());
+        let switch = |overrides: &mut Overrides| overrides.switch(&configured, &listener, &pool).map(|()| names.unwrap_or_default());
+        let servers = self.say(switch, force).await?;
+        serialised(&Switched { listener, was, pool, servers })
     }
 
     async fn set_state(&mut self, selection: &Selection, state: impl Fn(bool) -> Option<AdminState>) -> Answer {
@@ -214,11 +227,15 @@ impl Daemon {
             }
             Ok(said)
         };
-        self.say(say, is_forced).await
+        serialised(&self.say(say, is_forced).await?)
     }
 
     /// Takes what the operator says, unless nobody would serve a pool then; has it kept before it is in force. Answers with the servers concerned.
-    async fn say(&mut self, change: impl FnOnce(&mut Overrides) -> Result<Vec<ServerName>, OverrideError>, is_forced: bool) -> Answer {
+    async fn say(
+        &mut self,
+        change: impl FnOnce(&mut Overrides) -> Result<Vec<ServerName>, OverrideError>,
+        is_forced: bool,
+    ) -> Result<Vec<ServerView>, Refusal> {
         let mut overrides = self.overrides.clone();
         let concerned = change(&mut overrides).map_err(|error| Refusal::of(&error))?;
         self.refuse_desertion(&overrides, is_forced)?;
@@ -236,7 +253,7 @@ impl Daemon {
         }
         let mut servers = self.servers_as_they_are()?;
         servers.retain(|server| concerned.contains(&server.server));
-        serialised(&servers)
+        Ok(servers)
     }
 
     /// Whether nobody would serve a pool if this were said.

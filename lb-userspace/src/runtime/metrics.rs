@@ -51,6 +51,7 @@ impl Tallies {
             | What::NameChanged { .. }
             | What::NameFailed { .. }
             | What::Started { .. }
+            | What::Missed { .. }
             | What::Operated { .. } => {}
         }
     }

@@ -21,7 +21,7 @@ use crate::{
         self, ConfigText,
         edit::{Edit, Edited, edit},
     },
-    control::{overrides::select, standing::ServerName},
+    control::{names::expand::entry_of, overrides::select, standing::ServerName},
 };
 
 /// Why the file is not written.
@@ -34,6 +34,18 @@ enum SaveError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// The file has the name, the DNS the address.
+    #[error("{server} is an address of {question}, and the file has the name alone, as pool.{pool}.servers.{entry}\nhint: {cure}", pool = .server.pool)]
+    OfName {
+        /// The server.
+        server: ServerName,
+        /// What is asked of the DNS.
+        question: String,
+        /// What the file calls it.
+        entry: String,
+        /// What to do instead.
+        cure: String,
     },
     /// Somebody else wrote it.
     #[error("{} has changed meanwhile\nhint: say it again", .path.display())]
@@ -80,8 +92,26 @@ impl Daemon {
         self.save(&edits).await
     }
 
+    /// What is said of one address of a name has no place in the file.
+    fn refuse_names(&self, edits: &[(ServerName, Edit)]) -> Result<(), SaveError> {
+        for (server, edit) in edits {
+            let Some((entry, named)) = entry_of(&self.written, &server.pool, &server.server) else { continue };
+            let (place, file) = (format!("pool.{}.servers.{entry}", server.pool), self.config_path.display());
+            let cure = match edit {
+                Edit::Add(_) => continue,
+                Edit::Weight(_) => {
+                    format!("write {place}.weight into {file}, which is for all its addresses, or leave out --save, which is for this one")
+                }
+                Edit::Remove => format!("take {place} out of {file}, or the address out of the DNS, or leave out --save"),
+            };
+            return Err(SaveError::OfName { server: server.clone(), question: named.question.to_string(), entry: entry.to_owned(), cure });
+        }
+        Ok(())
+    }
+
     /// Writes the file, has it in force, and forgets what was said beside it.
     async fn save(&mut self, edits: &[(ServerName, Edit)]) -> Answer {
+        self.refuse_names(edits).map_err(|error| Refusal::of(&error))?;
         let text = config::read_regular_text(&self.config_path).map_err(|error| Refusal::text(in_words(&error)))?;
         if self.history.current().is_none_or(|entry| entry.text != text.text) {
             let hint = Some("weir diff shows the difference, weir apply takes the file's".into());
@@ -91,7 +121,7 @@ impl Daemon {
         for (written, before) in edited.iter().zip(0..) {
             if let Err(error) = write(written) {
                 edited[..before].iter().rev().for_each(unwrite);
-                return Err(Refusal::of(&error)).map_err(|refusal| Refusal { error: in_words(&error), ..refusal });
+                return Err(Refusal::of_chain(&error));
             }
         }
         let mut overrides = self.overrides.clone();

@@ -121,3 +121,37 @@ fn a_udp_check_without_an_expected_answer_is_advised_against() {
     assert!(found.len() == 1 && found[0].contains("advice: the UDP check has no `expect`"), "{found:?}");
     assert_eq!(of("send = 'x', expect = ''"), Vec::<String>::new());
 }
+
+#[test]
+fn a_check_of_the_root_path_and_a_password_in_the_file_are_advised_against() {
+    let text = |check: &str| web("", &format!("check = {check}\nservers.a = '10.0.0.1'"));
+    assert!(findings(&text("{ http = 'GET /' }"))[0].starts_with("9:1: advice: the check asks for `/`"));
+    assert!(findings(&text("{ http = 'GET /healthz', headers = { Accept = 'x' } }")).is_empty());
+    for (check, what) in [
+        ("{ http = 'GET /healthz', headers = { Authorization = 'Basic eA==' } }", "header field `authorization`"),
+        ("{ tcp = [{ send = \"PING\\r\\nAUTH s3cret\\r\\n\" }] }", "words that are sent"),
+        ("{ command = ['/bin/probe', '--password=s3cret'] }", "command"),
+    ] {
+        let found = findings(&text(check));
+        assert!(
+            found.len() == 1 && found[0].starts_with(&format!("9:1: advice: a password stands in the file: the check's {what} |")),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn an_admin_socket_that_others_may_replace_or_users_cannot_open_is_warned_of() {
+    let text = |admin: &str| format!("[admin]\n{admin}\n") + &web("", "servers.a = '10.0.0.1'");
+    let found = findings(&text("socket = '/tmp/weir.sock'"));
+    assert!(
+        found.len() == 1 && found[0].starts_with("2:10: warning: /tmp/weir.sock is in a folder that every user may write to"),
+        "{found:?}"
+    );
+    let found = findings(&text("users = ['bob']"));
+    assert!(
+        found.len() == 1 && found[0].starts_with("2:9: warning: `users` has no effect for those who may not open the socket"),
+        "{found:?}"
+    );
+    assert!(findings(&text("users = ['bob']\ngroup = 'ops'\nsocket = '/run/weir/admin.sock'")).is_empty());
+}

@@ -37,6 +37,13 @@ pub fn unknown(written: &Config, names: &Names) -> BTreeSet<String> {
     questions.filter(|question| names.found(question).next().is_none()).map(|question| question.to_string()).collect()
 }
 
+/// The entry of the configuration that a server stands for an address of, and the name that is asked for; none for a server that the configuration has itself.
+pub fn entry_of<'c>(written: &'c Config, pool: &str, server: &str) -> Option<(&'c str, &'c NamedServer)> {
+    let (entry, _) = server.split_once('@')?;
+    let pool = written.pools.get(pool).filter(|pool| !pool.servers.contains_key(server))?;
+    pool.names.get_key_value(entry).map(|(entry, named)| (entry.as_str(), named))
+}
+
 fn name_of(entry: &str, found: &Found) -> String {
     match found.port {
         Some(port) => format!("{entry}@{}", SocketAddr::new(found.address, port)),
