@@ -39,6 +39,14 @@ fn a_server_that_accepts_is_well_and_no_connection_lingers() {
 }
 
 #[test]
+fn a_bare_connection_leaves_nothing_for_the_servers_program() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    assert_eq!(ask(&connect(listener.local_addr().unwrap())), Ok(()));
+    assert_eq!(listener.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}
+
+#[test]
 fn a_server_that_refuses_is_sick() {
     assert_eq!(failure(&connect(free())), "L4 connection refused");
 }
@@ -65,7 +73,8 @@ fn a_way_that_this_process_does_not_have_says_nothing_of_the_server() {
 #[test]
 fn a_question_comes_from_the_address_that_it_is_to_come_from() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let from = |source: &str| Target { route: Route::From(source.parse().unwrap()), ..connect(listener.local_addr().unwrap()) };
+    let says = |address| target(address, Probe::Tcp(vec![Step::Send(b"hello".into())]));
+    let from = |source: &str| Target { route: Route::From(source.parse().unwrap()), ..says(listener.local_addr().unwrap()) };
     assert_eq!(ask(&from("127.0.0.9")), Ok(()));
     assert_eq!(listener.accept().unwrap().1.ip().to_string(), "127.0.0.9");
     assert_eq!(failure(&from("192.0.2.1")), "not checked: failed to ask from 192.0.2.1: cannot assign requested address");
