@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     balance::digest,
-    config::model::{Balance, Config, Forward, Listener, Node, Pool, Protocol, Rate, Server, UdpFlows},
+    config::model::{Balance, Bind, Config, Forward, Listener, Node, Pool, Protocol, Rate, Server, UdpFlows},
 };
 
 /// What this host knows of its network.
@@ -39,14 +39,14 @@ pub struct Host {
 /// What the maps should hold.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Desired {
-    /// Every service.
-    pub services: BTreeMap<ServiceKey, DesiredService>,
+    /// Every service. Shared with the states before and after, so that two of them can be compared at little cost.
+    pub services: BTreeMap<ServiceKey, Arc<DesiredService>>,
     /// By server address, as the host has them.
     pub next_hops: Arc<BTreeMap<IpAddr, NextHop>>,
 }
 
 /// What a service should be.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DesiredService {
     /// Number of slots, a power of two.
     pub slots: u32,
@@ -79,7 +79,7 @@ impl DesiredService {
 }
 
 /// What a member should be.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DesiredMember {
     /// Its weight.
     pub weight: u16,
@@ -100,20 +100,37 @@ pub struct DesiredMember {
 impl Desired {
     /// The state that `config` asks for on `host`, with what is known of servers beside it.
     pub fn from_config(config: &Config, view: &View, host: &Host) -> Self {
-        let standings: BTreeMap<&str, Vec<Standing>> =
-            config.pools.iter().map(|(name, pool)| (name.as_str(), standings(name, pool, view))).collect();
-        let services = config
-            .listeners
-            .values()
-            .filter_map(|listener| Some((listener, config.pools.get(&listener.pool)?)))
-            .flat_map(|(listener, pool)| listener.binds.iter().map(move |bind| (listener, pool, bind)))
-            .map(|(listener, pool, bind)| {
-                let key = ServiceKey { vip: bind.address, port: bind.port.unwrap_or(0), protocol: bind.protocol };
-                (key, DesiredService::new(key, listener, pool, &standings[listener.pool.as_str()], &config.node, host))
-            })
-            .collect();
+        let services = services_of(config, |_| true, view, host).collect();
         Self { services, next_hops: Arc::clone(&host.next_hops) }
     }
+
+    /// The same, where of all that this state was made from nothing differs but what is known of the servers of `pools`: of others `view` need not know.
+    #[must_use]
+    pub fn with_pools(&self, pools: &BTreeSet<String>, config: &Config, view: &View, host: &Host) -> Self {
+        let mut services = self.services.clone();
+        services.extend(services_of(config, |pool| pools.contains(pool), view, host));
+        Self { services, next_hops: Arc::clone(&self.next_hops) }
+    }
+}
+
+/// The services of the pools that are `concerned`.
+fn services_of(
+    config: &Config,
+    concerned: impl Fn(&str) -> bool,
+    view: &View,
+    host: &Host,
+) -> impl Iterator<Item = (ServiceKey, Arc<DesiredService>)> {
+    let mut known: BTreeMap<&str, Vec<Standing>> = BTreeMap::new();
+    let listeners = config.listeners.values().filter(move |listener| concerned(&listener.pool));
+    let used = listeners.filter_map(|listener| Some((listener, config.pools.get(&listener.pool)?)));
+    used.flat_map(move |(listener, pool)| {
+        let standings = known.entry(&listener.pool).or_insert_with(|| standings(&listener.pool, pool, view));
+        let service = |bind: &Bind| {
+            let key = ServiceKey { vip: bind.address, port: bind.port.unwrap_or(0), protocol: bind.protocol };
+            (key, Arc::new(DesiredService::new(key, listener, pool, standings, &config.node, host)))
+        };
+        listener.binds.iter().map(service).collect::<Vec<_>>()
+    })
 }
 
 impl DesiredService {

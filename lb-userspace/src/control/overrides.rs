@@ -166,6 +166,14 @@ impl Overrides {
         config
     }
 
+    /// The servers of which `other` says something else.
+    pub fn servers_said_otherwise<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = &'a ServerName> {
+        let of = |one: &'a Self, two: &'a Self| {
+            one.servers.iter().filter(|(name, said)| two.servers.get(name) != Some(said)).map(|(name, _)| name)
+        };
+        of(self, other).chain(of(other, self))
+    }
+
     /// A line for each thing that is said.
     pub fn in_words(&self) -> Vec<String> {
         let state = |name: &ServerName, said: &Override| {

@@ -131,7 +131,7 @@ impl<'a> Draft<'a> {
 
     /// The desired services that have a number.
     fn placed(&self) -> Vec<(ServiceId, &'a ServiceKey, &'a DesiredService)> {
-        self.desired.services.iter().filter_map(|(key, service)| Some((*self.services.get(key)?, key, service))).collect()
+        self.desired.services.iter().filter_map(|(key, service)| Some((*self.services.get(key)?, key, service.as_ref()))).collect()
     }
 
     /// Those of them that are looked at.

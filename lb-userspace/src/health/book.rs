@@ -131,11 +131,27 @@ impl Book {
 
     /// What the checks found, as far as it decides on flows.
     pub fn health(&self, config: &Config, now: Instant) -> BTreeMap<ServerName, Health> {
-        let of = |(name, entry): (&ServerName, &Entry)| {
-            let ramp_permille = self.ramps.get(name).map_or(1000, |since| ramp(now - *since, slow_start(config, name)));
-            (name.clone(), Health { is_up: entry.is_up, ramp_permille })
+        self.entries.iter().map(|entry| self.health_one(entry, config, now)).collect()
+    }
+
+    /// The same of the servers of some pools.
+    pub fn health_of(&self, pools: &BTreeSet<String>, config: &Config, now: Instant) -> BTreeMap<ServerName, Health> {
+        let servers = |pool: &String| {
+            let first = ServerName::new(pool.clone(), "");
+            let pool = pool.clone();
+            self.entries.range(first..).take_while(move |(name, _)| name.pool == pool)
         };
-        self.entries.iter().map(of).collect()
+        pools.iter().flat_map(servers).map(|entry| self.health_one(entry, config, now)).collect()
+    }
+
+    fn health_one(&self, (name, entry): (&ServerName, &Entry), config: &Config, now: Instant) -> (ServerName, Health) {
+        let ramp_permille = self.ramps.get(name).map_or(1000, |since| ramp(now - *since, slow_start(config, name)));
+        (name.clone(), Health { is_up: entry.is_up, ramp_permille })
+    }
+
+    /// The pools with servers that come back.
+    pub fn ramping(&self) -> BTreeSet<String> {
+        self.ramps.keys().map(|name| name.pool.clone()).collect()
     }
 
     /// When a slow start has its next step.

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "owns the timers and tasks of the checks")]
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -97,24 +97,24 @@ async fn at(due: Option<tokio::time::Instant>) {
 
 /// A check that has ended.
 struct Done {
-    server: ServerName,
+    server: Rc<ServerName>,
     number: u64,
     outcome: Outcome,
 }
 
 struct Checks {
     monitor: Monitor,
-    targets: BTreeMap<ServerName, Rc<Target>>,
+    targets: HashMap<ServerName, Rc<Target>>,
     kit: Rc<Kit>,
     running: JoinSet<Done>,
-    waiting: VecDeque<(ServerName, u64)>,
+    waiting: VecDeque<(Rc<ServerName>, u64)>,
 }
 
 impl Checks {
     fn new(seed: u64) -> Self {
         Self {
             monitor: Monitor::new(seed),
-            targets: BTreeMap::new(),
+            targets: HashMap::new(),
             kit: Rc::new(Kit::new()),
             running: JoinSet::new(),
             waiting: VecDeque::new(),
@@ -135,7 +135,7 @@ impl Checks {
         let now = Instant::now();
         let paces = servers.iter().map(|(name, (_, pace, _))| (name.clone(), *pace)).collect();
         self.monitor.set(&paces, |name| servers.get(name).map_or(Presumption::Up, |(.., presumption)| *presumption), now);
-        let mut targets = BTreeMap::new();
+        let mut targets = HashMap::new();
         for (name, (target, ..)) in servers {
             match self.targets.remove(&name) {
                 Some(known) if *known == target => _ = targets.insert(name, known),
@@ -185,8 +185,8 @@ impl Checks {
         news
     }
 
-    fn start(&mut self, server: ServerName, number: u64) {
-        let Some(target) = self.targets.get(&server).map(Rc::clone) else { return };
+    fn start(&mut self, server: Rc<ServerName>, number: u64) {
+        let Some(target) = self.targets.get(server.as_ref()).map(Rc::clone) else { return };
         let kit = Rc::clone(&self.kit);
         self.running.spawn_local(async move {
             let started = Instant::now();

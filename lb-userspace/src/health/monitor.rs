@@ -14,7 +14,8 @@
 //! Checks are spread: the first of a server comes at a random point of its interval (at most a second), the others keep that rhythm.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -68,7 +69,7 @@ pub enum Output {
     /// A check has to be made; its result comes to [`Monitor::handle_outcome`] with the number.
     Check {
         /// Of whom.
-        server: ServerName,
+        server: Rc<ServerName>,
         /// Which it is.
         number: u64,
     },
@@ -152,14 +153,18 @@ pub struct Checked {
 #[derive(Debug)]
 pub struct Monitor {
     seed: u64,
-    entries: BTreeMap<ServerName, Entry>,
-    due: BTreeSet<(Instant, ServerName)>,
+    entries: HashMap<Rc<ServerName>, Entry>,
+    due: Due,
     outputs: VecDeque<Output>,
     numbers: u64,
 }
 
+/// When the next checks begin.
+type Due = BTreeSet<(Instant, Rc<ServerName>)>;
+
 #[derive(Debug)]
 struct Entry {
+    name: Rc<ServerName>,
     pace: Pace,
     known: Known,
     /// The check that is under way, and since when.
@@ -181,12 +186,12 @@ struct Entry {
 impl Monitor {
     /// Without servers. `seed` decides at which point of their intervals servers are checked.
     pub fn new(seed: u64) -> Self {
-        Self { seed, entries: BTreeMap::new(), due: BTreeSet::new(), outputs: VecDeque::new(), numbers: 0 }
+        Self { seed, entries: HashMap::new(), due: BTreeSet::new(), outputs: VecDeque::new(), numbers: 0 }
     }
 
     /// Checks these servers from now on, and no other. A server that is new is taken for what `presume` says.
     pub fn set(&mut self, servers: &BTreeMap<ServerName, Pace>, presume: impl Fn(&ServerName) -> Presumption, now: Instant) {
-        let gone: Vec<ServerName> = self.entries.keys().filter(|name| !servers.contains_key(name)).cloned().collect();
+        let gone: Vec<_> = self.entries.keys().filter(|name| !servers.contains_key(name.as_ref())).cloned().collect();
         for name in gone {
             self.forget(&name);
         }
@@ -208,9 +213,11 @@ impl Monitor {
                     // When it was found down is not known: it may have been a moment ago.
                     let bad_at = (presumed == Presumption::KnownDown).then_some(now);
                     let (running, is_hinted, told, not_made) = (None, false, None, None);
-                    self.entries
-                        .insert(name.clone(), Entry { pace, known, running, next: first, is_hinted, is_found, told, bad_at, not_made });
-                    self.due.insert((first, name.clone()));
+                    let name = Rc::new(name.clone());
+                    self.due.insert((first, Rc::clone(&name)));
+                    let entry =
+                        Entry { name: Rc::clone(&name), pace, known, running, next: first, is_hinted, is_found, told, bad_at, not_made };
+                    self.entries.insert(name, entry);
                 }
             }
         }
@@ -259,16 +266,14 @@ impl Monitor {
         let made = is_made.then_some(Said::Noted(Note::Made));
         self.outputs.extend(made.into_iter().chain(said).map(output));
         let next = if entry.is_hinted { now } else { (started + entry.wait()).max(now) };
-        self.plan(name, next);
+        entry.plan(next, &mut self.due);
     }
 
     /// Starts what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some((at, name)) = self.due.first().cloned() {
-            if at > now {
-                break;
-            }
-            self.due.remove(&(at, name.clone()));
+        while self.poll_timeout().is_some_and(|at| at <= now)
+            && let Some((at, name)) = self.due.pop_first()
+        {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
             self.numbers += 1;
             entry.running = Some((self.numbers, at.max(now.checked_sub(entry.pace.interval).unwrap_or(at))));
@@ -287,11 +292,11 @@ impl Monitor {
         self.outputs.pop_front()
     }
 
-    /// Every server that is checked.
+    /// Every server that is checked, in no order.
     pub fn checked(&self) -> impl Iterator<Item = (&ServerName, Checked)> {
         let checked =
             |entry: &Entry| Checked { known: entry.known.clone(), pace: entry.pace, next: entry.running.is_none().then_some(entry.next) };
-        self.entries.iter().map(move |(name, entry)| (name, checked(entry)))
+        self.entries.iter().map(move |(name, entry)| (name.as_ref(), checked(entry)))
     }
 
     /// What is known of a server; none if it is not checked.
@@ -301,17 +306,14 @@ impl Monitor {
 
     fn forget(&mut self, name: &ServerName) {
         if let Some(entry) = self.entries.remove(name) {
-            self.due.remove(&(entry.next, name.clone()));
+            self.due.remove(&(entry.next, entry.name));
         }
     }
 
     /// Has the next check begin at `at`.
     fn plan(&mut self, name: &ServerName, at: Instant) {
-        let Some(entry) = self.entries.get_mut(name) else { return };
-        self.due.remove(&(entry.next, name.clone()));
-        entry.next = at;
-        if entry.running.is_none() {
-            self.due.insert((at, name.clone()));
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.plan(at, &mut self.due);
         }
     }
 
@@ -331,6 +333,15 @@ enum Said {
 }
 
 impl Entry {
+    /// Has the next check begin at `at`.
+    fn plan(&mut self, at: Instant, due: &mut Due) {
+        due.remove(&(self.next, Rc::clone(&self.name)));
+        self.next = at;
+        if self.running.is_none() {
+            due.insert((at, Rc::clone(&self.name)));
+        }
+    }
+
     /// Counts a result. A check that this machine could not make says nothing of the server, nor does silence soon after a bad result.
     fn take(&mut self, outcome: &Outcome, now: Instant) -> Option<Said> {
         let known = &mut self.known;

@@ -242,7 +242,7 @@ impl Daemon {
         keep_io::keep(&self.config.node.state_dir, keep_io::OVERRIDES, &overrides)
             .map_err(|error| Refusal { hint: Some("nothing has been changed".into()), ..Refusal::text(in_words(&error)) })?;
         let before = std::mem::replace(&mut self.overrides, overrides);
-        if let Err(error) = self.take_overrides().await {
+        if let Err(error) = self.take_overrides(&before).await {
             self.overrides = before;
             let kept = keep_io::keep(&self.config.node.state_dir, keep_io::OVERRIDES, &self.overrides);
             self.tell_keeping("overrides are not kept", kept);

@@ -21,6 +21,7 @@ use crate::{
     control::{
         event::What,
         history::{Entry, History, HistoryError},
+        overrides::Overrides,
     },
     dataplane::{Features, PinDir},
 };
@@ -265,6 +266,7 @@ impl Daemon {
             self.take_interfaces(&config)?;
             let is_admin_same = config.admin == self.config.admin;
             self.config = config;
+            self.is_config_followed = false;
             if !is_admin_same {
                 self.admin.close().await;
                 self.admin = AdminSocket::listen(&self.config);
@@ -279,13 +281,14 @@ impl Daemon {
     }
 
     /// The operator said something: configuration and checks follow, and the maps.
-    pub(super) async fn take_overrides(&mut self) -> Result<(), RunError> {
+    pub(super) async fn take_overrides(&mut self, before: &Overrides) -> Result<(), RunError> {
         let effective = self.overrides.effective(&self.configured);
         if effective != self.config {
             return self.take_written().await;
         }
         self.set_checks(Compared::Same).await;
-        self.converge();
+        let pools = self.overrides.servers_said_otherwise(before).map(|name| name.pool.clone()).collect();
+        self.converge_pools(&pools);
         Ok(())
     }
 

@@ -4,7 +4,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    ops::RangeInclusive,
     sync::Arc,
+    time::Instant,
 };
 
 use tracing::{error, info};
@@ -22,10 +24,14 @@ use crate::{
         header,
         op::Op,
         plan::{self, Freeable, Plan},
+        standing::View,
     },
     netlink::{NextHop, Unresolved, sysctl_io},
     path_mtu::tunnel::Tunnel,
 };
+
+/// The kernel's default of `net.ipv4.ip_local_port_range`.
+const EPHEMERAL_PORTS: RangeInclusive<u16> = 32_768..=60_999;
 
 impl Daemon {
     pub(super) fn desired(&mut self) -> Desired {
@@ -42,7 +48,7 @@ impl Daemon {
             .into_iter()
             .filter_map(|(server, hop)| Some((server, next_hop(hop.ok()?, self.path_mtus.mtu(server).unwrap_or(u16::MAX)))))
             .collect();
-        let ephemeral_ports = sysctl_io::local_port_range().unwrap_or(32_768..=60_999);
+        let ephemeral_ports = sysctl_io::local_port_range().unwrap_or(EPHEMERAL_PORTS);
         let next_hops = match &self.settled {
             Some(settled) if *settled.next_hops == next_hops => Arc::clone(&settled.next_hops),
             Some(_) | None => Arc::new(next_hops),
@@ -68,7 +74,16 @@ impl Daemon {
     /// Plans from what the maps hold to what they should, and performs the plan. After a failure the maps are read back, and the next second
     /// plans again.
     pub(super) fn converge(&mut self) {
-        match self.try_converge() {
+        self.converge_to(None);
+    }
+
+    /// The same, where something became known of servers of these pools, and nothing else.
+    pub(super) fn converge_pools(&mut self, pools: &BTreeSet<String>) {
+        self.converge_to(Some(pools));
+    }
+
+    fn converge_to(&mut self, pools: Option<&BTreeSet<String>>) {
+        match self.try_converge(pools) {
             Ok(()) => self.report.apply_error = None,
             Err(error) => {
                 let text = format!("{error:#}");
@@ -86,8 +101,23 @@ impl Daemon {
         self.write_report();
     }
 
-    fn try_converge(&mut self) -> anyhow::Result<()> {
-        let desired = self.desired();
+    /// What is desired if but for these pools it is what the maps follow.
+    fn desired_of(&self, pools: &BTreeSet<String>) -> Option<Desired> {
+        let settled = self.settled.as_ref().filter(|_| self.is_config_followed)?;
+        let health = self.book.health_of(pools, &self.config, Instant::now());
+        let host = Host {
+            next_hops: Arc::clone(&settled.next_hops),
+            own_addresses: self.own_addresses.clone(),
+            ephemeral_ports: sysctl_io::local_port_range().unwrap_or(EPHEMERAL_PORTS),
+        };
+        Some(settled.with_pools(pools, &self.config, &View { health, overrides: self.overrides.servers.clone() }, &host))
+    }
+
+    fn try_converge(&mut self, pools: Option<&BTreeSet<String>>) -> anyhow::Result<()> {
+        let desired = match pools.and_then(|pools| self.desired_of(pools)) {
+            Some(desired) => desired,
+            None => self.desired(),
+        };
         let now = self.dataplane.tick()?;
         let now_unix_s = unix_time().as_secs();
         let is_look_due = self.next_look.is_some_and(|at| at <= now_unix_s);
@@ -128,6 +158,7 @@ impl Daemon {
             .map(|key| format!("{} port {}: its slots stay as they were made", key.vip, key.port));
         self.report.held_back = self.waits_for_start.iter().cloned().chain(kept).chain(unplaced).collect();
         self.settled = has_room.then_some(desired);
+        self.is_config_followed = true;
         if !ops.is_empty() {
             info!(operations = ops.len(), "the maps follow");
         }

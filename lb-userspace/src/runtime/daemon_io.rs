@@ -106,6 +106,8 @@ pub(super) struct Daemon {
     pub(super) installed: Installed,
     /// What the maps follow, nothing having to wait: a plan starts from there.
     pub(super) settled: Option<Desired>,
+    /// Of the configuration in force: then what becomes known of a pool concerns that pool alone.
+    pub(super) is_config_followed: bool,
     pub(super) netlink: Netlink,
     pub(super) next_hops: NextHops,
     pub(super) path_mtus: PathMtus,
@@ -259,6 +261,7 @@ impl Daemon {
             dataplane,
             installed,
             settled: None,
+            is_config_followed: false,
             netlink: Netlink::open()?,
             next_hops,
             path_mtus: PathMtus::default(),

@@ -1,7 +1,7 @@
 //! What becomes of the checks' results: the maps follow, and the log tells why.
 #![allow(clippy::disallowed_methods, reason = "reads the clock for the daemon")]
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use tracing::{info, warn};
 
@@ -80,7 +80,7 @@ impl Daemon {
             warn!(server = %changed.server, cause, results = changed.results, "the server is down");
         }
         self.book.handle_changed(&changed, &self.config, Instant::now(), unix_time().as_millis() as u64);
-        self.converge();
+        self.converge_pools(&BTreeSet::from([changed.server.pool.clone()]));
         let (server, cause, results) = (changed.server.clone(), changed.cause.map(|cause| cause.to_string()), changed.results);
         self.tell(if changed.is_up { What::ServerUp { server, cause, results } } else { What::ServerDown { server, cause, results } });
         self.go_back_from_ruin(&changed.server.pool).await;
@@ -102,7 +102,8 @@ impl Daemon {
 
     /// Servers that come back get more of their weight.
     pub(super) fn handle_ramp_step(&mut self) {
+        let pools = self.book.ramping();
         self.book.handle_timeout(&self.config, Instant::now());
-        self.converge();
+        self.converge_pools(&pools);
     }
 }

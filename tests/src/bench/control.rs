@@ -29,7 +29,7 @@ use lb_userspace::{
 use rustix::process::Signal;
 
 use super::l4::median;
-use crate::lab::{BpfFolder, Folder, Host, Nginx, Process, Shape, Topology, wait_until};
+use crate::lab::{BpfFolder, Folder, Host, Nginx, Process, Shape, Topology, unique_name, wait_until};
 
 const ROUNDS: usize = 9;
 const PORT: u16 = 8080;
@@ -137,20 +137,39 @@ pub fn run(out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A state directory below `/run`, in memory, as the default is. Removed on drop.
+struct RunFolder(PathBuf);
+
+impl RunFolder {
+    fn new() -> anyhow::Result<Self> {
+        let path = Path::new("/run").join(unique_name("state"));
+        fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        // It misleads nobody.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
 /// A running Weir.
 struct Weir {
     process: Process,
     folder: Folder,
     pins: BpfFolder,
+    state: RunFolder,
     head: String,
 }
 
 impl Weir {
     /// Starts it and waits until every service forwards; in milliseconds how long that took.
     fn start(node: &Host, text: &str) -> anyhow::Result<(Self, f64)> {
-        let (folder, pins) = (Folder::new("bench")?, BpfFolder::new("bench")?);
-        let state = folder.path().join("state");
-        let head = format!("[node]\ninterfaces = [\"eth0\"]\npin_dir = {:?}\nstate_dir = {state:?}\naddresses = \"leave\"\n", pins.path());
+        let (folder, pins, state) = (Folder::new("bench")?, BpfFolder::new("bench")?, RunFolder::new()?);
+        let head =
+            format!("[node]\ninterfaces = [\"eth0\"]\npin_dir = {:?}\nstate_dir = {:?}\naddresses = \"leave\"\n", pins.path(), state.0);
         let mut command = node.namespace.command(std::env::var_os("WEIR_BIN").context("WEIR_BIN does not name the weir binary")?);
         let file = folder.path().join("weir.toml");
         fs::write(&file, format!("{head}{text}"))?;
@@ -159,7 +178,7 @@ impl Weir {
         let process = node.namespace.spawn("bench-weir", command)?;
         wait_until("weir to forward", AT_MOST, || process.stderr().contains("the data plane forwards"))
             .with_context(|| process.stderr())?;
-        Ok((Self { process, folder, pins, head }, milliseconds(began)))
+        Ok((Self { process, folder, pins, state, head }, milliseconds(began)))
     }
 
     fn file(&self) -> PathBuf {
@@ -167,7 +186,7 @@ impl Weir {
     }
 
     fn socket(&self) -> PathBuf {
-        self.folder.path().join("state/admin.sock")
+        self.state.0.join("admin.sock")
     }
 
     fn watch(&self) -> anyhow::Result<Watch> {

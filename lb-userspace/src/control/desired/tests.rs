@@ -80,7 +80,7 @@ fn host() -> Host {
 fn only_service(config: &Config) -> DesiredService {
     let desired = Desired::from_config(config, &View::default(), &host());
     assert_eq!(desired.services.len(), 1);
-    desired.services.into_values().next().unwrap()
+    desired.services.into_values().next().unwrap().as_ref().clone()
 }
 
 const WEB: &[(&str, Option<u16>, Protocol)] = &[("192.0.2.1", Some(80), Protocol::Tcp)];

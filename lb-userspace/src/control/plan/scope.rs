@@ -27,7 +27,7 @@ impl Scope {
             if was == is && !is_moved() {
                 continue;
             }
-            if planes(was) != planes(is) {
+            if planes(was.map(Arc::as_ref)) != planes(is.map(Arc::as_ref)) {
                 return Self::All;
             }
             changed.insert(*key);

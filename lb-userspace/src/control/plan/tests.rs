@@ -202,7 +202,7 @@ fn slots_and_slot_key_stay_for_a_services_life() {
     let mut world = World::fresh(&web_on(&[server(1)]));
     let mut larger = web_on(&[server(1)]);
     let key = *larger.services.keys().next().unwrap();
-    larger.services.get_mut(&key).unwrap().slots = 4096;
+    Arc::make_mut(larger.services.get_mut(&key).unwrap()).slots = 4096;
     assert_eq!(world.converge(&larger), []);
     assert_eq!(held_back(&world.maps, &larger), [key]);
     assert_eq!(held_back(&world.maps, &web_on(&[server(1)])), []);
@@ -348,7 +348,7 @@ fn a_service_without_room_for_its_slots_is_left_out() {
         maps.services.insert(ServiceId(1), service);
     };
     let mut large = web_on(&[server(1)]);
-    large.services.values_mut().for_each(|service| service.slots = 8192);
+    large.services.values_mut().for_each(|service| Arc::make_mut(service).slots = 8192);
     let mut maps = Installed::new(CAPACITY);
     fill(&mut maps);
     maps.vips.insert(1, lb_common::maps::Vip { address: ip("192.0.2.9").into(), any_tcp: 1, any_udp: 0, flags: 0, reserved: [0; 2] });

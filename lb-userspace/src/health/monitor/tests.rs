@@ -153,7 +153,7 @@ fn another_reason_of_who_is_down_is_told() {
         let Some(Output::Check { server, number }) = trial.monitor.poll_output() else { panic!("a check is due") };
         let failure = Failure::new(Layer::L4, text);
         trial.monitor.handle_outcome(&server, number, &Outcome::bad(failure.clone(), MS(0)), at);
-        let told = is_told.then_some(Output::Noted { server, note: Note::Cause(failure) });
+        let told = is_told.then_some(Output::Noted { server: server.as_ref().clone(), note: Note::Cause(failure) });
         assert_eq!(trial.monitor.poll_output(), told);
     }
 }

@@ -158,8 +158,22 @@ impl Node {
         Desired::from_config(&self.config(), &view, &self.host)
     }
 
+    /// Something became known of a server of this pool, and nothing else.
+    fn converge_pool(&mut self, pool: &str) {
+        let pools = std::collections::BTreeSet::from([pool.to_owned()]);
+        let Some(settled) = &self.settled else { return self.converge() };
+        let view = View { health: self.book.health_of(&pools, &self.config(), self.now), overrides: self.overrides.servers.clone() };
+        let desired = settled.with_pools(&pools, &self.config(), &view, &self.host);
+        assert_eq!(desired, self.desired());
+        self.converge_to(desired);
+    }
+
     fn converge(&mut self) {
         let desired = self.desired();
+        self.converge_to(desired);
+    }
+
+    fn converge_to(&mut self, desired: Desired) {
         let Plan { ops, unplaced } = match self.settled.take() {
             Some(settled) => self.world.change(&settled, &desired),
             None => self.world.plan(&desired, &Freeable::default()),
@@ -191,7 +205,7 @@ impl Node {
             Event::Checked { pool, server, is_up } => {
                 let changed = Changed { server: name(*pool, *server), is_up: *is_up, cause: None, results: 1 };
                 self.book.handle_changed(&changed, &self.config(), self.now, 0);
-                self.converge();
+                self.converge_pool(&changed.server.pool);
             }
             Event::Said { pool, server, state, weight } => {
                 self.overrides.say(&name(*pool, *server), |said| (said.state, said.weight) = (*state, *weight));
