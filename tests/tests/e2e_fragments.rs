@@ -1,30 +1,28 @@
 //! A directory of fragments as the configuration: it is followed as a file is, and what is wrong is told where it stands.
 
-use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
+use std::{fs, ops::Deref, os::unix::fs::symlink, path::Path, time::Duration};
 
 use weir_tests::{
-    lab::{Nginx, Shape, Topology, Weir, http_tally, wait_until},
+    lab::{Weir, wait_until},
     operator::{done, json, refused, said},
+    web::Web,
 };
 
 const SOON: Duration = Duration::from_secs(20);
-const PORT: u16 = 8080;
 
-struct Fixture {
-    lab: Topology,
-    _servers: Vec<Nginx>,
+struct Fixture(Web);
+
+impl Deref for Fixture {
+    type Target = Web;
+
+    fn deref(&self) -> &Web {
+        &self.0
+    }
 }
 
 impl Fixture {
     fn new() -> Self {
-        let lab = Topology::builder(Shape::TwoArmed).servers(3).build().unwrap();
-        let start = |index: usize| Nginx::start(&lab.servers[index].namespace, &format!("s{}", index + 1), PORT).unwrap();
-        let servers = (0..3).map(start).collect();
-        Self { lab, _servers: servers }
-    }
-
-    fn listener(&self) -> String {
-        format!("[listener.web]\nmode = \"l4\"\nbind = \"{}:{PORT}\"\npool = \"web\"\nslots = 4096\n", self.lab.vip4())
+        Self(Web::new())
     }
 
     /// A server of pool `web`, from 1.
@@ -32,19 +30,9 @@ impl Fixture {
         format!("[pool.web]\nservers.s{number} = \"{}\"\n", self.lab.servers[number - 1].v4)
     }
 
-    fn served(&self) -> Vec<String> {
-        let address = format!("http://{}:{PORT}/", self.lab.vip4());
-        http_tally(&self.lab.client().namespace, address, 40).unwrap().into_keys().collect()
-    }
-
     fn check(&self, folder: &Path) -> (Option<i32>, String) {
         let mut command = self.lab.node().namespace.command(std::env::var_os("WEIR_BIN").unwrap());
         said(&command.arg("check").arg(folder).output().unwrap())
-    }
-
-    fn await_served(&self, weir: &Weir<'_>, names: &[&str]) {
-        wait_until("the directory to be followed", SOON, || self.served() == names)
-            .unwrap_or_else(|error| panic!("{error}: {:?} serve, not {names:?}\n{}", self.served(), weir.stderr()));
     }
 }
 
@@ -63,7 +51,7 @@ fn a_directory_is_followed_as_a_file_is() {
     let fixture = Fixture::new();
     let mut weir = Weir::prepare_directory(fixture.lab.node(), "").unwrap();
     let folder = weir.config();
-    write(&folder, "10-web.toml", &(fixture.listener() + &fixture.server(1)));
+    write(&folder, "10-web.toml", &(fixture.listener("web") + &fixture.server(1)));
     write(&folder, ".20-hidden.toml", "not = TOML");
     write(&folder, "notes.txt", "not = TOML");
     let (code, text) = fixture.check(&folder);
@@ -115,7 +103,7 @@ fn a_mount_as_kubernetes_makes_it_is_followed_in_one_step() {
     for (version, server) in [("..v1", 1), ("..v2", 2)] {
         fs::create_dir(folder.join(version)).unwrap();
         write(&folder.join(version), "node.toml", &node);
-        write(&folder.join(version), "web.toml", &(fixture.listener() + &fixture.server(server)));
+        write(&folder.join(version), "web.toml", &(fixture.listener("web") + &fixture.server(server)));
     }
     symlink("..v1", folder.join("..data")).unwrap();
     for name in ["node.toml", "web.toml"] {
@@ -134,12 +122,12 @@ fn a_directory_is_applied_compared_and_taken_back() {
     let fixture = Fixture::new();
     let mut weir = Weir::prepare_directory(fixture.lab.node(), "").unwrap();
     let folder = weir.config();
-    write(&folder, "10-web.toml", &(fixture.listener() + &fixture.server(1)));
+    write(&folder, "10-web.toml", &(fixture.listener("web") + &fixture.server(1)));
     weir.run().unwrap();
     let other = folder.with_file_name("other.d");
     fs::create_dir(&other).unwrap();
     fs::copy(folder.join("00-node.toml"), other.join("00-node.toml")).unwrap();
-    write(&other, "10-web.toml", &(fixture.listener() + &fixture.server(2)));
+    write(&other, "10-web.toml", &(fixture.listener("web") + &fixture.server(2)));
     let other = other.to_str().unwrap();
 
     let diff = done(&weir, &["diff", other]);
@@ -150,7 +138,7 @@ fn a_directory_is_applied_compared_and_taken_back() {
     // Until the directory says something else.
     weir.crash_and_restart().unwrap();
     assert_eq!(fixture.served(), ["s2"]);
-    write(&folder, "10-web.toml", &(fixture.listener() + &fixture.server(3)));
+    write(&folder, "10-web.toml", &(fixture.listener("web") + &fixture.server(3)));
     fixture.await_served(&weir, &["s3"]);
     done(&weir, &["rollback", "2"]);
     assert_eq!(fixture.served(), ["s2"]);
@@ -178,11 +166,11 @@ fn one_file_takes_a_directorys_place_and_the_guard_leads_back() {
     let fixture = Fixture::new();
     let mut weir = Weir::prepare_directory(fixture.lab.node(), "").unwrap();
     let own = weir.config();
-    write(&own, "10-web.toml", &fixture.listener());
+    write(&own, "10-web.toml", &fixture.listener("web"));
     write(&own, "20-s1.toml", &fixture.server(1));
     weir.run().unwrap();
     assert_eq!(fixture.served(), ["s1"]);
-    let whole = fs::read_to_string(own.join("00-node.toml")).unwrap() + "\n" + &fixture.listener();
+    let whole = fs::read_to_string(own.join("00-node.toml")).unwrap() + "\n" + &fixture.listener("web");
     let file = own.with_file_name("whole.toml");
     fs::write(&file, whole + &fixture.server(3)).unwrap();
     let file = file.to_str().unwrap();

@@ -3,30 +3,33 @@
 use std::{
     fs,
     net::SocketAddr,
+    ops::Deref,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 use weir_tests::{
-    lab::{DnsServer, Nginx, Shape, TcpServer, Topology, Weir, http_tally, wait_until},
+    lab::{DnsServer, TcpServer, Weir, wait_until},
     operator::{done, refused, said},
+    web::{PORT, Web},
 };
 
 const SOON: Duration = Duration::from_secs(20);
-const PORT: u16 = 8080;
 const DNS_PORT: u16 = 5353;
 
-struct Fixture {
-    lab: Topology,
-    _servers: Vec<Nginx>,
+struct Fixture(Web);
+
+impl Deref for Fixture {
+    type Target = Web;
+
+    fn deref(&self) -> &Web {
+        &self.0
+    }
 }
 
 impl Fixture {
     fn new() -> Self {
-        let lab = Topology::builder(Shape::TwoArmed).servers(3).build().unwrap();
-        let start = |index: usize| Nginx::start(&lab.servers[index].namespace, &format!("s{}", index + 1), PORT).unwrap();
-        let servers = (0..3).map(start).collect();
-        Self { lab, _servers: servers }
+        Self(Web::new())
     }
 
     /// The third server is the name server, too.
@@ -49,16 +52,6 @@ impl Fixture {
             self.nameserver(),
             self.lab.vip4()
         )
-    }
-
-    fn served(&self) -> Vec<String> {
-        let address = format!("http://{}:{PORT}/", self.lab.vip4());
-        http_tally(&self.lab.client().namespace, address, 40).unwrap().into_keys().collect()
-    }
-
-    fn await_served(&self, weir: &Weir<'_>, names: &[&str]) {
-        wait_until("the DNS to be followed", SOON, || self.served() == names)
-            .unwrap_or_else(|error| panic!("{error}: {:?} serve, not {names:?}\n{}", self.served(), weir.stderr()));
     }
 
     /// The name of an address of an entry.

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::SocketAddr,
+    ops::Deref,
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
         net::UnixStream,
@@ -14,25 +15,26 @@ use std::{
 
 use serde_json::Value;
 use weir_tests::{
-    lab::{Nginx, Shape, TcpLoad, TcpServer, Topology, Weir, copy_program, http_tally, wait_until},
+    lab::{Shape, TcpLoad, TcpServer, Topology, Weir, copy_program, wait_until},
     operator::{done, json, refused, said},
+    web::{PORT, Web},
 };
 
 const SOON: Duration = Duration::from_secs(20);
-const PORT: u16 = 8080;
 
-struct Fixture {
-    lab: Topology,
-    _servers: Vec<Nginx>,
+struct Fixture(Web);
+
+impl Deref for Fixture {
+    type Target = Web;
+
+    fn deref(&self) -> &Web {
+        &self.0
+    }
 }
 
 impl Fixture {
     fn new() -> Self {
-        let lab = Topology::builder(Shape::TwoArmed).servers(3).build().unwrap();
-        let start =
-            |(index, host): (usize, &weir_tests::lab::Host)| Nginx::start(&host.namespace, &format!("s{}", index + 1), PORT).unwrap();
-        let servers = lab.servers.iter().enumerate().map(start).collect();
-        Self { lab, _servers: servers }
+        Self(Web::new())
     }
 
     /// Servers s1 and s2 in pool `blue`, s3 in pool `green`; `more` at the end.
@@ -42,11 +44,6 @@ impl Fixture {
             "\n[listener.web]\nmode = \"l4\"\nbind = \"{}:{PORT}\"\npool = \"blue\"\nslots = 4096\n\n[pool.blue]\nservers.s1 = \"{s1}\"\nservers.s2 = \"{s2}\"\n[pool.green]\nservers.s3 = \"{s3}\"\n{more}",
             self.lab.vip4()
         )
-    }
-
-    fn served(&self) -> Vec<String> {
-        let address = format!("http://{}:{PORT}/", self.lab.vip4());
-        http_tally(&self.lab.client().namespace, address, 40).unwrap().into_keys().collect()
     }
 }
 

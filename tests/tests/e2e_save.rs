@@ -1,41 +1,34 @@
 //! `--save`: what the operator says is written into the configuration's file, and in force from there.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, os::unix::fs::symlink, time::Duration};
+use std::{fs, ops::Deref, os::unix::fs::PermissionsExt as _, os::unix::fs::symlink, time::Duration};
 
 use serde_json::Value;
 use weir_tests::{
-    lab::{Nginx, Shape, Topology, Weir, http_tally, wait_until},
+    lab::{Weir, wait_until},
     operator::{done, refused},
+    web::Web,
 };
 
 const SOON: Duration = Duration::from_secs(20);
-const PORT: u16 = 8080;
 
-struct Fixture {
-    lab: Topology,
-    _servers: Vec<Nginx>,
+struct Fixture(Web);
+
+impl Deref for Fixture {
+    type Target = Web;
+
+    fn deref(&self) -> &Web {
+        &self.0
+    }
 }
 
 impl Fixture {
     fn new() -> Self {
-        let lab = Topology::builder(Shape::TwoArmed).servers(3).build().unwrap();
-        let start = |index: usize| Nginx::start(&lab.servers[index].namespace, &format!("s{}", index + 1), PORT).unwrap();
-        let servers = (0..3).map(start).collect();
-        Self { lab, _servers: servers }
-    }
-
-    fn listener(&self) -> String {
-        format!("\n[listener.web]\nmode = \"l4\"\nbind = \"{}:{PORT}\"\npool = \"web\"\nslots = 4096\n", self.lab.vip4())
+        Self(Web::new())
     }
 
     fn pool(&self) -> String {
         let [s1, s2] = [0, 1].map(|index: usize| self.lab.servers[index].v4);
         format!("\n# The pool.\n[pool.web] # web\nservers.s1 = \"{s1}\" # first\nservers.s2 = \"{s2}\" # second\n# end\n")
-    }
-
-    fn served(&self) -> Vec<String> {
-        let address = format!("http://{}:{PORT}/", self.lab.vip4());
-        http_tally(&self.lab.client().namespace, address, 40).unwrap().into_keys().collect()
     }
 }
 
@@ -48,7 +41,7 @@ fn assert_only_file(weir: &Weir<'_>) {
 #[test]
 fn servers_and_weights_are_written_into_the_file_and_the_rest_of_it_stays() {
     let fixture = Fixture::new();
-    let mut weir = Weir::prepare(fixture.lab.node(), &(fixture.listener() + &fixture.pool())).unwrap();
+    let mut weir = Weir::prepare(fixture.lab.node(), &(fixture.listener("web") + &fixture.pool())).unwrap();
     // The file is a symlink, with a mode of its own.
     let (path, real) = (weir.config(), weir.config().with_file_name("real.toml"));
     fs::rename(&path, &real).unwrap();
@@ -111,7 +104,7 @@ fn of_a_directory_the_fragment_of_the_pool_is_written() {
     let fixture = Fixture::new();
     let mut weir = Weir::prepare_directory(fixture.lab.node(), "").unwrap();
     let folder = weir.config();
-    fs::write(folder.join("10-web.toml"), fixture.listener()).unwrap();
+    fs::write(folder.join("10-web.toml"), fixture.listener("web")).unwrap();
     fs::write(folder.join("20-pool.toml"), fixture.pool()).unwrap();
     weir.run().unwrap();
     let s3 = fixture.lab.servers[2].v4.to_string();
@@ -119,7 +112,7 @@ fn of_a_directory_the_fragment_of_the_pool_is_written() {
     assert_eq!(fixture.served(), ["s1", "s2", "s3"]);
     let written = fixture.pool().replace("# second\n", &format!("# second\nservers.s3 = \"{s3}\"\n"));
     assert_eq!(fs::read_to_string(folder.join("20-pool.toml")).unwrap(), written);
-    assert_eq!(fs::read_to_string(folder.join("10-web.toml")).unwrap(), fixture.listener());
+    assert_eq!(fs::read_to_string(folder.join("10-web.toml")).unwrap(), fixture.listener("web"));
     assert_eq!(fs::read_dir(&folder).unwrap().count(), 3);
     assert_only_file(&weir);
     // Edits by hand go on.

@@ -12,6 +12,10 @@
 //! taken for, and its first result decides alone. One that an earlier process knew, or that is asked something else than before, is unsure only.
 //!
 //! Checks are spread: the first of a server comes at a random point of its interval (at most a second), the others keep that rhythm.
+#![allow(
+    clippy::disallowed_types,
+    reason = "servers are looked up thousands of times a second, and nothing follows from the order of the map"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},

@@ -1,0 +1,60 @@
+//! A web site in the lab: three nginx, and who of them serves a client.
+
+use std::time::Duration;
+
+use crate::lab::{Nginx, Shape, Topology, Weir, http_tally, wait_until};
+
+/// The port of the listener, and of the servers.
+pub const PORT: u16 = 8080;
+const SOON: Duration = Duration::from_secs(20);
+const REQUESTS: usize = 40;
+
+/// A two-armed lab with nginx on its servers, called `s1` to `s3`.
+#[derive(Debug)]
+pub struct Web {
+    /// The lab.
+    pub lab: Topology,
+    _servers: Vec<Nginx>,
+}
+
+impl Web {
+    /// Builds it.
+    ///
+    /// # Panics
+    /// If it cannot be built.
+    pub fn new() -> Self {
+        let lab = Topology::builder(Shape::TwoArmed).servers(3).build().expect("a lab is built");
+        let start = |(index, host): (usize, &crate::lab::Host)| Nginx::start(&host.namespace, &format!("s{}", index + 1), PORT);
+        let servers = lab.servers.iter().enumerate().map(start).collect::<Result<_, _>>().expect("nginx starts");
+        Self { lab, _servers: servers }
+    }
+
+    /// A listener `web` on the VIP that uses this pool.
+    pub fn listener(&self, pool: &str) -> String {
+        format!("\n[listener.web]\nmode = \"l4\"\nbind = \"{}:{PORT}\"\npool = \"{pool}\"\nslots = 4096\n", self.lab.vip4())
+    }
+
+    /// The servers that answer a client's requests.
+    ///
+    /// # Panics
+    /// If a request fails otherwise than by having no answer.
+    pub fn served(&self) -> Vec<String> {
+        let address = format!("http://{}:{PORT}/", self.lab.vip4());
+        http_tally(&self.lab.client().namespace, address, REQUESTS).expect("requests are made").into_keys().collect()
+    }
+
+    /// Waits until these are they.
+    ///
+    /// # Panics
+    /// If they are not soon.
+    pub fn await_served(&self, weir: &Weir<'_>, names: &[&str]) {
+        wait_until("the configuration to be followed", SOON, || self.served() == names)
+            .unwrap_or_else(|error| panic!("{error}: {:?} serve, not {names:?}\n{}", self.served(), weir.stderr()));
+    }
+}
+
+impl Default for Web {
+    fn default() -> Self {
+        Self::new()
+    }
+}
