@@ -24,7 +24,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const EXITS: &str = "\
 Exit status:
   0  done; what was looked at is well
-  1  refused, failed or unhealthy: `weir status` with a problem, a configuration with errors, no daemon
+  1  refused, failed or unhealthy: `weir status` without a daemon or with a
+     configuration that is not taken, a configuration with errors, no daemon
   2  it cannot be carried out as it was given: unknown words, a file that cannot be read
 
 weir COMMAND --help has an example of each.";
@@ -66,7 +67,7 @@ enum Action {
     #[command(after_help = "Example: weir check weir.toml")]
     Check {
         /// The configuration file.
-        #[arg(value_name = "FILE", default_value = cli::CONFIG_FILE)]
+        #[arg(value_name = "FILE", env = cli::CONFIG_VARIABLE, default_value = cli::CONFIG_FILE)]
         file: PathBuf,
         #[command(flatten)]
         output: Output,

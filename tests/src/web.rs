@@ -31,7 +31,7 @@ impl Web {
 
     /// A listener `web` on the VIP that uses this pool.
     pub fn listener(&self, pool: &str) -> String {
-        format!("\n[listener.web]\nmode = \"l4\"\nbind = \"{}:{PORT}\"\npool = \"{pool}\"\nslots = 4096\n", self.lab.vip4())
+        format!("[listener.web]\nmode = \"l4\"\nbind = \"{}:{PORT}\"\npool = \"{pool}\"\nslots = 4096\n", self.lab.vip4())
     }
 
     /// The servers that answer a client's requests.

@@ -27,8 +27,13 @@ pub struct ApplyArgs {
     /// The configuration; that of the daemon if none is named.
     file: Option<PathBuf>,
     /// Rolls back after this time unless `weir confirm` is called, or sooner if all servers of a pool go down.
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", value_parser = confirm_time)]
     confirm: Option<Duration>,
+}
+
+fn confirm_time(text: &str) -> Result<Duration, String> {
+    let time = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if time < Duration::from_secs(1) { Err("a confirmation is awaited for a second at least".into()) } else { Ok(time) }
 }
 
 /// Performs `weir apply`.

@@ -194,10 +194,15 @@ pub fn drain(config: &Path, arguments: &DrainArgs, format: Format, out: &mut imp
         Ok(now) => now,
         Err(error) => return refuse(err, &error),
     };
+    let known: Vec<ServerName> = now.iter().map(|server| server.server.clone()).collect();
     let still = |server: &ServerView| server.said.is_some_and(|said| said.state == Some(AdminState::Drain));
     let (draining, others): (Vec<ServerView>, Vec<ServerView>) =
         now.into_iter().filter(|server| names.contains(&server.server)).partition(still);
     let mut exit = Exit::Fine;
+    for gone in names.iter().filter(|name| !known.contains(name)) {
+        writeln!(err, "{gone} is not configured any more: the flows that it has left are told by weir status")?;
+        exit = Exit::Refused;
+    }
     for other in others {
         writeln!(err, "{} does not drain any more, and is left as it is", other.server)?;
         exit = Exit::Refused;

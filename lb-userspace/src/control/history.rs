@@ -127,14 +127,18 @@ impl History {
         self.entries.iter().find(|entry| entry.generation == generation)
     }
 
-    /// The one to go back to: of this generation, or the one before that in force.
+    /// The one to go back to: of this generation, or the one that was in force before; if that is not kept, the last one before.
     ///
     /// # Errors
     /// [`HistoryError`] if it is not kept.
     pub fn earlier(&self, to: Option<u64>) -> Result<&Entry, HistoryError> {
         match to {
             Some(to) => self.get(to).ok_or_else(|| HistoryError::Unknown { to, kept: self.kept() }),
-            None => self.entries.iter().rfind(|entry| entry.generation < self.in_force).ok_or(HistoryError::NoEarlier),
+            None => {
+                let before = self.current().and_then(|current| self.get(current.after));
+                let last = || self.entries.iter().rfind(|entry| entry.generation < self.in_force);
+                before.or_else(last).ok_or(HistoryError::NoEarlier)
+            }
         }
     }
 
@@ -260,9 +264,15 @@ mod tests {
         assert_eq!(history.earlier(Some(3)).unwrap().text, "c");
         history.go_back(1);
         assert_eq!(history.earlier(None), Err(HistoryError::NoEarlier));
-        // What comes next is a new one, and the way back leads over all that were.
+        // What comes next is a new one, and the way back leads to what was in force, not to what was left already.
         assert_eq!(apply(&mut history, "d", "file", 0), 4);
-        assert_eq!(history.earlier(None).unwrap().text, "c");
+        assert_eq!(history.earlier(None).unwrap().text, "a");
+        // Where that is not kept, it leads to the one with the number before.
+        for number in 0..MOST - 1 {
+            apply(&mut history, &format!("e{number}"), "file", 0);
+        }
+        history.go_back(4);
+        assert_eq!(history.earlier(None), Err(HistoryError::NoEarlier));
     }
 
     #[test]

@@ -279,7 +279,10 @@ impl Overrides {
     pub fn is_of_absent(&self, config: &Config, name: &str) -> bool {
         let Ok(name) = name.parse::<ServerName>() else { return false };
         let is_said = self.servers.contains_key(&name) || self.removed.contains(&name);
-        is_said && !self.added.contains_key(&name) && config.server(&name.pool, &name.server).is_none()
+        // One that was added is there with its pool.
+        let is_added = self.added.contains_key(&name);
+        let is_absent = config.server(&name.pool, &name.server).is_none() && !(is_added && config.pools.contains_key(&name.pool));
+        (is_said || is_added) && is_absent
     }
 
     /// Forgets what was said of such a server; gives its name.
@@ -288,6 +291,7 @@ impl Overrides {
         name.iter().for_each(|name| {
             self.servers.remove(name);
             self.removed.remove(name);
+            self.added.remove(name);
         });
         name.into_iter().collect()
     }

@@ -25,7 +25,7 @@ use crate::{
             Applied, Apply, Candidate, HistoryEntry, HistoryView, InForce, Refusal, Request, Selection, ServerView, Switch, Switched,
             WeightChange,
         },
-        server_io::{Access, Ask, Caller, Socket},
+        server_io::{Access, Ask, Caller, ListenError, Socket},
     },
     config::{
         self, ConfigText,
@@ -54,6 +54,8 @@ pub(super) struct AdminSocket {
     asks: mpsc::Receiver<Ask>,
     followers: broadcast::Sender<Event>,
     open: Result<(PathBuf, JoinHandle<()>), String>,
+    /// Why others than root do not get in, though the configuration says that they may.
+    lacks: Option<String>,
 }
 
 impl AdminSocket {
@@ -63,14 +65,22 @@ impl AdminSocket {
         let (followers, _) = broadcast::channel(LATE);
         let path = config.admin_socket();
         let access = Access { group: config.admin.group.clone(), admins: config.admin.users.clone() };
-        let open = match Socket::listen(&path, &access) {
+        let mut lacks = None;
+        let listened = Socket::listen(&path, &access).or_else(|error| match error {
+            ListenError::Unknown { .. } => {
+                lacks = Some(format!("only root can operate the daemon: {}", in_words(&error)));
+                Socket::listen(&path, &Access::default())
+            }
+            ListenError::Io { .. } | ListenError::NoSocket(_) | ListenError::Taken(_) => Err(error),
+        });
+        let open = match listened {
             Ok(socket) => {
                 let events = followers.clone();
                 Ok((path, tokio::spawn(socket.serve(to_daemon, events, *STARTED_MS.get_or_init(unix_ms)))))
             }
             Err(error) => Err(format!("nobody can operate the daemon: {}", in_words(&error))),
         };
-        Self { asks, followers, open }
+        Self { asks, followers, open, lacks }
     }
 
     /// Where it is.
@@ -78,9 +88,9 @@ impl AdminSocket {
         self.open.as_ref().ok().map(|(path, _)| path.clone())
     }
 
-    /// Why there is none.
+    /// Why there is none, or not for all.
     pub(super) fn refusal(&self) -> Option<String> {
-        self.open.as_ref().err().cloned()
+        self.open.as_ref().err().or(self.lacks.as_ref()).cloned()
     }
 
     /// The next request; none ever without a socket.
@@ -331,16 +341,31 @@ impl Daemon {
                 self.keep_names();
             }
         }
+        let is_lost = |name: &str| !self.config.node.state_dir.join(name).exists();
+        let (are_overrides_lost, is_history_lost) =
+            (self.overrides != Overrides::default() && is_lost(keep_io::OVERRIDES), is_lost(keep_io::HISTORY));
+        if self.report.unkept.is_none() && (are_overrides_lost || is_history_lost) {
+            warn!("somebody removed what is kept in node.state_dir: it is written again");
+            let kept = keep_io::keep(&self.config.node.state_dir, keep_io::OVERRIDES, &self.overrides);
+            self.tell_keeping("overrides are not kept", kept);
+            self.keep_history();
+            self.keep_names();
+        }
         let is_gone = |path: PathBuf| !path.exists() && path.parent().is_some_and(Path::exists);
         if self.admin.path().is_some_and(is_gone) {
-            self.admin.close().await;
-            self.admin = AdminSocket::listen(&self.config);
-            self.report.admin_socket = self.admin.path();
-            match self.admin.refusal() {
-                Some(why) => self.forgo(why),
-                None => warn!("somebody removed the admin socket: there is a new one"),
-            }
+            warn!("somebody removed the admin socket");
+            self.open_admin().await;
         }
+    }
+
+    /// Opens the socket that the configuration asks for. What was said of the one before is over.
+    pub(super) async fn open_admin(&mut self) {
+        let before = self.admin.refusal();
+        self.report.forgone.retain(|line| Some(line) != before.as_ref());
+        self.admin.close().await;
+        self.admin = AdminSocket::listen(&self.config);
+        self.report.admin_socket = self.admin.path();
+        self.admin.refusal().into_iter().for_each(|why| self.forgo(why));
     }
 }
 

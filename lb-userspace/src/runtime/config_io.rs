@@ -14,7 +14,7 @@ use super::{
     names_io::Named,
     own_macs::own_macs,
     reload::{cut_off, restart_only, with_fixed},
-    report::{in_words, load_errors, warnings},
+    report::{errors_of, in_words, load_errors, warnings},
 };
 use crate::{
     config::{self, ConfigText, LoadError, Parser, model::Config},
@@ -130,7 +130,7 @@ impl Daemon {
     pub(super) async fn apply(&mut self, text: &ConfigText, by: &str) -> Result<u64, Vec<String>> {
         let (config, findings) = match self.parser.parse(text, &config::host_name()) {
             Ok(parsed) => parsed,
-            Err(findings) => return Err(self.refuse_config(warnings(&findings, text), by)),
+            Err(findings) => return Err(self.refuse_config(errors_of(findings, text), by)),
         };
         let operations = self.operations;
         self.names.ask_failing(Instant::now());
@@ -268,10 +268,7 @@ impl Daemon {
             self.config = config;
             self.is_config_followed = false;
             if !is_admin_same {
-                self.admin.close().await;
-                self.admin = AdminSocket::listen(&self.config);
-                self.report.admin_socket = self.admin.path();
-                self.admin.refusal().into_iter().for_each(|why| self.forgo(why));
+                self.open_admin().await;
             }
             self.report.node.clone_from(&self.config.node.name);
             cut_off.iter().for_each(|line| warn!("{line}"));

@@ -213,7 +213,9 @@ impl Daemon {
     /// Goes on without something that other things do not need, and says so.
     pub(super) fn forgo(&mut self, what: String) {
         warn!("{what}");
-        self.report.forgone.push(what);
+        if !self.report.forgone.contains(&what) {
+            self.report.forgone.push(what);
+        }
     }
 
     async fn take_over(

@@ -137,8 +137,11 @@ async fn serve(
     // It may have changed between the first reading and the watch.
     let mut is_file_due = true;
     loop {
-        if std::mem::take(&mut is_file_due) && file.has_changed() {
-            daemon.reload(false).await;
+        if is_file_due && !file.is_being_written() {
+            is_file_due = false;
+            if file.has_changed() {
+                daemon.reload(false).await;
+            }
         }
         let (ramp, report, lookup) = (daemon.next_ramp_step(), daemon.report_due(), daemon.next_lookup());
         // Every arm is cancel safe: signals and ticks stay pending, the watchers keep what they have until it is returned.
@@ -250,6 +253,10 @@ impl ConfigFile {
         let has_changed = now != self.stamp;
         self.stamp = now;
         has_changed
+    }
+
+    fn is_being_written(&self) -> bool {
+        self.watch.as_ref().is_some_and(FileWatch::is_being_written)
     }
 
     async fn event(&mut self) {

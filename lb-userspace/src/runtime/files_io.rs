@@ -8,12 +8,13 @@ use std::{
     fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Component, Path, PathBuf},
-    time::SystemTime,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant, SystemTime},
 };
 
 use notify::{
     Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
-    event::{AccessKind, AccessMode},
+    event::{AccessKind, AccessMode, ModifyKind},
 };
 use tokio::sync::mpsc;
 
@@ -21,6 +22,9 @@ use crate::config::{fragments_of, is_fragment_name};
 
 /// Symlinks followed on a path, as many as the kernel does (linux include/linux/namei.h, `MAXSYMLINKS`).
 const MOST_SYMLINKS: usize = 40;
+
+/// Who keeps a file open for writing has it read when it has been quiet for so long.
+const WRITING_AT_MOST: Duration = Duration::from_secs(10);
 
 /// How often a watch is begun anew because the path led elsewhere meanwhile.
 const ARMING_TRIES: usize = 4;
@@ -68,7 +72,11 @@ pub(super) struct FileWatch {
     way: Way,
     _watcher: RecommendedWatcher,
     events: mpsc::Receiver<()>,
+    writes: Arc<Mutex<Writes>>,
 }
+
+/// Files that somebody writes to, and when that was noticed last.
+type Writes = BTreeMap<PathBuf, Instant>;
 
 impl FileWatch {
     /// Begins to watch. What is not there yet is awaited in the last folder that is.
@@ -88,8 +96,13 @@ impl FileWatch {
         let way = Way::to(path);
         let (marks, fragments_in) = (way.marks(), way.fragments_in.clone());
         let (sender, events) = mpsc::channel(1);
+        let writes = Arc::<Mutex<Writes>>::default();
+        let noticed = Arc::clone(&writes);
         // One waiting event says all there is to say: the file is looked at again.
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+            if let (Ok(event), Ok(mut writes)) = (&event, noticed.lock()) {
+                follow_writes(event, &mut writes);
+            }
             if event.as_ref().map_or(true, |event| concerns(event, &marks, fragments_in.as_deref())) {
                 let _ = sender.try_send(());
             }
@@ -101,7 +114,7 @@ impl FileWatch {
                 watched => watched?,
             }
         }
-        Ok(Self { path: path.to_owned(), way, _watcher: watcher, events })
+        Ok(Self { path: path.to_owned(), way, _watcher: watcher, events, writes })
     }
 
     /// Whether the folders that are watched are those that the path leads through.
@@ -109,11 +122,30 @@ impl FileWatch {
         self.way == Way::to(&self.path)
     }
 
+    /// Whether somebody writes to the file, or to a fragment, and has not closed it: it may be half of what it is going to be.
+    pub(super) fn is_being_written(&self) -> bool {
+        let Ok(mut writes) = self.writes.lock() else { return false };
+        writes.retain(|_, at| at.elapsed() < WRITING_AT_MOST);
+        writes.keys().any(|path| self.way.leads_to(path))
+    }
+
     /// Waits until something happened on the way to the file. Cancel safe: an event stays in the channel until it is received.
     pub(super) async fn changed(&mut self) {
         if self.events.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+/// A file is being written from the first change of its content until it is closed, removed or renamed.
+fn follow_writes(event: &Event, writes: &mut Writes) {
+    let now = Instant::now();
+    match event.kind {
+        EventKind::Modify(ModifyKind::Data(_)) => writes.extend(event.paths.iter().map(|path| (path.clone(), now))),
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)) => {
+            event.paths.iter().for_each(|path| _ = writes.remove(path));
+        }
+        EventKind::Any | EventKind::Access(_) | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Other => {}
     }
 }
 
@@ -198,6 +230,13 @@ impl Way {
         let passage = self.folders.entry(folder.to_owned()).or_default();
         passage.identity = identity(folder);
         passage.names.insert(name.clone());
+    }
+
+    /// Whether a file is that of the configuration, or on the way to it, or a fragment.
+    fn leads_to(&self, path: &Path) -> bool {
+        let (folder, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());
+        let is_fragment = self.fragments_in.as_deref() == Some(folder) && is_fragment_name(name);
+        is_fragment || self.folders.get(folder).is_some_and(|passage| passage.names.contains(name))
     }
 
     /// The folders, and what of them the path needs.

@@ -16,7 +16,7 @@ use crate::control::history::{Entry, History};
 /// The operator's overrides.
 pub(super) const OVERRIDES: &str = "overrides.json";
 /// The configurations that were in force.
-const HISTORY: &str = "history.json";
+pub(super) const HISTORY: &str = "history.json";
 
 /// What the DNS said of names last.
 pub(super) const NAMES: &str = "names.json";

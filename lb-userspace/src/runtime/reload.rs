@@ -38,14 +38,23 @@ pub(super) fn with_fixed(old: &Config, mut new: Config) -> Config {
     new
 }
 
-/// Services whose connections end when `new` follows `old`, in words: those that turn to NAT or from it.
+/// Services whose connections end when `new` follows `old`, in words: those that turn to NAT or from it, and those that let in other sources.
 pub(super) fn cut_off(old: &Config, new: &Config) -> Vec<String> {
-    let before: BTreeMap<Bind, bool> = old.binds().map(|(bind, listener, _)| (bind, is_translated(old, listener))).collect();
-    let turned = new.binds().filter(|(bind, listener, _)| before.get(bind).is_some_and(|before| *before != is_translated(new, listener)));
+    let before: BTreeMap<Bind, (bool, &Listener)> =
+        old.binds().map(|(bind, listener, _)| (bind, (is_translated(old, listener), listener))).collect();
+    let sourced = new.binds().filter(|(bind, listener, _)| {
+        before.get(bind).is_some_and(|(_, before)| (&before.allow, &before.deny) != (&listener.allow, &listener.deny))
+    });
+    let sourced = sourced.map(|(bind, _, name)| {
+        format!("other sources are let in to {bind} (listener `{name}`): the connections of those that are refused from now on end")
+    });
+    let turned =
+        new.binds().filter(|(bind, listener, _)| before.get(bind).is_some_and(|(before, _)| *before != is_translated(new, listener)));
     turned
         .map(|(bind, _, name)| {
             format!("the connections of {bind} (listener `{name}`) end: no other mode can go on with those of nat, nor nat with theirs")
         })
+        .chain(sourced)
         .collect()
 }
 
@@ -82,5 +91,13 @@ mod tests {
         let told = "the connections of 192.0.2.1:80/tcp (listener `a`) end: no other mode can go on with those of nat, nor nat with theirs";
         assert_eq!((cut_off(&nat, &dsr), cut_off(&ipip, &nat)), (vec![told.to_owned()], vec![told.to_owned()]));
         assert_eq!((cut_off(&dsr, &ipip), cut_off(&nat, &nat)), (vec![], vec![]));
+    }
+
+    #[test]
+    fn sources_that_are_refused_from_now_on_are_told() {
+        let [open, closed] =
+            ["", "deny = \"10.0.0.0/8\"\n"].map(|deny| config(&format!("[node]\ninterfaces = \"eth0\"\n[defaults]\n{deny}")));
+        let told = "other sources are let in to 192.0.2.1:80/tcp (listener `a`): the connections of those that are refused from now on end";
+        assert_eq!((cut_off(&open, &closed), cut_off(&closed, &closed)), (vec![told.to_owned()], vec![]));
     }
 }

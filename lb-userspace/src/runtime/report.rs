@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     config::{
-        ConfigText, Diagnostic, LoadError,
+        ConfigText, Diagnostic, LoadError, Severity,
         model::{Config, Protocol},
     },
     control::{
@@ -183,10 +183,16 @@ pub(super) fn warnings(findings: &[Diagnostic], text: &ConfigText) -> Vec<String
     told.into_iter().map(|finding| finding.render_line(text)).chain(more).collect()
 }
 
+/// What is wrong with a text, a line each, without what is only hardly meant.
+pub(super) fn errors_of(mut findings: Vec<Diagnostic>, text: &ConfigText) -> Vec<String> {
+    findings.retain(|finding| finding.severity == Severity::Error);
+    warnings(&findings, text)
+}
+
 /// Why a file cannot be loaded, a line each.
 pub(super) fn load_errors(error: &LoadError) -> Vec<String> {
     match error {
-        LoadError::Invalid { text, findings } => warnings(findings, text),
+        LoadError::Invalid { text, findings } => errors_of(findings.clone(), text),
         LoadError::Read { .. } | LoadError::TooLarge { .. } | LoadError::Empty { .. } | LoadError::TooMany { .. } => vec![in_words(error)],
     }
 }

@@ -196,3 +196,30 @@ fn what_is_no_fragment_is_not_told() {
     }
     assert!(runtime.block_on(async { timeout(AT_ONCE, watch.changed()).await }).is_err());
 }
+
+#[test]
+fn a_file_is_being_written_until_it_is_closed() {
+    let folder = Folder::new();
+    folder.write("weir.toml", "1");
+    let runtime: Runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let mut watch = FileWatch::new(&folder.0.join("weir.toml")).unwrap();
+    let mut file_is = |is_written: bool| {
+        // An event may be one of several.
+        while runtime.block_on(async { timeout(AT_ONCE, watch.changed()).await }).is_ok() {
+            if watch.is_being_written() == is_written {
+                return true;
+            }
+        }
+        watch.is_being_written() == is_written
+    };
+    let mut file = fs::File::create(folder.0.join("weir.toml")).unwrap();
+    std::io::Write::write_all(&mut file, b"half").unwrap();
+    assert!(file_is(true), "half of it");
+    drop(file);
+    assert!(file_is(false), "all of it");
+    // Another file of the folder does not matter.
+    let mut other = fs::File::create(folder.0.join("other.toml")).unwrap();
+    std::io::Write::write_all(&mut other, b"half").unwrap();
+    fs::write(folder.0.join("weir.toml"), "2").unwrap();
+    assert!(file_is(false), "another text");
+}
