@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Write as _,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
@@ -260,7 +261,8 @@ fn what_somebody_removes_comes_back() {
     done(&weir, &["drain", "echo/s1"]);
     fs::remove_dir_all(&state).unwrap();
     wait_until("the socket to be back", SOON, || weir.operate(&["server", "list"]).unwrap().status.success()).unwrap();
-    done(&weir, &["drain", "echo/s1"]);
+    let is_kept = || ["overrides.json", "history.json", "history/1.toml"].iter().all(|name| state.join(name).exists());
+    wait_until("what is kept to be back", SOON, is_kept).unwrap();
     weir.crash_and_restart().unwrap();
     assert_eq!(fixture.greeters(), ["s2"]);
 
@@ -271,4 +273,29 @@ fn what_somebody_removes_comes_back() {
     weir.write_config(&fixture.config(&[(1, ", weight = 7"), (2, "")], "")).unwrap();
     done(&weir, &["ready", "echo/s1"]);
     wait_until("the file to be followed", SOON, || fixture.greeters() == ["s1", "s2"] && weir.is_ready()).unwrap();
+}
+
+#[test]
+fn a_file_that_is_written_slowly_is_taken_whole_and_a_broken_one_hides_nothing() {
+    let fixture = Fixture::new(2);
+    let weir = Weir::start(fixture.lab.node(), &fixture.config(&[(1, ""), (2, "")], "")).unwrap();
+    let whole = fs::read_to_string(weir.config()).unwrap();
+    let before = done(&weir, &["history"]);
+    let (first, rest) = whole.split_at(whole.find("[pool").unwrap());
+    let mut file = fs::File::create(weir.config()).unwrap();
+    file.write_all(first.as_bytes()).unwrap();
+    // Longer than the daemon's own look at the file takes to come.
+    std::thread::sleep(Duration::from_millis(2500));
+    file.write_all(rest.as_bytes()).unwrap();
+    drop(file);
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(done(&weir, &["history"]), before);
+    assert!(!weir.stderr().contains("error"), "{}", weir.stderr());
+
+    fs::write(weir.config(), whole.replace("interfaces", "interfces")).unwrap();
+    let told = || said(&weir.operate(&["status"]).unwrap());
+    let is_told = |(code, text): (Option<i32>, String)| code == Some(1) && text.contains("unknown key `interfces`");
+    wait_until("the status to say what is wrong", SOON, || is_told(told())).unwrap_or_else(|error| panic!("{error} {:?}", told()));
+    done(&weir, &["drain", "echo/s1"]);
+    assert_eq!(fixture.greeters(), ["s2"]);
 }

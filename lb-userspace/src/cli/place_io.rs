@@ -46,19 +46,33 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Of the node that `config` describes. Where the file that everybody means has gone, of what is in the directories that everybody means.
+    /// Of the node that `config` describes. Where that cannot be known, of what is in the directories that it seems to name, or that everybody means, if it was
+    /// made by a daemon of that file, or the file is the one that everybody means.
     ///
     /// # Errors
     /// [`PlaceError`].
     pub(super) fn of(config: &Path) -> Result<Self, PlaceError> {
         match node_of(config) {
             Ok(node) => Ok(Self::of_node(node)),
-            Err(error) if is_absent(&error) && config == Path::new(CONFIG_FILE) => {
-                Self::without_file(&config::unconfigured_node(&config::host_name())).ok_or(PlaceError::Absent(error))
+            Err(error) => {
+                let host_name = config::host_name();
+                let node = match &error {
+                    LoadError::Invalid { text, .. } => config::node_directories(text, &host_name),
+                    LoadError::Read { .. } | LoadError::TooLarge { .. } | LoadError::Empty { .. } | LoadError::TooMany { .. } => {
+                        config::unconfigured_node(&host_name)
+                    }
+                };
+                let is_meant = |place: &Self| config == Path::new(CONFIG_FILE) || place.is_of(config);
+                let place = Self::without_file(&node).filter(is_meant);
+                place.ok_or(if is_absent(&error) { PlaceError::Absent(error) } else { PlaceError::Config(error) })
             }
-            Err(error) if is_absent(&error) => Err(PlaceError::Absent(error)),
-            Err(error) => Err(PlaceError::Config(error)),
         }
+    }
+
+    /// Whether a daemon of this file left the record.
+    fn is_of(&self, config: &Path) -> bool {
+        let recorded = self.report.as_ref().ok().and_then(|report| std::path::absolute(&report.config).ok());
+        recorded.is_some_and(|recorded| std::path::absolute(config).is_ok_and(|config| config == recorded))
     }
 
     /// Of what runs, or ran, in the node's directories; none if they hold nothing. Its record names the interfaces.

@@ -97,6 +97,13 @@ pub fn node_section(text: &ConfigText, host_name: &str) -> Option<model::Node> {
     node::read_node(node, host_name, &mut report).model.ok()
 }
 
+/// What can be guessed of a `[node]` section that is broken: a node with the directories that it names, or those that are taken where none are.
+pub fn node_directories(text: &ConfigText, host_name: &str) -> model::Node {
+    let (tree, mut report) = tree::read(text);
+    let node = Table::root(&tree).child("node", &mut report);
+    node::directories(node, host_name, &mut report)
+}
+
 /// A hint for a name that is not among `known`: the one most like it, or all of them if they are few.
 pub fn alike(name: &str, known: &[&str]) -> String {
     const MOST: usize = 12;

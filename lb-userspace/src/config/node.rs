@@ -94,6 +94,18 @@ fn read_node_model(mut table: Table<'_>, slot_seed: Key<String>, host_name: &str
     })
 }
 
+/// A node of which only the directories are known.
+pub(super) fn directories(mut table: Table<'_>, host_name: &str, report: &mut Report) -> Node {
+    let mut node = unconfigured_node(host_name);
+    if let Ok(Some(pin_dir)) = table.optional("pin_dir", report, read_pin_dir) {
+        node.pin_dir = pin_dir.into_inner();
+    }
+    if let Ok(Some(state_dir)) = table.optional("state_dir", report, read_path) {
+        node.state_dir = state_dir.into_inner();
+    }
+    node
+}
+
 fn read_interfaces(item: &Item<'_>, report: &mut Report) -> Result<Vec<String>, Reported> {
     let names = read_all(&item.elements(report)?, report, |item, report| item.parsed(value::interface, report))?;
     if names.is_empty() {

@@ -56,12 +56,12 @@ impl First {
         let mut parser = Parser::default();
         let parsed = parser.parse(&text, &host_name);
         let node = parsed.as_ref().ok().map(|(config, _)| config.node.clone()).or_else(|| config::node_section(&text, &host_name));
-        let mut history: History = node.as_ref().and_then(|node| or_lost(keep_io::find_history(&node.state_dir))).unwrap_or_default();
+        let node = node.unwrap_or_else(|| config::node_directories(&text, &host_name));
+        let mut history: History = or_lost(keep_io::find_history(&node.state_dir)).unwrap_or_default();
         let kept = |entry: Option<&Entry>| {
             let text = entry.map(Entry::config_text)?;
             let (config, findings) = config::parse(&text, &host_name).ok()?;
-            let is_here =
-                node.as_ref().is_some_and(|node| (&node.pin_dir, &node.state_dir) == (&config.node.pin_dir, &config.node.state_dir));
+            let is_here = (&node.pin_dir, &node.state_dir) == (&config.node.pin_dir, &config.node.state_dir);
             is_here.then(|| (config, warnings(&findings, &text)))
         };
         let (config, told, errors) = match parsed {
@@ -80,7 +80,7 @@ impl First {
                 }
             },
             Err(findings) => {
-                let is_loaded = node.as_ref().is_some_and(|node| PinDir::at(&node.pin_dir).is_loaded());
+                let is_loaded = PinDir::at(&node.pin_dir).is_loaded();
                 let Some((kept, told)) = kept(history.current()).filter(|_| is_loaded) else {
                     return Err(LoadError::Invalid { text, findings });
                 };
