@@ -280,10 +280,12 @@ fn others_may_look_if_they_are_let_in_and_admins_may_operate() {
     let mut weir = Weir::prepare(fixture.lab.node(), &fixture.config("[admin]\ngroup = \"games\"\nusers = [\"nosuchuser\"]\n")).unwrap();
     weir.run().unwrap();
     assert!(done(&weir, &["status"]).contains("there is no user \"nosuchuser\""), "it is said, and the packets go on");
-    refused(&weir, &["drain", "blue/s1"], "no daemon listens");
+    done(&weir, &["drain", "blue/s1"]);
+    done(&weir, &["ready", "blue/s1"]);
     weir.write_config(&fixture.config("[admin]\ngroup = \"games\"\nusers = [\"daemon\"]\n")).unwrap();
     let socket = weir.config().with_file_name("state").join("admin.sock");
-    wait_until("the socket to be there", SOON, || socket.exists()).unwrap();
+    let is_said = || done(&weir, &["status"]).contains("only root can operate");
+    wait_until("root to be alone no more", SOON, || !is_said()).unwrap();
     for folder in [weir.config().parent().unwrap(), socket.parent().unwrap()] {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     }
