@@ -98,6 +98,10 @@ fn check_checks(pool: &PoolSection, binds: &[Bind], report: &mut Report) {
     if check.via == Via::Datapath {
         check_ways(pool, binds, report);
     }
+    // A pool that no listener uses, as one of blue and green, is checked once one does.
+    if binds.is_empty() {
+        return;
+    }
     let ports: Vec<_> = binds.iter().filter_map(|bind| Some((bind.protocol, bind.port?))).collect();
     for (server, section) in &pool.servers {
         if check.port_for(&section.server, ports.iter().copied()).is_none() {

@@ -179,6 +179,9 @@ fn every_fault_of_a_check_has_its_place_and_a_cure() {
 fn a_check_needs_a_port() {
     let any_port = web("check = true").replace("192.0.2.10:80", "192.0.2.10:*");
     assert_eq!(findings(&any_port), ["10:13: error: nobody says by which port `a` is checked | give check.port, or the server a port"]);
+    // One of blue and green is there before it is used.
+    let spare = web("check.tcp = true\nservers.b = '10.0.0.9'") + "[pool.spare]\ncheck.tcp = true\nservers.a = '10.0.0.1'\n";
+    assert!(read(&spare).is_ok(), "{:?}", findings(&spare));
     accepted(&any_port.replace("check = true", "check = { tcp = true, port = 22 }"));
     accepted(&any_port.replace("check = true", "check.command = '/bin/true'"));
 }
