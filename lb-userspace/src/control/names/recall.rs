@@ -30,10 +30,14 @@ pub struct Loaded {
 /// What names stood for that nothing is known of otherwise: the servers of their pool's services that are no others of that pool.
 pub fn recall(written: &Config, names: &Names, loaded: &[Loaded]) -> Vec<Kept> {
     let mut recalled: BTreeMap<Question, BTreeSet<Found>> = BTreeMap::new();
-    for (pool_name, pool) in &written.pools {
-        let binds = written.binds().filter(|(_, listener, _)| listener.pool == *pool_name).map(|(bind, ..)| bind);
-        let services: BTreeSet<ServiceKey> =
-            binds.map(|bind| ServiceKey { vip: bind.address, port: bind.port.unwrap_or(0), protocol: bind.protocol }).collect();
+    let binds = written.binds_by_pool();
+    for (pool_name, pool, _) in written.named_pools() {
+        let services: BTreeSet<ServiceKey> = binds
+            .get(pool_name)
+            .into_iter()
+            .flatten()
+            .map(|bind| ServiceKey { vip: bind.address, port: bind.port.unwrap_or(0), protocol: bind.protocol })
+            .collect();
         let is_written =
             |one: &Loaded| pool.servers.values().any(|server| (server.address, server.port.unwrap_or(0)) == (one.address, one.port));
         let of_pool: Vec<&Loaded> = loaded.iter().filter(|one| services.contains(&one.service) && !is_written(one)).collect();
