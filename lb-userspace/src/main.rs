@@ -9,9 +9,10 @@ use std::{
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use lb_userspace::{
+    admin::api::Request,
     cli::{
-        self, Exit, Format, api, apply, bpf, check::check, doctor::doctor, events, explain, flows, man_io, operate, server_setup, status,
-        stop::stop,
+        self, Exit, Format, api, apply, bpf, check::check, doctor::doctor, events, explain, flows, limit, man_io, operate, server_setup,
+        status, stop::stop,
     },
     config::LoadError,
     runtime::{self, RunError},
@@ -168,6 +169,16 @@ enum Action {
         #[command(flatten)]
         output: Output,
     },
+    /// Forgets states and weights that commands gave servers, and that they were removed: the configuration decides again.
+    #[command(after_help = "Example: weir clear 'web/*'")]
+    Clear {
+        #[command(flatten)]
+        config: ConfigPath,
+        #[command(flatten)]
+        servers: operate::ServersArgs,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Gives servers another weight.
     #[command(after_help = "Example: weir weight web/a 30 --save")]
     Weight {
@@ -175,6 +186,26 @@ enum Action {
         config: ConfigPath,
         #[command(flatten)]
         arguments: operate::WeightArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Gives a listener another connection rate beside the file; lists them, and what they refused.
+    #[command(after_help = "Example: weir limit web 100/10s")]
+    Limit {
+        #[command(flatten)]
+        config: ConfigPath,
+        #[command(flatten)]
+        arguments: limit::LimitArgs,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Sources whose connection rate is watched: what one may still open; forgets earlier connections.
+    #[command(after_help = "Example: weir table 192.0.2.7 --clear")]
+    Table {
+        #[command(flatten)]
+        config: ConfigPath,
+        #[command(flatten)]
+        arguments: limit::TableArgs,
         #[command(flatten)]
         output: Output,
     },
@@ -295,10 +326,19 @@ fn perform(action: Action) -> io::Result<Exit> {
         Action::Rollback { config, number, output } => apply::rollback(&config.config, number, output.format, &mut out, &mut err),
         Action::History { config, output } => apply::history(&config.config, output.format, &mut out, &mut err),
         Action::Drain { config, arguments, output } => operate::drain(&config.config, &arguments, output.format, &mut out, &mut err),
-        Action::Maint { config, servers, output } => operate::set_state(&config.config, servers, false, output.format, &mut out, &mut err),
-        Action::Ready { config, servers, output } => operate::set_state(&config.config, servers, true, output.format, &mut out, &mut err),
+        Action::Maint { config, servers, output } => {
+            operate::set_state(&config.config, servers, Request::Maint, output.format, &mut out, &mut err)
+        }
+        Action::Ready { config, servers, output } => {
+            operate::set_state(&config.config, servers, Request::Ready, output.format, &mut out, &mut err)
+        }
+        Action::Clear { config, servers, output } => {
+            operate::set_state(&config.config, servers, Request::Clear, output.format, &mut out, &mut err)
+        }
         Action::Weight { config, arguments, output } => operate::set_weight(&config.config, arguments, output.format, &mut out, &mut err),
         Action::Server { config, command, output } => operate::server(&config.config, command, output.format, &mut out, &mut err),
+        Action::Limit { config, arguments, output } => limit::limit(&config.config, arguments, output.format, &mut out, &mut err),
+        Action::Table { config, arguments, output } => limit::sources(&config.config, arguments, output.format, &mut out, &mut err),
         Action::Switch { config, arguments, output } => operate::switch(&config.config, arguments, output.format, &mut out, &mut err),
         Action::Flows { config, arguments, output } => flows::flows(&config.config, &arguments, output.format, &mut out, &mut err),
         Action::Bpf { config, arguments, output } => bpf::bpf(&config.config, &arguments, output.format, &mut out, &mut err),

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{Read as _, Write as _},
-    net::SocketAddr,
+    net::{SocketAddr, TcpStream},
     ops::Deref,
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
@@ -142,7 +142,7 @@ fn servers_come_and_go_and_listeners_switch_pools() {
     let mut command = fixture.lab.node().namespace.command(std::env::var_os("WEIR_BIN").unwrap());
     assert_eq!(said(&command.arg("man").arg(&pages).output().unwrap()), (Some(0), String::new()));
     assert!(fs::read_to_string(pages.join("weir-drain.1")).unwrap().contains("deadline"));
-    done(&weir, &["switch", "web", "blue"]);
+    done(&weir, &["switch", "web"]);
     assert_eq!(fixture.served(), ["s2"]);
     done(&weir, &["drain", "green/*", "--force"]);
     refused(&weir, &["switch", "web", "green"], "listener web");
@@ -298,6 +298,8 @@ fn others_may_look_if_they_are_let_in_and_admins_may_operate() {
     };
     let (code, text) = by("games", &["server", "list"]);
     assert!(code == Some(0) && text.contains("blue/s1"), "{code:?} {text}");
+    let (code, text) = by("games", &["status"]);
+    assert!(code == Some(1) && text.contains("root may read the kernel's maps"), "{code:?} {text}");
     let (code, text) = by("games", &["drain", "blue/s1"]);
     assert!(code == Some(1) && text.contains("you may look, but change nothing"), "{code:?} {text}");
     let (code, text) = by("daemon", &["drain", "blue/s1"]);
@@ -313,6 +315,90 @@ fn others_may_look_if_they_are_let_in_and_admins_may_operate() {
     let (code, text) = said(&command.output().unwrap());
     assert!(code == Some(1) && text.contains("you may not use"), "{code:?} {text}");
     assert_eq!(fixture.served(), ["s2"]);
+}
+
+#[test]
+fn what_is_cleared_is_the_configurations_again_and_what_has_no_effect_is_told() {
+    let fixture = Fixture::new();
+    let weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let s3 = fixture.lab.servers[2].v4.to_string();
+    done(&weir, &["weight", "blue/s1", "7"]);
+    done(&weir, &["server", "remove", "blue/s2"]);
+    assert_eq!(fixture.served(), ["s1"]);
+    done(&weir, &["clear", "blue/*"]);
+    assert_eq!(fixture.served(), ["s1", "s2"]);
+    refused(&weir, &["clear", "red/*"], "no server is");
+
+    // A pool of another mode: what ends is said; a server that only NAT reaches keeps it from being used.
+    let direct = format!("[pool.direct]\nforward = \"dsr\"\nservers.s3 = \"{s3}\"\n");
+    weir.write_config(&fixture.config(&direct)).unwrap();
+    done(&weir, &["apply"]);
+    done(&weir, &["server", "add", "direct/s9", "10.2.0.99:9999"]);
+    refused(&weir, &["switch", "web", "direct"], "direct/s9 does not fit");
+    done(&weir, &["server", "remove", "direct/s9"]);
+    let switched = done(&weir, &["switch", "web", "direct"]);
+    assert!(switched.contains("! the connections of") && switched.contains("end: no other mode"), "{switched}");
+
+    // The file has neither pool nor listener any more.
+    done(&weir, &["server", "add", "blue/s3", &s3]);
+    let renamed = fixture.config("").replace("listener.web", "listener.other").replace("servers.s1 =", "servers.s4 =");
+    weir.write_config(&renamed.replace("[pool.green]", &format!("servers.z = \"{s3}\"\n[pool.green]"))).unwrap();
+    done(&weir, &["apply"]);
+    let shown = done(&weir, &["status"]);
+    assert!(shown.contains("there is no such listener; weir switch web clears it"), "{shown}");
+    assert!(shown.contains("blue/z has its address; weir server remove blue/s3 clears it"), "{shown}");
+    done(&weir, &["switch", "web"]);
+    done(&weir, &["server", "remove", "blue/s3"]);
+    assert!(!done(&weir, &["status"]).contains("by the operator"));
+}
+
+#[test]
+fn connection_rates_are_changed_and_forgotten_while_packets_flow() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let client = fixture.lab.client();
+    let vip = SocketAddr::new(fixture.lab.vip4().into(), PORT);
+    let connects = || client.namespace.enter(|| TcpStream::connect_timeout(&vip, Duration::from_millis(300)).is_ok());
+    let source = client.v4.to_string();
+    assert!(done(&weir, &["table", &source]).contains("no listener of its family has a conn_rate"));
+
+    done(&weir, &["limit", "web", "2/10m"]);
+    assert_eq!((connects(), connects(), connects()), (true, true, false));
+    let view = || json(&weir, &["table", &source])["source"][0].clone();
+    assert_eq!((&view()["left"], &view()["is_watched"]), (&0.into(), &true.into()));
+    assert!(view()["wait_ms"].as_u64().is_some_and(|wait_ms| (200_000..=300_000).contains(&wait_ms)), "{}", view());
+    let limits = json(&weir, &["limit", "web"]);
+    assert!(limits[0]["refused"].as_u64().is_some_and(|refused| refused > 0) && limits[0]["override"] == true, "{limits}");
+    refused(&weir, &["table", &source, "--clear", "--listener", "wep"], "no listener");
+    done(&weir, &["table", &source, "--clear", "--listener", "web"]);
+    assert_eq!((&view()["left"], &view()["is_watched"]), (&2.into(), &false.into()));
+    assert_eq!((connects(), connects(), connects()), (true, true, false));
+    done(&weir, &["table", "--clear", "--all"]);
+    assert_eq!(json(&weir, &["table"])["watched"], 0);
+    assert!(connects());
+
+    // It outlives the daemon, and the file's own word comes back.
+    weir.crash_and_restart().unwrap();
+    assert!(done(&weir, &["status"]).contains("listener web has conn_rate 2/10m"));
+    assert_eq!((connects(), connects()), (true, false));
+    refused(&weir, &["limit", "web", "fast"], "100/10s");
+    refused(&weir, &["limit", "wep", "off"], "did you mean");
+    done(&weir, &["limit", "web", "default"]);
+    assert!(connects() && connects() && connects());
+}
+
+#[test]
+fn who_changes_the_socket_gets_its_answer() {
+    let fixture = Fixture::new();
+    let weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    for group in ["games", "root", "games"] {
+        let path = weir.config().with_file_name("other.toml");
+        fs::write(&path, fs::read_to_string(weir.config()).unwrap() + &format!("[admin]\ngroup = \"{group}\"\n")).unwrap();
+        let applied = done(&weir, &["apply", path.to_str().unwrap()]);
+        assert!(applied.contains("is in force"), "{applied}");
+        done(&weir, &["drain", "blue/s1"]);
+        done(&weir, &["clear", "blue/s1"]);
+    }
 }
 
 #[test]

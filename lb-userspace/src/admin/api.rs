@@ -1,19 +1,17 @@
-//! Requests and answers. Paths begin with `/v1/`; a change that breaks clients gets another number.
+//! Requests; their answers are in `answer`. Paths begin with `/v1/`; a change that breaks clients gets another number.
 
 use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use super::answer::{
+    Applied, DiffView, HistoryEntry, HistoryView, InForce, LimitView, ProbeView, Refusal, ServerDetail, ServerView, SourceView, Switched,
+    TableView,
+};
 use crate::{
     config::Fragment,
-    control::{
-        course::Transition,
-        difference::Difference,
-        overrides::AddedServer,
-        standing::{Override, ServerName, Why},
-    },
-    health::book::Entry,
+    control::{overrides::AddedServer, standing::ServerName},
 };
 
 /// The header of answers with events that tells one daemon from the next, whose events count from 1 again.
@@ -48,6 +46,8 @@ pub enum Request {
     Maint(Selection),
     /// Servers are used again: what was said of their state is cleared.
     Ready(Selection),
+    /// What was said of servers is forgotten.
+    Clear(Selection),
     /// Servers get another weight.
     Weight(WeightChange),
     /// A server joins a pool.
@@ -56,6 +56,14 @@ pub enum Request {
     Remove(Removal),
     /// A listener uses another pool.
     Switch(Switch),
+    /// The connection rates of listeners.
+    Limits,
+    /// A listener has another connection rate.
+    Limit(Limit),
+    /// What is known of sources whose connection rate is watched.
+    Watched(Source),
+    /// It is forgotten.
+    Forget(Forget),
 }
 
 /// Which events.
@@ -164,11 +172,44 @@ pub struct Removal {
 pub struct Switch {
     /// The listener's name.
     pub listener: String,
-    /// The pool's name.
-    pub pool: String,
+    /// The pool's name; none: that of the configuration, and nothing is said of the listener any more.
+    #[serde(default)]
+    pub pool: Option<String>,
     /// Even if nobody of that pool takes new flows.
     #[serde(default)]
     pub force: bool,
+}
+
+/// Another connection rate for a listener.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Limit {
+    /// The listener's name.
+    pub listener: String,
+    /// As its `conn_rate` would say it: `100/10s`, `off`; none: that of the configuration.
+    #[serde(default)]
+    #[schema(example = "100/10s")]
+    pub conn_rate: Option<String>,
+}
+
+/// Whose connection rate.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Source {
+    /// A client's address; of an IPv6 address its /64 is meant. None: only how many are watched.
+    #[schema(value_type = Option<String>, example = "192.0.2.7")]
+    pub source: Option<IpAddr>,
+}
+
+/// What is to be forgotten of connection rates.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Forget {
+    /// Of this client; of an IPv6 address its /64 is meant. None: of every one.
+    #[schema(value_type = Option<String>, example = "192.0.2.7")]
+    pub source: Option<IpAddr>,
+    /// At this listener; none: at every one. Goes with `source`.
+    pub listener: Option<String>,
 }
 
 impl Request {
@@ -188,27 +229,43 @@ impl Request {
             Self::Drain(_) => ("POST", "/v1/drain"),
             Self::Maint(_) => ("POST", "/v1/maint"),
             Self::Ready(_) => ("POST", "/v1/ready"),
+            Self::Clear(_) => ("POST", "/v1/clear"),
             Self::Weight(_) => ("POST", "/v1/weight"),
             Self::Add(_) => ("POST", "/v1/servers/add"),
             Self::Remove(_) => ("POST", "/v1/servers/remove"),
             Self::Switch(_) => ("POST", "/v1/switch"),
+            Self::Limits => ("GET", "/v1/limits"),
+            Self::Limit(_) => ("POST", "/v1/limit"),
+            Self::Watched(_) => ("POST", "/v1/table"),
+            Self::Forget(_) => ("POST", "/v1/table/clear"),
         }
     }
 
     /// Whether it changes something, which readers may not.
     pub const fn is_change(&self) -> bool {
         match self {
-            Self::Servers | Self::Details | Self::Metrics | Self::Overrides | Self::History | Self::Events(_) | Self::Diff(_) => false,
+            Self::Servers
+            | Self::Details
+            | Self::Metrics
+            | Self::Overrides
+            | Self::History
+            | Self::Events(_)
+            | Self::Diff(_)
+            | Self::Limits
+            | Self::Watched(_) => false,
             Self::Apply(_)
             | Self::Confirm
             | Self::Rollback(_)
             | Self::Drain(_)
             | Self::Maint(_)
             | Self::Ready(_)
+            | Self::Clear(_)
             | Self::Weight(_)
             | Self::Add(_)
             | Self::Remove(_)
-            | Self::Switch(_) => true,
+            | Self::Switch(_)
+            | Self::Limit(_)
+            | Self::Forget(_) => true,
         }
     }
 
@@ -218,17 +275,25 @@ impl Request {
     /// Never for these types.
     pub fn body(&self) -> serde_json::Result<Option<String>> {
         let body = match self {
-            Self::Servers | Self::Details | Self::Metrics | Self::Overrides | Self::History | Self::Events(_) | Self::Confirm => {
-                return Ok(None);
-            }
+            Self::Servers
+            | Self::Details
+            | Self::Metrics
+            | Self::Overrides
+            | Self::History
+            | Self::Events(_)
+            | Self::Confirm
+            | Self::Limits => return Ok(None),
             Self::Diff(body) => serde_json::to_string(body),
             Self::Apply(body) => serde_json::to_string(body),
             Self::Rollback(body) => serde_json::to_string(body),
-            Self::Drain(body) | Self::Maint(body) | Self::Ready(body) => serde_json::to_string(body),
+            Self::Drain(body) | Self::Maint(body) | Self::Ready(body) | Self::Clear(body) => serde_json::to_string(body),
             Self::Weight(body) => serde_json::to_string(body),
             Self::Add(body) => serde_json::to_string(body),
             Self::Remove(body) => serde_json::to_string(body),
             Self::Switch(body) => serde_json::to_string(body),
+            Self::Limit(body) => serde_json::to_string(body),
+            Self::Watched(body) => serde_json::to_string(body),
+            Self::Forget(body) => serde_json::to_string(body),
         };
         body.map(Some)
     }
@@ -257,7 +322,7 @@ impl fmt::Display for Request {
             Self::Rollback(Rollback { to: None }) => f.write_str("rollback"),
             Self::Drain(which) => write!(f, "drain {}{}", which.servers, force(which.force)),
             Self::Maint(which) => write!(f, "maint {}{}", which.servers, force(which.force)),
-            Self::Ready(which) => write!(f, "ready {}", which.servers),
+            Self::Ready(which) => write!(f, "ready {}{}", which.servers, force(which.force)),
             Self::Weight(WeightChange { servers, weight: Some(weight), force: is_forced, save: is_saved }) => {
                 write!(f, "weight {servers} {weight}{}{}", force(*is_forced), save(*is_saved))
             }
@@ -266,230 +331,20 @@ impl fmt::Display for Request {
             Self::Remove(Removal { server, force: is_forced, save: is_saved }) => {
                 write!(f, "server remove {server}{}{}", force(*is_forced), save(*is_saved))
             }
-            Self::Switch(Switch { listener, pool, force: is_forced }) => write!(f, "switch {listener} {pool}{}", force(*is_forced)),
-        }
-    }
-}
-
-/// A server as it is.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct ServerView {
-    /// Its names.
-    pub server: ServerName,
-    /// Its address.
-    #[schema(value_type = String, example = "192.0.2.10")]
-    pub address: IpAddr,
-    /// Its port; none keeps the packet's.
-    pub port: Option<u16>,
-    /// Used only while no primary server is up.
-    pub backup: bool,
-    /// Why it takes new flows, or does not.
-    pub why: Why,
-    /// Whether it takes them.
-    pub takes_new_flows: bool,
-    /// Its weight now; 0 if it takes none.
-    pub weight: u16,
-    /// The configuration's; none if the server is not there.
-    pub configured_weight: Option<u16>,
-    /// What its checks found; none without checks.
-    pub check: Option<Entry>,
-    /// What the operator says of it.
-    #[serde(rename = "override")]
-    pub said: Option<Override>,
-    /// Whether the operator added it.
-    pub added: bool,
-    /// Live flows.
-    pub flows: u64,
-}
-
-/// A server as it is, with all that is known of its checks and of its past.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct ServerDetail {
-    /// As others see it.
-    #[serde(flatten)]
-    pub view: ServerView,
-    /// The state that the configuration gives it: `ready`, `drain` or `down`; none if the server is not there.
-    pub configured_state: Option<String>,
-    /// Its checks; none without, or if they could not be asked in time.
-    pub probe: Option<ProbeView>,
-    /// The last changes of what it is, the oldest first.
-    pub transitions: Vec<Transition>,
-}
-
-/// How a server is checked, and what came of it.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct ProbeView {
-    /// `tcp`, `tls`, `http`, `grpc`, `mysql`, `pgsql`, `udp` or `command`.
-    pub kind: String,
-    /// The address and port that are asked.
-    pub target: String,
-    /// Whether it is up.
-    pub is_up: bool,
-    /// Whether the last result contradicts that, or there is none yet.
-    pub is_unsure: bool,
-    /// Whether the last check was good; none before the first.
-    pub last_good: Option<bool>,
-    /// The last bad result, in words.
-    pub last_failure: Option<String>,
-    /// Milliseconds of the Unix epoch at which the last result came.
-    pub last_at_ms: Option<u64>,
-    /// How long that check took, in milliseconds.
-    pub last_took_ms: Option<f64>,
-    /// Milliseconds of the Unix epoch at which the next check begins; none while one is under way.
-    pub next_at_ms: Option<u64>,
-    /// Results in a row that contradict the state.
-    pub contradicting: u16,
-    /// Good results in a row that bring it up.
-    pub rise: u16,
-    /// Bad results in a row that bring it down.
-    pub fall: u16,
-    /// From one check's start to the next one's, in milliseconds.
-    pub interval_ms: u64,
-    /// The whole time that a check may take, in milliseconds.
-    pub timeout_ms: u64,
-    /// The longest time from a failure until the server is down, in milliseconds.
-    pub detection_ms: u64,
-    /// Good results since the checks began.
-    pub passed: u64,
-    /// Bad results since then.
-    pub failed: u64,
-    /// Checks since then that this machine could not make.
-    pub not_made: u64,
-}
-
-/// A configuration that was in force.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct HistoryEntry {
-    /// Counts from 1.
-    pub generation: u64,
-    /// Milliseconds of the Unix epoch at which it was first applied.
-    pub at_ms: u64,
-    /// Who or what had it applied.
-    pub by: String,
-    /// What messages call it.
-    pub file: String,
-    /// Whether it is in force.
-    pub in_force: bool,
-}
-
-/// The configurations that were in force, the oldest first.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct HistoryView {
-    /// They.
-    pub entries: Vec<HistoryEntry>,
-    /// Until when the one in force has to be confirmed, in milliseconds of the Unix epoch.
-    pub confirm_until_ms: Option<u64>,
-}
-
-/// A listener uses another pool.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Switched {
-    /// The listener's name.
-    pub listener: String,
-    /// The pool that it used.
-    pub was: String,
-    /// The pool that it uses.
-    pub pool: String,
-    /// That pool's servers.
-    pub servers: Vec<ServerView>,
-}
-
-/// The configuration that is in force now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct InForce {
-    /// Its number in the history.
-    pub generation: u64,
-}
-
-/// A configuration is in force.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Applied {
-    /// Its number in the history.
-    pub generation: u64,
-    /// That of the one before.
-    pub was: u64,
-    /// Until when it has to be confirmed, in milliseconds of the Unix epoch.
-    pub confirm_until_ms: Option<u64>,
-    /// Warnings about it.
-    pub warnings: Vec<String>,
-    /// What of it waits.
-    pub held_back: Vec<String>,
-}
-
-/// What a configuration would change.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct DiffView {
-    /// How the maps would differ.
-    pub difference: Difference,
-    /// Whose connections would end, and why.
-    pub ends: Vec<String>,
-    /// Operations on the maps.
-    pub operations: usize,
-    /// What would wait for another start.
-    pub waits_for_start: Vec<String>,
-    /// What would find no room.
-    pub no_room: Vec<String>,
-    /// Servers of which it is not known yet how packets reach them.
-    pub not_resolved_yet: Vec<String>,
-    /// Warnings about it.
-    pub warnings: Vec<String>,
-}
-
-/// A refusal.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema, thiserror::Error)]
-#[error("{error}{}", .hint.as_ref().map(|hint| format!("\nhint: {hint}")).unwrap_or_default())]
-pub struct Refusal {
-    /// What is refused and why.
-    pub error: String,
-    /// What to do about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-    /// More lines, such as the errors of a configuration.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub details: Vec<String>,
-}
-
-impl Refusal {
-    /// Without a hint.
-    pub fn text(error: impl Into<String>) -> Self {
-        Self { error: error.into(), hint: None, details: Vec::new() }
-    }
-
-    /// From an error and what caused it; the first hint is the hint.
-    pub fn of_chain(error: &(dyn std::error::Error + 'static)) -> Self {
-        let mut whole = Self::text(String::new());
-        for cause in std::iter::successors(Some(error), |error| error.source()) {
-            let Self { error, hint, .. } = Self::of(cause);
-            if !whole.error.contains(&error) {
-                let between = if whole.error.is_empty() { "" } else { ": " };
-                whole.error = whole.error + between + &error;
+            Self::Clear(which) => write!(f, "clear {}{}", which.servers, force(which.force)),
+            Self::Switch(Switch { listener, pool: Some(pool), force: is_forced }) => {
+                write!(f, "switch {listener} {pool}{}", force(*is_forced))
             }
-            whole.hint = whole.hint.or(hint);
+            Self::Limits => f.write_str("limit"),
+            Self::Limit(Limit { listener, conn_rate }) => write!(f, "limit {listener} {}", conn_rate.as_deref().unwrap_or("default")),
+            Self::Watched(Source { source: None }) => f.write_str("table"),
+            Self::Watched(Source { source: Some(source) }) => write!(f, "table {source}"),
+            Self::Forget(Forget { source: None, .. }) => f.write_str("table --clear"),
+            Self::Forget(Forget { source: Some(source), listener }) => {
+                write!(f, "table {source} --clear")?;
+                listener.as_ref().map_or(Ok(()), |listener| write!(f, " --listener {listener}"))
+            }
+            Self::Switch(Switch { listener, pool: None, force: is_forced }) => write!(f, "switch {listener}{}", force(*is_forced)),
         }
-        whole
-    }
-
-    /// From the text of an error, whose hint stands on a line of its own.
-    pub fn of(error: &(impl std::error::Error + ?Sized)) -> Self {
-        let text = error.to_string();
-        let (error, hint) = text.split_once("\nhint: ").map_or((text.as_str(), None), |(error, hint)| (error, Some(hint.to_owned())));
-        Self { error: error.to_owned(), hint, details: Vec::new() }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::Refusal;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("failed to write f\nhint: nothing has been changed")]
-    struct Unwritten(#[source] io::Error);
-
-    #[test]
-    fn an_error_with_a_cause_says_each_once_and_the_hint_apart() {
-        let refusal = Refusal::of_chain(&Unwritten(io::Error::other("not permitted")));
-        assert_eq!(refusal.to_string(), "failed to write f: not permitted\nhint: nothing has been changed");
     }
 }

@@ -4,6 +4,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    pin::pin,
     time::Duration,
 };
 
@@ -113,9 +114,14 @@ async fn send(socket: &Path, method: Method, path: &str, body: String) -> Result
         let status = response.status();
         Ok::<_, hyper::Error>((status, response.into_body().collect().await?.to_bytes()))
     };
+    let mut exchanged = pin!(exchanged);
     tokio::select! {
-        exchanged = exchanged => exchanged.map_err(AskError::broken),
-        ended = connection => Err(AskError::broken(ended.err().map_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof).into(), Box::<dyn std::error::Error + Send + Sync>::from))),
+        exchanged = &mut exchanged => exchanged.map_err(AskError::broken),
+        // The daemon closed it: what came before that is there to be read, and if that is not the answer, there will be none.
+        ended = connection => match ended {
+            Ok(()) => exchanged.await.map_err(AskError::broken),
+            Err(error) => Err(AskError::broken(error)),
+        },
     }
 }
 
@@ -187,7 +193,7 @@ pub fn follow(
         tokio::pin!(followed);
         tokio::select! {
             followed = &mut followed => followed,
-            _ = connection => Ok(StreamEnd::Over),
+            _ = connection => followed.await,
         }
     })
 }

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -27,6 +27,7 @@ use tokio::{
     net::UnixStream,
     time::{Sleep, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::{api::Refusal, routes_io::Peer};
@@ -42,8 +43,8 @@ const MOST_FIELDS: usize = 64;
 /// Who is turned away has so long to take its answer.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Serves a connection to its end.
-pub(super) async fn serve(stream: UnixStream, routes: Router, peer: Peer) {
+/// Serves a connection to its end; after `end` to that of the answer that is awaited.
+pub(super) async fn serve(stream: UnixStream, routes: Router, peer: Peer, end: CancellationToken) {
     let routes = TowerToHyperService::new(routes);
     let stream = Stalling { stream, is_stream_of_events: peer.is_following.clone(), stalled: None };
     let answer = service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -52,7 +53,16 @@ pub(super) async fn serve(stream: UnixStream, routes: Router, peer: Peer) {
     });
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(HEAD_WITHIN).max_buf_size(MOST_HEAD_BYTES).max_headers(MOST_FIELDS);
-    if let Err(error) = server.serve_connection(TokioIo::new(stream), answer).await {
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), answer));
+    // Cancel safe: the connection is not dropped, but polled again.
+    let served = tokio::select! {
+        served = &mut connection => served,
+        () = end.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
         debug!(%error, "a connection to the admin socket broke");
     }
 }

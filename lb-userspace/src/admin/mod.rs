@@ -2,7 +2,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `api` | requests and answers, as both sides know them. Pure |
+//! | `api` | requests, as both sides know them. Pure |
+//! | `answer` | their answers. Pure |
 //! | `openapi` | their description for others. Pure |
 //! | `admission` | how many connections each user has at once. Pure |
 //! | `server_io` | the daemon's side: the socket, and who connects |
@@ -11,6 +12,7 @@
 //! | `client_io` | the commands' side |
 
 pub mod admission;
+pub mod answer;
 pub mod api;
 pub mod client_io;
 mod connection_io;

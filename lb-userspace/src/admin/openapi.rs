@@ -11,8 +11,8 @@ use utoipa::{
 };
 
 use super::api::{
-    Addition, Applied, Apply, Candidate, DiffView, HistoryView, InForce, Refusal, Removal, Rollback, Selection, ServerDetail, ServerView,
-    Switch, Switched, WeightChange,
+    Addition, Applied, Apply, Candidate, DiffView, Forget, HistoryView, InForce, Limit, LimitView, Refusal, Removal, Rollback, Selection,
+    ServerDetail, ServerView, Source, Switch, Switched, TableView, WeightChange,
 };
 use crate::control::{event::Event, overrides::Overrides};
 
@@ -24,8 +24,11 @@ use crate::control::{event::Event, overrides::Overrides};
     Candidate,
     DiffView,
     Event,
+    Forget,
     HistoryView,
     InForce,
+    Limit,
+    LimitView,
     Overrides,
     Refusal,
     Removal,
@@ -33,8 +36,10 @@ use crate::control::{event::Event, overrides::Overrides};
     Selection,
     ServerDetail,
     ServerView,
+    Source,
     Switch,
     Switched,
+    TableView,
     WeightChange
 )))]
 struct Schemas;
@@ -72,7 +77,7 @@ const fn change(path: &'static str, summary: &'static str, body: Option<&'static
     Route { method: "POST", path, summary, body, answer, is_change: true }
 }
 
-const ROUTES: [Route; 18] = [
+const ROUTES: [Route; 23] = [
     look("/v1/servers", "Servers with their standing, checks and overrides.", Answer::Many("ServerView")),
     look("/v1/servers/details", "The same, and all that is known of their checks and of their past.", Answer::Many("ServerDetail")),
     look("/v1/overrides", "What the operator says beside the configuration.", Answer::One("Overrides")),
@@ -90,10 +95,23 @@ const ROUTES: [Route; 18] = [
     change("/v1/drain", "Has servers take no new flows.", Some("Selection"), Answer::Many("ServerView")),
     change("/v1/maint", "Takes servers out of use.", Some("Selection"), Answer::Many("ServerView")),
     change("/v1/ready", "Has servers in use again.", Some("Selection"), Answer::Many("ServerView")),
+    change(
+        "/v1/clear",
+        "Forgets what was said of servers: the configuration decides again.",
+        Some("Selection"),
+        Answer::Many("ServerView"),
+    ),
     change("/v1/weight", "Gives servers another weight.", Some("WeightChange"), Answer::Many("ServerView")),
     change("/v1/servers/add", "Adds a server to a pool.", Some("Addition"), Answer::Many("ServerView")),
     change("/v1/servers/remove", "Takes a server out of its pool.", Some("Removal"), Answer::Many("ServerView")),
     change("/v1/switch", "Has a listener use another pool.", Some("Switch"), Answer::One("Switched")),
+    look("/v1/limits", "The connection rates of listeners, and what they refused.", Answer::Many("LimitView")),
+    change("/v1/limit", "Gives a listener another connection rate.", Some("Limit"), Answer::One("LimitView")),
+    Route {
+        is_change: false,
+        ..change("/v1/table", "Sources whose connection rate is watched. It changes nothing.", Some("Source"), Answer::One("TableView"))
+    },
+    change("/v1/table/clear", "Forgets earlier connections of a source, or of all.", Some("Forget"), Answer::One("TableView")),
 ];
 
 /// The document.
@@ -225,7 +243,12 @@ mod tests {
             Request::Weight(WeightChange { servers: "web/a".into(), weight: None, force: false, save: false }),
             Request::Add(Addition { server: server(), added, save: false }),
             Request::Remove(Removal { server: server(), force: false, save: false }),
-            Request::Switch(Switch { listener: "web".into(), pool: "web".into(), force: false }),
+            Request::Switch(Switch { listener: "web".into(), pool: Some("web".into()), force: false }),
+            Request::Clear(selection()),
+            Request::Limits,
+            Request::Limit(Limit { listener: "web".into(), conn_rate: None }),
+            Request::Watched(Source::default()),
+            Request::Forget(Forget::default()),
         ]
     }
 

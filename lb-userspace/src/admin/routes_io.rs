@@ -27,6 +27,7 @@ use tokio::{
     sync::{Semaphore, SemaphorePermit, broadcast, mpsc, oneshot},
     time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     admission::{Admission, Full, Places, Role},
@@ -80,6 +81,8 @@ pub(super) struct Daemon {
     pub(super) events: broadcast::Sender<Event>,
     /// Tells it from the one before and after it.
     pub(super) name: u64,
+    /// Nothing more is told of what happens.
+    pub(super) end: CancellationToken,
 }
 
 /// What all connections share.
@@ -159,10 +162,15 @@ pub(super) fn routes(daemon: Daemon) -> Router {
         .route("/v1/drain", taking(Role::Admin, Size::Small, Request::Drain))
         .route("/v1/maint", taking(Role::Admin, Size::Small, Request::Maint))
         .route("/v1/ready", taking(Role::Admin, Size::Small, Request::Ready))
+        .route("/v1/clear", taking(Role::Admin, Size::Small, Request::Clear))
         .route("/v1/weight", taking(Role::Admin, Size::Small, Request::Weight))
         .route("/v1/servers/add", taking(Role::Admin, Size::Small, Request::Add))
         .route("/v1/servers/remove", taking(Role::Admin, Size::Small, Request::Remove))
         .route("/v1/switch", taking(Role::Admin, Size::Small, Request::Switch))
+        .route("/v1/limits", look(|| Request::Limits))
+        .route("/v1/limit", taking(Role::Admin, Size::Small, Request::Limit))
+        .route("/v1/table", taking(Role::Reader, Size::Small, Request::Watched))
+        .route("/v1/table/clear", taking(Role::Admin, Size::Small, Request::Forget))
         .route("/v1/events", get(events))
         .route("/v1/metrics", get(metrics))
         .route("/v1/openapi.json", get(async || Json(openapi::document()).into_response()))
@@ -333,14 +341,20 @@ async fn events(
     };
     let told = kept.last().map_or(since.since, |event| event.number);
     let kept = futures_util::stream::iter(kept.into_iter().map(|event| line_of(&event)));
-    let lines = futures_util::stream::unfold((following, told, place), async |(mut following, told, place)| {
+    let lines = futures_util::stream::unfold((following, told, place, daemon.end), async |(mut following, told, place, end)| {
         loop {
-            match following.recv().await {
+            // Cancel safe: an event is taken or stays in its queue.
+            let event = tokio::select! {
+                biased;
+                event = following.recv() => event,
+                () = end.cancelled() => return None,
+            };
+            match event {
                 Ok(event) if event.number <= told => {}
                 Ok(event) => {
                     let missed = Events::missed(told, &event).map(|missed| line_of(&missed)).transpose();
                     let lines = missed.and_then(|missed| Ok(missed.unwrap_or_default() + &line_of(&event)?));
-                    return Some((lines, (following, event.number, place)));
+                    return Some((lines, (following, event.number, place, end)));
                 }
                 Err(broadcast::error::RecvError::Lagged(_)) => {}
                 Err(broadcast::error::RecvError::Closed) => return None,

@@ -14,7 +14,9 @@ use tokio::{
     net::{UnixListener, UnixStream},
     sync::{broadcast, mpsc, oneshot},
     task::JoinSet,
+    time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
@@ -25,6 +27,8 @@ use super::{
 };
 use crate::control::event::Event;
 
+/// Who is connected when the socket closes has so long to get its answer.
+const GRACE: Duration = Duration::from_secs(2);
 /// Connections: each holds a descriptor, a head and a small body at most.
 const CONNECTIONS: Places = Places { of_role: 64, of_user: 32 };
 /// Who is turned away is told why, and so many at once are given the time to hear it.
@@ -86,15 +90,14 @@ pub enum ListenError {
     },
 }
 
-/// The socket, which is removed with it.
+/// The socket.
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
-    path: PathBuf,
     admins: Vec<u32>,
 }
 
-/// Removes the socket's file.
+/// The socket's file, which is removed with this.
 #[derive(Debug)]
 pub struct SocketFile(PathBuf);
 
@@ -109,7 +112,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`ListenError`].
-    pub fn listen(path: &Path, access: &Access) -> Result<Self, ListenError> {
+    pub fn listen(path: &Path, access: &Access) -> Result<(Self, SocketFile), ListenError> {
         let refused = |source| ListenError::Io { path: path.to_owned(), source };
         let group = access.group.as_deref().map(group_number).transpose()?;
         let admins = access.admins.iter().map(|name| user_number(name)).collect::<Result<_, _>>()?;
@@ -131,26 +134,27 @@ impl Socket {
             std::os::unix::fs::chown(&fresh, None, Some(group)).map_err(refused)?;
         }
         fs::rename(&fresh, path).map_err(refused)?;
-        Ok(Self { listener, path: path.to_owned(), admins })
+        Ok((Self { listener, admins }, SocketFile(path.to_owned())))
     }
 
-    /// Answers until the future is dropped. Requests go to `asks`, events come from `events`; `name` tells this daemon from the one before and after it.
-    pub async fn serve(self, asks: mpsc::Sender<Ask>, events: broadcast::Sender<Event>, name: u64) {
-        let Self { listener, path, admins } = self;
-        let _file = SocketFile(path);
-        let routes = routes(Daemon { asks, events, name });
+    /// Answers until `end` is cancelled: then nobody gets in any more, and who is in has [`GRACE`] to get its answer. Requests go to `asks`, events come
+    /// from `events`; `name` tells this daemon from the one before and after it.
+    pub async fn serve(self, asks: mpsc::Sender<Ask>, events: broadcast::Sender<Event>, name: u64, end: CancellationToken) {
+        let Self { listener, admins } = self;
+        let routes = routes(Daemon { asks, events, name, end: end.clone() });
         let (house, admission) = (Arc::new(House::default()), Arc::new(Mutex::new(Admission::new(CONNECTIONS))));
         let (mut connections, mut goodbyes) = (JoinSet::new(), JoinSet::new());
         loop {
             // Cancel safe: accept(2) is made when a connection waits, and a task that has ended is either told or still in its set.
             tokio::select! {
+                () = end.cancelled() => break,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => match caller(&stream, &admins) {
                         Ok(by) => match Place::take(&admission, &by) {
                             Ok(place) => {
-                                let (peer, routes) = (Peer::new(by, house.clone()), routes.clone());
+                                let (peer, routes, end) = (Peer::new(by, house.clone()), routes.clone(), end.clone());
                                 connections.spawn(async move {
-                                    connection_io::serve(stream, routes, peer).await;
+                                    connection_io::serve(stream, routes, peer, end).await;
                                     drop(place);
                                 });
                             }
@@ -177,6 +181,10 @@ impl Socket {
                 Some(_) = goodbyes.join_next() => {}
             }
         }
+        drop(listener);
+        let all_over = async { while connections.join_next().await.is_some() {} };
+        // Who takes its answer slower than that is cut off.
+        let _ = timeout(GRACE, all_over).await;
     }
 }
 

@@ -17,8 +17,11 @@ use super::{
 };
 use crate::{
     admin::api::{Applied, Apply, Candidate, DiffView, HistoryView, InForce, Request, Rollback},
-    config::{LoadError, read_text},
-    control::difference::{Change, Fate, ServiceDifference},
+    config::{LoadError, model::Protocol, read_text},
+    control::{
+        difference::{Change, Fate, ServiceDifference},
+        settings::SectionDifference,
+    },
 };
 
 /// `weir apply`.
@@ -56,8 +59,8 @@ pub fn apply(config: &Path, arguments: &ApplyArgs, format: Format, out: &mut imp
             let same = if applied.generation == applied.was { ", as before" } else { "" };
             writeln!(out, "configuration {} is in force{same}", applied.generation)?;
             applied.warnings.iter().chain(&applied.held_back).try_for_each(|line| writeln!(out, "! {line}"))?;
-            if let (Some(_), Some(time)) = (applied.confirm_until_ms, arguments.confirm) {
-                writeln!(out, "it is taken back in {} unless you `weir confirm`", humantime::format_duration(time))?;
+            if let (Some(until_ms), Some(otherwise)) = (applied.confirm_until_ms, applied.otherwise) {
+                writeln!(out, "it gives way to configuration {otherwise} at {} unless you `weir confirm`", time(until_ms))?;
             }
         }
     }
@@ -110,6 +113,7 @@ pub fn history(config: &Path, format: Format, out: &mut impl Write, err: &mut im
                 let state = match (entry.in_force, history.confirm_until_ms) {
                     (true, Some(until)) => format!("in force, to be confirmed by {}", time(until)),
                     (true, None) => "in force".to_owned(),
+                    (false, _) if history.otherwise == Some(entry.generation) => "in force again otherwise".to_owned(),
                     (false, _) => String::new(),
                 };
                 vec![entry.generation.to_string(), time(entry.at_ms), entry.by.clone(), entry.file.clone(), state]
@@ -152,6 +156,10 @@ fn show_diff(diff: &DiffView, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "no service changes")?;
     }
     diff.difference.services.iter().try_for_each(|service| show_service(service, out))?;
+    for SectionDifference { section, change, keys } in &diff.sections {
+        let keys = if keys.is_empty() { String::new() } else { format!(": {}", keys.join(", ")) };
+        writeln!(out, "{} {section}{keys}", mark(*change))?;
+    }
     let flows = &diff.difference;
     writeln!(
         out,
@@ -167,20 +175,13 @@ fn show_diff(diff: &DiffView, out: &mut impl Write) -> io::Result<()> {
 }
 
 fn show_service(service: &ServiceDifference, out: &mut impl Write) -> io::Result<()> {
-    let endpoint = SocketAddr::new(service.vip, service.port);
-    let protocol = if service.protocol == 6 { "tcp" } else { "udp" };
-    let what = match service.change {
-        Change::Added => "+",
-        Change::Removed => "-",
-        Change::Changed => "~",
+    let endpoint = address(service.vip, service.port);
+    let protocol = match service.protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
     };
-    writeln!(out, "{what} {endpoint}/{protocol}  {:.1}% of its slots move", 100.0 * service.slots_moved)?;
+    writeln!(out, "{} {endpoint}/{protocol}  {:.1}% of its slots move", mark(service.change), 100.0 * service.slots_moved)?;
     for server in &service.servers {
-        let what = match server.change {
-            Change::Added => "+",
-            Change::Removed => "-",
-            Change::Changed => "~",
-        };
         let fate = match server.fate {
             Fate::Untouched => "go on",
             Fate::Finishing => "finish",
@@ -189,13 +190,27 @@ fn show_service(service: &ServiceDifference, out: &mut impl Write) -> io::Result
         };
         let flows = if server.flows == 0 { String::new() } else { format!(", its {} flows {fate}", server.flows) };
         let address = address(server.address, server.port);
-        writeln!(out, "  {what} {address}  share {:.1}% -> {:.1}%{flows}", 100.0 * server.share_before, 100.0 * server.share_after)?;
+        writeln!(
+            out,
+            "  {} {address}  share {:.1}% -> {:.1}%{flows}",
+            mark(server.change),
+            100.0 * server.share_before,
+            100.0 * server.share_after
+        )?;
     }
     Ok(())
 }
 
-fn address(address: IpAddr, port: u16) -> String {
-    if port == 0 { address.to_string() } else { SocketAddr::new(address, port).to_string() }
+fn mark(change: Change) -> &'static str {
+    match change {
+        Change::Added => "+",
+        Change::Removed => "-",
+        Change::Changed => "~",
+    }
+}
+
+fn address(address: IpAddr, port: Option<u16>) -> String {
+    port.map_or_else(|| address.to_string(), |port| SocketAddr::new(address, port).to_string())
 }
 
 /// RFC 3339, in UTC.

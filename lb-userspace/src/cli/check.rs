@@ -1,16 +1,19 @@
 //! `weir check FILE`: what the daemon would say of a configuration. Needs no privileges and changes nothing.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde::Serialize;
 
 use super::{Exit, Format};
-use crate::config::{self, ConfigText, Diagnostic, LoadError, LocatedDiagnostic, Severity, model::Config};
+use crate::{
+    config::{self, ConfigText, Diagnostic, LoadError, LocatedDiagnostic, Severity, model::Config},
+    health::probe::authorities,
+};
 
 /// What was found of a file: the document of `-o json`.
 #[derive(Serialize, Debug)]
@@ -59,6 +62,7 @@ pub fn check(path: &Path, format: Format, out: &mut impl Write, err: &mut impl W
     let (counts, detection, findings) = match config::parse(&text, &config::host_name()) {
         Ok((config, mut warnings)) => {
             warnings.extend(config::missing_programs(&config, &text));
+            warnings.extend(unusable_authorities(&config, &text));
             (Some(Counts::of(&config)), detection(&config), warnings)
         }
         Err(findings) => (None, BTreeMap::new(), findings),
@@ -68,6 +72,23 @@ pub fn check(path: &Path, format: Format, out: &mut impl Write, err: &mut impl W
         Format::Json => write_json(counts, &detection, &findings, &text, out)?,
     }
     Ok(if counts.is_some() { Exit::Fine } else { Exit::Refused })
+}
+
+/// Files of certificate authorities that checks could not use: a warning each, at the first place that names it.
+fn unusable_authorities(config: &Config, text: &ConfigText) -> Vec<Diagnostic> {
+    let files = config.pools.values().filter_map(|pool| pool.check.as_ref()?.tls.as_ref()?.ca.as_ref());
+    let files: BTreeSet<&PathBuf> = files.collect();
+    let finding = |file: &PathBuf| {
+        let failure = authorities(file).err()?;
+        let start = file.to_str().and_then(|file| text.text.find(file).map(|start| start..start + file.len()));
+        Some(Diagnostic {
+            severity: Severity::Warning,
+            span: start.unwrap_or(0..0),
+            message: format!("{}: checks cannot be made until it is there", failure.text),
+            hint: Some("it is read on the machine that runs the daemon, and again when it changes".into()),
+        })
+    };
+    files.into_iter().filter_map(finding).collect()
 }
 
 /// By pool, the longest time until a failed server is out of use.

@@ -58,17 +58,24 @@ fn show(event: &Event, format: Format, out: &mut impl Write) -> io::Result<()> {
     }
 }
 
+fn in_results(results: u16) -> String {
+    if results == 1 { "1 result".to_owned() } else { format!("{results} results") }
+}
+
 fn in_words(what: &What) -> String {
     let because = |cause: &Option<String>| cause.as_ref().map(|cause| format!(": {cause}")).unwrap_or_default();
     match what {
         What::Started { origin } => format!("the daemon took charge, data plane {origin}"),
-        What::ServerUp { server, cause, results } => format!("{server} is up after {results} results; it was down{}", because(cause)),
+        What::ServerUp { server, cause, results } => {
+            let before = cause.as_ref().map(|cause| format!("; it was down: {cause}")).unwrap_or_default();
+            format!("{server} is up after {}{before}", in_results(*results))
+        }
         What::ServerSilent { server, unanswered, within_s } => {
             format!("{server} has answered none of {unanswered} SYNs within the last {within_s} s; it is checked at once")
         }
         What::CheckNotMade { server, cause } => format!("checks of {server} cannot be made, it stays what it is: {cause}"),
         What::CheckMade { server } => format!("checks of {server} are made again"),
-        What::ServerDown { server, cause, results } => format!("{server} is down after {results} results{}", because(cause)),
+        What::ServerDown { server, cause, results } => format!("{server} is down after {}{}", in_results(*results), because(cause)),
         What::Applied { generation, by, operations } => {
             format!("configuration {generation} is in force, by {by}, with {operations} operations")
         }

@@ -11,6 +11,7 @@ pub mod events;
 pub mod explain;
 pub mod flows;
 mod follow_io;
+pub mod limit;
 pub mod man_io;
 pub mod operate;
 mod place_io;

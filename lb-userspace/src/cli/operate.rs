@@ -127,9 +127,9 @@ pub struct SwitchTo {
     /// The listener.
     #[arg(add = ArgValueCompleter::new(complete::listeners))]
     listener: String,
-    /// The pool that it uses from now on.
+    /// The pool that it uses from now on; if none is named, the one of the configuration.
     #[arg(add = ArgValueCompleter::new(complete::pools))]
-    pool: String,
+    pool: Option<String>,
     /// Even if nobody of that pool takes new flows.
     #[arg(long)]
     force: bool,
@@ -218,20 +218,19 @@ pub fn drain(config: &Path, arguments: &DrainArgs, format: Format, out: &mut imp
     Ok(if exit == Exit::Fine { shown } else { exit })
 }
 
-/// Performs `weir maint`, or `weir ready` if `is_ready`.
+/// Performs `weir maint`, `weir ready` and `weir clear`, which are the request that `of` makes.
 ///
 /// # Errors
 /// Those of writing.
 pub fn set_state(
     config: &Path,
     ServersArgs { servers, force }: ServersArgs,
-    is_ready: bool,
+    of: fn(Selection) -> Request,
     format: Format,
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<Exit> {
-    let selection = Selection { servers, force };
-    told(config, &if is_ready { Request::Ready(selection) } else { Request::Maint(selection) }, format, out, err)
+    told(config, &of(Selection { servers, force }), format, out, err)
 }
 
 /// Performs `weir weight`.
@@ -277,12 +276,16 @@ pub fn switch(
     match asked::<Switched>(config, &Request::Switch(Switch { listener, pool, force })) {
         Err(error) => refuse(err, &error),
         Ok(switched) => {
-            let Switched { listener, was, pool, servers } = &switched;
+            let Switched { listener, was, pool, servers, ends } = &switched;
             match format {
                 Format::Json => json(&switched, out).map(|()| Exit::Fine),
                 Format::Text => {
                     let before = if was == pool { "as before".to_owned() } else { format!("pool {was} before") };
+                    if pool.is_empty() {
+                        return writeln!(out, "nothing is said of listener {listener} any more, which there is not").map(|()| Exit::Fine);
+                    }
                     writeln!(out, "listener {listener} uses pool {pool}, {before}")?;
+                    ends.iter().try_for_each(|line| writeln!(out, "! {line}"))?;
                     show(servers, format, out)
                 }
             }

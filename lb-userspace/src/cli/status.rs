@@ -181,6 +181,11 @@ fn not_loaded(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<Exit> {
+    if error.is_denied() {
+        let exit = tell(err, error, Exit::Refused);
+        writeln!(err, "hint: root may read the kernel's maps; weir server list asks the daemon, which the members of admin.group may")?;
+        return exit;
+    }
     let problems = daemon.map_or_else(Vec::new, |pid| without_data_plane(report, pid));
     if manner.format == Format::Json {
         let daemon = serde_json::json!({ "running": daemon.is_some(), "pid": daemon.unwrap_or(0) });

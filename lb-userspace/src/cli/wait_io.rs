@@ -10,11 +10,16 @@ use std::{
 
 use super::operate::{OperateError, asked};
 use crate::{
-    admin::api::{Request, ServerView},
+    admin::{
+        api::{Request, ServerView},
+        client_io::AskError,
+    },
     control::standing::ServerName,
 };
 
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A daemon that starts again is waited for so long.
+const AWAY: Duration = Duration::from_secs(60);
 
 /// Waits until these servers have no flows left, one of them is not configured any more, or `deadline` is over; says on `err` how many are left each time that the number changes.
 pub(super) fn until_empty(
@@ -25,12 +30,21 @@ pub(super) fn until_empty(
 ) -> io::Result<Result<(), OperateError>> {
     let began = Instant::now();
     let mut first: Option<u64> = None;
-    let mut told = None;
+    let (mut told, mut away) = (None, None);
     loop {
         let servers: Vec<ServerView> = match asked(config, &Request::Servers) {
             Ok(servers) => servers,
+            // It may be starting again: flows go on without it.
+            Err(error) if is_away(&error) && away.get_or_insert_with(Instant::now).elapsed() < AWAY => {
+                if told.take().is_some() {
+                    writeln!(err, "the daemon does not answer: it is waited for")?;
+                }
+                sleep(LOOK_INTERVAL);
+                continue;
+            }
             Err(error) => return Ok(Err(error)),
         };
+        away = None;
         if names.iter().any(|name| !servers.iter().any(|server| server.server == *name)) {
             // Who asked tells it.
             return Ok(Ok(()));
@@ -49,6 +63,16 @@ pub(super) fn until_empty(
             return Ok(Ok(()));
         }
         sleep(LOOK_INTERVAL.min(deadline.map_or(LOOK_INTERVAL, |deadline| deadline.saturating_sub(began.elapsed()))));
+    }
+}
+
+fn is_away(error: &OperateError) -> bool {
+    match error {
+        OperateError::Ask(error) => match error {
+            AskError::NoDaemon { .. } | AskError::Broken(_) => true,
+            AskError::Denied { .. } | AskError::Silent | AskError::Refused(_) => false,
+        },
+        OperateError::Place(_) | OperateError::Answer(_) => false,
     }
 }
 

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use toml::Spanned;
 
 use super::{
+    diagnostic::Span,
     model::{Check, CheckTls, HttpProbe, HttpVersion, Pace, Probe, Step, Via},
     reader::{Item, Key, Table, inherit, or, read_all},
     report::{Report, Reported},
@@ -41,7 +42,12 @@ impl CheckKeys {
     pub(super) fn read(parent: &mut Table<'_>, report: &mut Report) -> Self {
         let mut switch = None;
         let mut table = parent.child_or("check", report, |item, report| {
-            switch = item.boolean(report).ok().map(|on| (on, item.span.clone()));
+            if item.is_boolean() {
+                switch = item.boolean(report).ok().map(|on| (on, item.span.clone()));
+            } else {
+                let hint = "check = true asks for a TCP connection, check.http = \"GET /healthz\" for an answer";
+                report.error_hint(item.span.clone(), format!("`{}` must be true, false or a table", item.path), hint);
+            }
         });
         let mut keys = Self::read_table(&mut table, report);
         table.finish(report);
@@ -85,6 +91,17 @@ impl CheckKeys {
             fall: table.optional("fall", report, |item, report| item.short(1..=1000, report)),
             is_off: false,
         }
+    }
+
+    /// Where a pool's own keys say how a check is made, if neither they nor `defaults` say what is asked.
+    pub(super) fn unasked(&self, defaults: &Self) -> Option<Span> {
+        let asks = |keys: &Self| !keys.probes.is_empty() || keys.tls.as_ref().is_ok_and(Option::is_some);
+        if self.is_off || asks(self) || asks(defaults) {
+            return None;
+        }
+        let paces = [&self.interval, &self.interval_unsure, &self.interval_down, &self.timeout].map(span);
+        let counts = [&self.port, &self.rise, &self.fall].map(span);
+        paces.into_iter().chain(counts).chain([span(&self.via)]).flatten().min_by_key(|span| span.start)
     }
 
     pub(super) fn inheriting(self, defaults: &Self) -> Self {
@@ -320,6 +337,6 @@ fn read_tls(item: &Item<'_>, report: &mut Report) -> Result<Option<CheckTls>, Re
     Ok(Some(CheckTls { verify: or(verify, ca.is_some())?, ca, sni: sni?.map(Spanned::into_inner) }))
 }
 
-fn span<T>(key: &Key<T>) -> Option<super::diagnostic::Span> {
+fn span<T>(key: &Key<T>) -> Option<Span> {
     key.as_ref().ok().and_then(Option::as_ref).map(Spanned::span)
 }

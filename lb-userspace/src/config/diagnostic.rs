@@ -29,6 +29,15 @@ pub struct Fragment {
     pub start: usize,
 }
 
+impl Fragment {
+    /// Whether these are the fragments of such a text: each begins where the one before ends, the first with the text. None are those of one file.
+    pub fn are_of(fragments: &[Self], text: &str) -> bool {
+        fragments.first().is_none_or(|first| first.start == 0)
+            && fragments.iter().all(|fragment| text.is_char_boundary(fragment.start))
+            && fragments.is_sorted_by_key(|fragment| fragment.start)
+    }
+}
+
 /// How much a diagnostic matters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Debug)]
 #[serde(rename_all = "lowercase")]

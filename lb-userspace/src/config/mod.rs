@@ -52,7 +52,7 @@ pub use self::{
 };
 use self::{
     listener::{ListenerKeys, ListenerSection},
-    model::{Admin, Bind, Config, Dns, Listener, Server},
+    model::{Admin, Bind, Config, Dns, Listener, Rate, Server},
     node::{LimitsSection, NodeSection},
     pool::{PoolKeys, PoolSection},
     reader::{Item, Table},
@@ -124,6 +124,14 @@ pub fn is_name(text: &str) -> bool {
 /// Why not, in words.
 pub fn check_server(address: IpAddr) -> Result<(), String> {
     value::check_unicast(address, &address.to_string()).map(drop).map_err(|error| error.to_string())
+}
+
+/// `100/10s`, or `off`: none.
+///
+/// # Errors
+/// What is wrong with the text, in words.
+pub fn rate(text: &str) -> Result<Option<Rate>, String> {
+    value::rate(text).map_err(|error| error.to_string())
 }
 
 /// `IP`, `IP:PORT` or `[IPv6]:PORT`.

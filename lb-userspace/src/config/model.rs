@@ -1,8 +1,10 @@
 //! The typed configuration: what `weir.toml` says, with no invalid state. Built by the reader of this folder, read by `control` and `runtime`.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use self::{
     check::{Check, CheckTls, HttpProbe, HttpVersion, Pace, Probe, Step, Via},
@@ -151,7 +153,8 @@ pub struct Bind {
 }
 
 /// A protocol that is balanced.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Protocol {
     /// IP protocol 6.
     Tcp,
@@ -166,6 +169,12 @@ pub struct Rate {
     pub count: u32,
     /// Longer than zero.
     pub per: Duration,
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.count, humantime::format_duration(self.per))
+    }
 }
 
 /// `listener.NAME.udp`.

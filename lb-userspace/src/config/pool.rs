@@ -123,6 +123,10 @@ pub(super) fn read(item: &Item<'_>, defaults: &PoolKeys, report: &mut Report) ->
     let header = table.span.clone();
     let own = PoolKeys::read(&mut table, report);
     let own_spans = (span(&own.snat), span(&own.gue_port));
+    if let Some(stray) = own.check.unasked(&defaults.check) {
+        let hint = "add check.tcp = true, or check.http = \"GET /healthz\"";
+        report.warn(stray, "this check asks nothing: the pool's servers are not checked", Some(hint));
+    }
     let keys = own.inheriting(defaults);
     let (Servers { servers, names }, all_servers) = read_servers(&mut table, &keys.server, report);
     table.finish(report);

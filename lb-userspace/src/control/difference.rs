@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 use super::{
     Endpoint, ServiceKey,
     installed::{Installed, InstalledMember},
-    number,
 };
+use crate::config::model::Protocol;
 
 /// How two states differ.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
@@ -34,10 +34,10 @@ pub struct ServiceDifference {
     /// Its VIP.
     #[schema(value_type = String, example = "192.0.2.10")]
     pub vip: IpAddr,
-    /// Its port, 0 for every one.
-    pub port: u16,
-    /// 6 or 17.
-    pub protocol: u8,
+    /// Its port; none for every one.
+    pub port: Option<u16>,
+    /// TCP or UDP.
+    pub protocol: Protocol,
     /// Whether it comes, goes, or changes.
     pub change: Change,
     /// The share of its slots whose new flows go to another server, 0 to 1.
@@ -64,8 +64,8 @@ pub struct ServerDifference {
     /// Its address.
     #[schema(value_type = String, example = "192.0.2.10")]
     pub address: IpAddr,
-    /// Its own port, or 0.
-    pub port: u16,
+    /// Its own port; none keeps the packet's.
+    pub port: Option<u16>,
     /// Whether it comes, goes or changes.
     pub change: Change,
     /// Its share of the slots before, 0 to 1.
@@ -123,14 +123,19 @@ pub fn difference(before: &Installed, after: &Installed, flows: &BTreeMap<Member
         };
         difference.services.push(ServiceDifference {
             vip: key.vip,
-            port: key.port,
-            protocol: number(key.protocol),
+            port: own_port(key.port),
+            protocol: key.protocol,
             change,
             slots_moved: moved,
             servers,
         });
     }
     difference
+}
+
+/// The maps have 0 for none.
+fn own_port(port: u16) -> Option<u16> {
+    (port != 0).then_some(port)
 }
 
 impl ServerDifference {
@@ -185,7 +190,7 @@ fn service(
         }
         Some(ServerDifference {
             address,
-            port,
+            port: own_port(port),
             change: match (was_there, is_there) {
                 (false, true) => Change::Added,
                 (true, false) => Change::Removed,

@@ -1,5 +1,7 @@
 //! The configurations that were in force: the last ten, and which of them is. Pure.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::{ConfigText, Fragment};
@@ -179,6 +181,11 @@ impl History {
         self.confirm_until_ms.take().map(drop).ok_or(HistoryError::NothingToConfirm)
     }
 
+    /// The generation that follows unless the one in force is confirmed; none if nothing waits.
+    pub fn awaited(&self) -> Option<u64> {
+        self.confirm_until_ms.map(|_| self.otherwise)
+    }
+
     /// The generation that follows because nobody confirmed the one in force by `now_ms`.
     pub fn unconfirmed(&self, now_ms: u64) -> Option<u64> {
         self.confirm_until_ms.filter(|until| *until <= now_ms).map(|_| self.otherwise)
@@ -191,8 +198,11 @@ impl History {
         let other = is_other.then(|| {
             format!("configuration {} ({}, by {}) is in force, not the file's: weir diff", entry.generation, entry.file, entry.by)
         });
-        let waits =
-            self.confirm_until_ms.map(|_| format!("configuration {} is taken back unless it is confirmed: weir confirm", entry.generation));
+        let waits = self.confirm_until_ms.map(|until_ms| {
+            let until = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(until_ms));
+            let Entry { generation, .. } = entry;
+            format!("configuration {generation} gives way to {} at {until} unless it is confirmed: weir confirm", self.otherwise)
+        });
         other.into_iter().chain(waits).collect()
     }
 

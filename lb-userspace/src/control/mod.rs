@@ -13,6 +13,7 @@ pub mod overrides;
 pub mod plan;
 mod planes;
 mod ports;
+pub mod settings;
 pub mod slot;
 pub mod standing;
 

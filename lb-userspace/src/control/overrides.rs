@@ -28,6 +28,8 @@ pub struct Overrides {
     pub added: BTreeMap<ServerName, AddedServer>,
     /// Servers of the configuration that are left out.
     pub removed: BTreeSet<ServerName>,
+    /// The connection rate of a source at a listener, as its `conn_rate` would say it.
+    pub limits: BTreeMap<String, String>,
 }
 
 /// A server that the configuration does not have.
@@ -112,6 +114,9 @@ pub enum OverrideError {
     /// The weight is beyond what weights are.
     #[error("weights are from 0 to 1000, not {0}")]
     Weight(u16),
+    /// The rate is none.
+    #[error("{0}\nhint: \"100/10s\", \"off\", or `default` for that of the configuration")]
+    Rate(String),
     /// The server does not fit the pool's forward mode.
     #[error("{server} does not fit: {why}")]
     Unfit {
@@ -133,7 +138,7 @@ impl OverrideError {
         Self::NoPool { hint: alike(name, &config.pools.keys().map(String::as_str).collect::<Vec<_>>()), name: name.to_owned() }
     }
 
-    fn no_listener(config: &Config, name: &str) -> Self {
+    pub(crate) fn no_listener(config: &Config, name: &str) -> Self {
         Self::NoListener { hint: alike(name, &config.listeners.keys().map(String::as_str).collect::<Vec<_>>()), name: name.to_owned() }
     }
 }
@@ -147,6 +152,11 @@ impl Overrides {
                 && config.pools.contains_key(pool)
             {
                 listener.pool.clone_from(pool);
+            }
+        }
+        for (listener, rate) in &self.limits {
+            if let (Some(listener), Ok(rate)) = (config.listeners.get_mut(listener), config::rate(rate)) {
+                listener.conn_rate = rate;
             }
         }
         for (name, added) in &self.added {
@@ -174,8 +184,9 @@ impl Overrides {
         of(self, other).chain(of(other, self))
     }
 
-    /// A line for each thing that is said.
-    pub fn in_words(&self) -> Vec<String> {
+    /// A line for each thing that is said beside `config`, which is as configured; with what would clear it if it has no effect.
+    pub fn in_words(&self, config: &Config) -> Vec<String> {
+        let idle = |why: &str, name: &ServerName, command: &str| format!(", without effect: {why}; weir {command} {name} clears it");
         let state = |name: &ServerName, said: &Override| {
             let state = said.state.map(|state| match state {
                 AdminState::Ready => "ready".to_owned(),
@@ -184,13 +195,68 @@ impl Overrides {
             });
             let weight = said.weight.map(|weight| format!("of weight {weight}"));
             let words: Vec<String> = state.into_iter().chain(weight).collect();
-            format!("{name} is {}", words.join(", "))
+            let is_there = config.server(&name.pool, &name.server).is_some() || self.added.contains_key(name);
+            let idle = if is_there { String::new() } else { idle("there is no such server", name, "clear") };
+            format!("{name} is {}{idle}", words.join(", "))
         };
         let servers = self.servers.iter().map(|(name, said)| state(name, said));
-        let added = self.added.keys().map(|name| format!("{name} is added"));
-        let removed = self.removed.iter().map(|name| format!("{name} is removed"));
-        let switched = self.switched.iter().map(|(listener, pool)| format!("listener {listener} uses pool {pool}"));
-        servers.chain(added).chain(removed).chain(switched).collect()
+        let added = self.added.iter().map(|(name, added)| {
+            let idle = self.hidden(config, name, added).map(|why| idle(&why, name, "server remove")).unwrap_or_default();
+            format!("{name} is added{idle}")
+        });
+        let removed = self.removed.iter().map(|name| match config.pools.get(&name.pool).map(|pool| &pool.servers) {
+            Some(servers) if servers.contains_key(&name.server) && servers.len() > 1 => format!("{name} is removed"),
+            Some(servers) if servers.contains_key(&name.server) => {
+                format!("{name} is removed{}", idle("it is the last server of its pool", name, "clear"))
+            }
+            Some(_) | None => format!("{name} is removed{}", idle("there is no such server", name, "clear")),
+        });
+        let switched = self.switched.iter().map(|(listener, pool)| {
+            let why = match config.listeners.get(listener) {
+                None => Some("listener"),
+                Some(_) => (!config.pools.contains_key(pool)).then_some("pool"),
+            };
+            let idle = why.map(|what| format!(", without effect: there is no such {what}; weir switch {listener} clears it"));
+            format!("listener {listener} uses pool {pool}{}", idle.unwrap_or_default())
+        });
+        let limits = self.limits.iter().map(|(listener, rate)| {
+            let is_there = config.listeners.contains_key(listener);
+            let idle = if is_there { "" } else { ", without effect: there is no such listener" };
+            let clears = if is_there { String::new() } else { format!("; weir limit {listener} default clears it") };
+            format!("listener {listener} has conn_rate {rate}{idle}{clears}")
+        });
+        servers.chain(added).chain(removed).chain(switched).chain(limits).collect()
+    }
+
+    /// Why a server that was added is not in its pool.
+    fn hidden(&self, config: &Config, name: &ServerName, added: &AddedServer) -> Option<String> {
+        let Some(pool) = config.pools.get(&name.pool) else { return Some("there is no such pool".into()) };
+        if pool.servers.contains_key(&name.server) {
+            return Some("the configuration has a server of that name".into());
+        }
+        let other = pool.servers.iter().find(|(_, server)| (server.address, server.port) == (added.address, added.port));
+        other.map(|(other, _)| format!("the configuration's {}/{other} has its address", name.pool))
+    }
+
+    /// Has the configuration decide on the servers that a pattern fits, by their states and weights, and those that it has and that were left out are
+    /// back. One that was added stays, unless it has no effect. Gives their names.
+    ///
+    /// # Errors
+    /// [`OverrideError::Pattern`], or [`OverrideError::NoServer`] if it fits none.
+    pub fn clear(&mut self, config: &Config, pattern: &str) -> Result<Vec<ServerName>, OverrideError> {
+        let fit = Pattern::new(pattern)?;
+        let mut fitting = fit.servers(&self.effective(config));
+        let is_hidden = |name: &ServerName, added: &AddedServer| fit.fits(name) && self.hidden(config, name, added).is_some();
+        let hidden: Vec<ServerName> =
+            self.added.iter().filter(|(name, added)| is_hidden(name, added)).map(|(name, _)| name.clone()).collect();
+        let said: Vec<ServerName> = self.servers.keys().chain(&self.removed).filter(|name| fit.fits(name)).cloned().collect();
+        for name in &said {
+            self.servers.remove(name);
+            self.removed.remove(name);
+        }
+        self.added.retain(|name, _| !hidden.contains(name));
+        fitting.extend(said.into_iter().chain(hidden));
+        if fitting.is_empty() { Err(OverrideError::no_server(config, pattern)) } else { Ok(fitting.into_iter().collect()) }
     }
 
     /// With what `change` says of a server; what is no difference to the configuration any more is forgotten.
@@ -229,7 +295,7 @@ impl Overrides {
         if added.weight > 1000 {
             return Err(OverrideError::Weight(added.weight));
         }
-        if let Some(why) = unfit(&effective, &name.pool, pool, &added) {
+        if let Some(why) = unfit(&effective, &name.pool, pool, endpoint) {
             return Err(OverrideError::Unfit { server: name, why });
         }
         // One of the configuration that had been left out, with the same name, is another server from now on.
@@ -246,6 +312,13 @@ impl Overrides {
     /// # Errors
     /// [`OverrideError`] if there is none, or no other.
     pub fn remove(&mut self, config: &Config, name: &ServerName) -> Result<(), OverrideError> {
+        if let Some(added) = self.added.get(name)
+            && self.hidden(config, name, added).is_some()
+        {
+            // The configuration's of that name, if there is one, is another server.
+            self.added.remove(name);
+            return Ok(());
+        }
         let effective = self.effective(config);
         let pool = effective.pools.get(&name.pool).ok_or_else(|| OverrideError::no_pool(&effective, &name.pool))?;
         if !pool.servers.contains_key(&name.server) {
@@ -296,19 +369,56 @@ impl Overrides {
         name.into_iter().collect()
     }
 
-    /// Has a listener use another pool; its own again if that is the one of the configuration.
+    /// Gives a listener another connection rate; none: that of the configuration.
     ///
     /// # Errors
-    /// [`OverrideError`] if either does not exist.
-    pub fn switch(&mut self, config: &Config, listener: &str, pool: &str) -> Result<(), OverrideError> {
+    /// [`OverrideError`] if there is no such listener, or the rate is none.
+    pub fn limit(&mut self, config: &Config, listener: &str, rate: Option<&str>) -> Result<(), OverrideError> {
+        let Some(rate) = rate else {
+            let is_said = self.limits.remove(listener).is_some();
+            return if is_said || config.listeners.contains_key(listener) {
+                Ok(())
+            } else {
+                Err(OverrideError::no_listener(config, listener))
+            };
+        };
+        if !config.listeners.contains_key(listener) {
+            return Err(OverrideError::no_listener(config, listener));
+        }
+        let meant = config::rate(rate).map_err(OverrideError::Rate)?;
+        self.limits.insert(listener.to_owned(), meant.map_or_else(|| "off".to_owned(), |rate| rate.to_string()));
+        Ok(())
+    }
+
+    /// Has a listener use another pool; its own again if that is the one of the configuration, or none is named.
+    ///
+    /// # Errors
+    /// [`OverrideError`] if either does not exist, or a server of the pool does not fit the listener.
+    pub fn switch(&mut self, config: &Config, listener: &str, pool: Option<&str>) -> Result<(), OverrideError> {
+        let Some(pool) = pool else {
+            let is_said = self.switched.remove(listener).is_some();
+            return if is_said || config.listeners.contains_key(listener) {
+                Ok(())
+            } else {
+                Err(OverrideError::no_listener(config, listener))
+            };
+        };
         let configured = config.listeners.get(listener).ok_or_else(|| OverrideError::no_listener(config, listener))?;
         if !config.pools.contains_key(pool) {
             return Err(OverrideError::no_pool(config, pool));
         }
         if configured.pool == pool {
             self.switched.remove(listener);
-        } else {
-            self.switched.insert(listener.to_owned(), pool.to_owned());
+            return Ok(());
+        }
+        self.switched.insert(listener.to_owned(), pool.to_owned());
+        // Those of a pool that nobody used were held against no VIP.
+        let effective = self.effective(config);
+        let servers = effective.pools.get(pool).into_iter().flat_map(|section| section.servers.iter().map(move |server| (section, server)));
+        for (section, (server, Server { address, port, .. })) in servers {
+            if let Some(why) = unfit(&effective, pool, section, (*address, *port)) {
+                return Err(OverrideError::Unfit { server: ServerName::new(pool, server), why });
+            }
         }
         Ok(())
     }
@@ -323,22 +433,22 @@ impl AddedServer {
 }
 
 /// What speaks against a server in a pool; as for those of a file.
-pub(super) fn unfit(config: &Config, name: &str, pool: &Pool, added: &AddedServer) -> Option<&'static str> {
+pub(super) fn unfit(config: &Config, name: &str, pool: &Pool, (address, port): (IpAddr, Option<u16>)) -> Option<&'static str> {
     let binds = || config.binds().filter(|(_, listener, _)| listener.pool == name).map(|(bind, ..)| bind);
-    if config.binds().any(|(bind, ..)| bind.address == added.address) {
+    if config.binds().any(|(bind, ..)| bind.address == address) {
         return Some("its address is a VIP");
     }
     let keeps_family = matches!(pool.forward, Forward::Nat { .. } | Forward::Dsr);
-    if keeps_family && binds().any(|bind| bind.address.is_ipv4() != added.address.is_ipv4()) {
+    if keeps_family && binds().any(|bind| bind.address.is_ipv4() != address.is_ipv4()) {
         return Some("its address is of the other family than the VIP, which nat and dsr keep");
     }
     let keeps_port = !matches!(pool.forward, Forward::Nat { .. });
-    if keeps_port && added.port.is_some_and(|port| binds().any(|bind| bind.port != Some(port))) {
+    if keeps_port && port.is_some_and(|port| binds().any(|bind| bind.port != Some(port))) {
         return Some("only nat rewrites ports");
     }
     if let Forward::Nat { snat } = &pool.forward
         && !snat.is_empty()
-        && !snat.iter().any(|address| address.is_ipv4() == added.address.is_ipv4())
+        && !snat.iter().any(|snat| snat.is_ipv4() == address.is_ipv4())
     {
         return Some("no SNAT address of the pool is of its family");
     }
@@ -350,13 +460,32 @@ pub(super) fn unfit(config: &Config, name: &str, pool: &Pool, added: &AddedServe
 /// # Errors
 /// [`OverrideError::Pattern`], or [`OverrideError::NoServer`] if it fits none.
 pub fn select(config: &Config, pattern: &str) -> Result<Vec<ServerName>, OverrideError> {
-    let whole = || OverrideError::Pattern(pattern.to_owned());
-    let (pool, server) = pattern.split_once('/').ok_or_else(whole)?;
-    let (pool, server) = (glob(pool).ok_or_else(whole)?, glob(server).ok_or_else(whole)?);
-    let pools = config.pools.iter().filter(|(name, _)| pool.matches(name));
-    let servers = pools.flat_map(|(pool, section)| section.servers.keys().map(move |server| ServerName::new(pool, server)));
-    let selected: Vec<ServerName> = servers.filter(|name| server.matches(&name.server)).collect();
-    if selected.is_empty() { Err(OverrideError::no_server(config, pattern)) } else { Ok(selected) }
+    let selected = Pattern::new(pattern)?.servers(config);
+    if selected.is_empty() { Err(OverrideError::no_server(config, pattern)) } else { Ok(selected.into_iter().collect()) }
+}
+
+/// Of [`ServerName`]s.
+struct Pattern {
+    pool: glob::Pattern,
+    server: glob::Pattern,
+}
+
+impl Pattern {
+    fn new(text: &str) -> Result<Self, OverrideError> {
+        let whole = || OverrideError::Pattern(text.to_owned());
+        let (pool, server) = text.split_once('/').ok_or_else(whole)?;
+        Ok(Self { pool: glob(pool).ok_or_else(whole)?, server: glob(server).ok_or_else(whole)? })
+    }
+
+    fn fits(&self, name: &ServerName) -> bool {
+        self.pool.matches(&name.pool) && self.server.matches(&name.server)
+    }
+
+    fn servers(&self, config: &Config) -> BTreeSet<ServerName> {
+        let pools = config.pools.iter().filter(|(name, _)| self.pool.matches(name));
+        let servers = pools.flat_map(|(pool, section)| section.servers.keys().map(move |server| ServerName::new(pool, server)));
+        servers.filter(|name| self.server.matches(&name.server)).collect()
+    }
 }
 
 fn glob(text: &str) -> Option<glob::Pattern> {

@@ -55,6 +55,18 @@ pub enum TablesError {
     Clock(#[from] ClockError),
 }
 
+impl TablesError {
+    /// Whether it is the caller who may not.
+    pub fn is_denied(&self) -> bool {
+        let of = |error: &std::io::Error| error.kind() == std::io::ErrorKind::PermissionDenied;
+        match self {
+            Self::Pin { source, .. } => of(source),
+            Self::Abi(AbiError::Pin(source)) => of(source),
+            Self::Abi(_) | Self::Map { .. } | Self::Open(_) | Self::Clock(_) => false,
+        }
+    }
+}
+
 /// Every table of the data plane.
 pub struct Tables {
     pub(crate) abi: AbiRecord,

@@ -12,11 +12,13 @@ use tokio::{
     sync::{broadcast, mpsc},
     task::JoinHandle,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
     daemon_io::{Daemon, unix_ms},
     keep_io::{self, KeepError},
+    reload::cut_off,
     report::in_words,
 };
 use crate::{
@@ -25,10 +27,10 @@ use crate::{
             Applied, Apply, Candidate, HistoryEntry, HistoryView, InForce, Refusal, Request, Selection, ServerView, Switch, Switched,
             WeightChange,
         },
-        server_io::{Access, Ask, Caller, ListenError, Socket},
+        server_io::{Access, Ask, Caller, ListenError, Socket, SocketFile},
     },
     config::{
-        self, ConfigText,
+        self, ConfigText, Fragment,
         model::{Config, ServerState},
     },
     control::{
@@ -53,9 +55,18 @@ static STARTED_MS: OnceLock<u64> = OnceLock::new();
 pub(super) struct AdminSocket {
     asks: mpsc::Receiver<Ask>,
     followers: broadcast::Sender<Event>,
-    open: Result<(PathBuf, JoinHandle<()>), String>,
+    open: Result<Open, String>,
     /// Why others than root do not get in, though the configuration says that they may.
     lacks: Option<String>,
+}
+
+/// Where it is, and what serves it.
+struct Open {
+    path: PathBuf,
+    file: SocketFile,
+    task: JoinHandle<()>,
+    /// Cancelled by whatever ends it.
+    end: CancellationToken,
 }
 
 impl AdminSocket {
@@ -74,9 +85,10 @@ impl AdminSocket {
             ListenError::Io { .. } | ListenError::NoSocket(_) | ListenError::Taken(_) => Err(error),
         });
         let open = match listened {
-            Ok(socket) => {
-                let events = followers.clone();
-                Ok((path, tokio::spawn(socket.serve(to_daemon, events, *STARTED_MS.get_or_init(unix_ms)))))
+            Ok((socket, file)) => {
+                let (events, end) = (followers.clone(), CancellationToken::new());
+                let task = tokio::spawn(socket.serve(to_daemon, events, *STARTED_MS.get_or_init(unix_ms), end.clone()));
+                Ok(Open { path, file, task, end })
             }
             Err(error) => Err(format!("nobody can operate the daemon: {}", in_words(&error))),
         };
@@ -85,7 +97,7 @@ impl AdminSocket {
 
     /// Where it is.
     pub(super) fn path(&self) -> Option<PathBuf> {
-        self.open.as_ref().ok().map(|(path, _)| path.clone())
+        self.open.as_ref().ok().map(|open| open.path.clone())
     }
 
     /// Why there is none, or not for all.
@@ -101,21 +113,22 @@ impl AdminSocket {
         }
     }
 
-    /// Removes the socket.
-    pub(super) async fn close(&mut self) {
-        if let Ok((_, task)) = &mut self.open {
-            task.abort();
-            // It ends by being aborted.
-            let _ = task.await;
-        }
-        self.open = Err("closed".into());
+    /// Removes the socket. Who waits for an answer that is on its way gets it, within a bound; the task that is given ends then.
+    pub(super) fn close(&mut self) -> Option<JoinHandle<()>> {
+        let Open { file, task, end, .. } = std::mem::replace(&mut self.open, Err("closed".into())).ok()?;
+        drop(file);
+        end.cancel();
+        self.asks.close();
+        // Whoever asked what is not begun is told that this is over.
+        while self.asks.try_recv().is_ok() {}
+        Some(task)
     }
 }
 
 impl Drop for AdminSocket {
     fn drop(&mut self) {
-        if let Ok((_, task)) = &self.open {
-            task.abort();
+        if let Ok(open) = &self.open {
+            open.end.cancel();
         }
     }
 }
@@ -185,6 +198,10 @@ impl Daemon {
                 serialised(&self.say(|overrides| Ok(overrides.forget(&selection.servers)), true).await?)
             }
             Request::Ready(selection) => self.set_state(&selection, |is_ready| (!is_ready).then_some(AdminState::Ready)).await,
+            Request::Clear(selection) => {
+                let configured = self.configured.clone();
+                serialised(&self.say(|overrides| overrides.clear(&configured, &selection.servers), selection.force).await?)
+            }
             Request::Weight(change) if change.save => self.save_weight(&change).await,
             Request::Weight(change) => self.set_weight(&change).await,
             Request::Add(addition) if addition.save => self.save_added(addition).await,
@@ -199,17 +216,36 @@ impl Daemon {
                 serialised(&self.say(|overrides| overrides.remove(&configured, &removal.server).map(|()| Vec::new()), removal.force).await?)
             }
             Request::Switch(switch) => self.switch(switch).await,
+            Request::Limits => serialised(&self.limits()?),
+            Request::Limit(limit) => self.limit(limit).await,
+            Request::Watched(source) => serialised(&self.watched(source.source)?),
+            Request::Forget(forget) => self.forget_rates(&forget),
         }
     }
 
     async fn switch(&mut self, Switch { listener, pool, force }: Switch) -> Answer {
         let configured = self.configured.clone();
         let was = self.config.listeners.get(&listener).map(|listener| listener.pool.clone()).unwrap_or_default();
+        let own = || configured.listeners.get(&listener).map(|listener| listener.pool.clone()).unwrap_or_default();
+        let used = pool.clone().unwrap_or_else(own);
         let names =
-            self.config.pools.get(&pool).map(|section| section.servers.keys().map(|server| ServerName::new(&pool, server)).collect());
-        let switch = |overrides: &mut Overrides| overrides.switch(&configured, &listener, &pool).map(|()| names.unwrap_or_default());
-        let servers = self.say(switch, force).await?;
-        serialised(&Switched { listener, was, pool, servers })
+            self.config.pools.get(&used).map(|section| section.servers.keys().map(|server| ServerName::new(&used, server)).collect());
+        let mut switched = self.overrides.clone();
+        let ends =
+            switched.switch(&configured, &listener, pool.as_deref()).map(|()| cut_off(&self.config, &switched.effective(&configured)));
+        let ends = ends.map_err(|error| Refusal::of(&error))?;
+        let servers = self
+            .say(
+                |overrides| {
+                    Ok({
+                        *overrides = switched;
+                        names.unwrap_or_default()
+                    })
+                },
+                force,
+            )
+            .await?;
+        serialised(&Switched { listener, was, pool: used, servers, ends })
     }
 
     async fn set_state(&mut self, selection: &Selection, state: impl Fn(bool) -> Option<AdminState>) -> Answer {
@@ -241,7 +277,7 @@ impl Daemon {
     }
 
     /// Takes what the operator says, unless nobody would serve a pool then; has it kept before it is in force. Answers with the servers concerned.
-    async fn say(
+    pub(super) async fn say(
         &mut self,
         change: impl FnOnce(&mut Overrides) -> Result<Vec<ServerName>, OverrideError>,
         is_forced: bool,
@@ -300,7 +336,8 @@ impl Daemon {
             generation,
             was: before,
             confirm_until_ms: self.history.confirm_until_ms,
-            warnings: self.report.config_warnings.clone(),
+            otherwise: self.history.awaited(),
+            warnings: self.report.config_warnings.iter().chain(&self.report.unkept).cloned().collect(),
             held_back: self.report.held_back.clone(),
         })
     }
@@ -308,7 +345,10 @@ impl Daemon {
     /// The text of a request, or the daemon's file as it is.
     pub(super) fn candidate(&self, candidate: Candidate) -> Result<ConfigText, Refusal> {
         match candidate.text {
-            Some(text) => Ok(ConfigText::with_fragments(candidate.name.unwrap_or_else(|| "request".into()), text, candidate.fragments)),
+            Some(text) if Fragment::are_of(&candidate.fragments, &text) => {
+                Ok(ConfigText::with_fragments(candidate.name.unwrap_or_else(|| "request".into()), text, candidate.fragments))
+            }
+            Some(_) => Err(Refusal::text("`fragments` do not begin one after another in `text`, the first at 0")),
             None => config::read_regular_text(&self.config_path).map_err(|error| Refusal::text(in_words(&error))),
         }
     }
@@ -321,7 +361,11 @@ impl Daemon {
             file: entry.file.clone(),
             in_force: entry.generation == self.history.in_force,
         };
-        HistoryView { entries: self.history.entries.iter().map(entry).collect(), confirm_until_ms: self.history.confirm_until_ms }
+        HistoryView {
+            entries: self.history.entries.iter().map(entry).collect(),
+            confirm_until_ms: self.history.confirm_until_ms,
+            otherwise: self.history.awaited(),
+        }
     }
 
     /// Says what could not be kept, once, and as long as it is so in the record.
@@ -354,15 +398,16 @@ impl Daemon {
         let is_gone = |path: PathBuf| !path.exists() && path.parent().is_some_and(Path::exists);
         if self.admin.path().is_some_and(is_gone) {
             warn!("somebody removed the admin socket");
-            self.open_admin().await;
+            self.open_admin();
         }
     }
 
     /// Opens the socket that the configuration asks for. What was said of the one before is over.
-    pub(super) async fn open_admin(&mut self) {
+    pub(super) fn open_admin(&mut self) {
         let before = self.admin.refusal();
         self.report.forgone.retain(|line| Some(line) != before.as_ref());
-        self.admin.close().await;
+        // The answer to whoever wanted this is still on its way: the task ends by itself.
+        drop(self.admin.close());
         self.admin = AdminSocket::listen(&self.config);
         self.report.admin_socket = self.admin.path();
         self.admin.refusal().into_iter().for_each(|why| self.forgo(why));

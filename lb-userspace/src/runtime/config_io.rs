@@ -268,7 +268,7 @@ impl Daemon {
             self.config = config;
             self.is_config_followed = false;
             if !is_admin_same {
-                self.open_admin().await;
+                self.open_admin();
             }
             self.report.node.clone_from(&self.config.node.name);
             cut_off.iter().for_each(|line| warn!("{line}"));

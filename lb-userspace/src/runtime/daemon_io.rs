@@ -514,7 +514,7 @@ impl Daemon {
         self.report.services = names_of(&self.config);
         self.report.health.clone_from(self.book.entries());
         self.follow_standings();
-        self.report.overrides = self.overrides.in_words();
+        self.report.overrides = self.overrides.in_words(&self.configured);
         self.report.generation = self.history.in_force;
         self.report.name_troubles = self.names.troubles().into_iter().chain(self.left_out.iter().cloned()).collect();
         self.report.config_notes = self.history.notes();
@@ -538,7 +538,10 @@ impl Daemon {
 
     /// Before the process ends: the record stays, for the data plane does too.
     pub(super) async fn leave(&mut self) {
-        self.admin.close().await;
+        if let Some(closed) = self.admin.close() {
+            // It ends within its bound.
+            let _ = closed.await;
+        }
         self.report.admin_socket = None;
         self.report.pid = 0;
         self.write_report_now();

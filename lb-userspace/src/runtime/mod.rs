@@ -33,6 +33,7 @@ mod fault_io;
 mod files_io;
 mod health_io;
 mod keep_io;
+mod limits_io;
 mod links_io;
 mod lookup_io;
 mod metrics;

@@ -279,6 +279,7 @@ pub fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u3
         (false, _) => Process::Gone,
     };
     let mut problems = problems(report, &interfaces, &services, process);
+    problems.extend((process == Process::Runs).then(|| silence(report, now_ms)).flatten());
     problems.extend(elsewhere.then(|| in_another_namespace(report, running)));
     let is_there = |name: &ServiceName| {
         services.iter().any(|one| one.vip == name.vip && one.port == name.port && one.protocol == protocol_word(name.protocol))
@@ -356,6 +357,18 @@ fn can_forward(report: &Report, services: &[Service], running: bool) -> bool {
     let has_carrier = troubles.is_empty() || report.interfaces.keys().any(|name| !troubles.contains_key(name));
     let all_there = troubles.values().all(|trouble| *trouble == Trouble::NoCarrier);
     has_carrier && all_there && (services.is_empty() || services.iter().any(|service| !service.is_unreachable()))
+}
+
+/// A daemon that runs writes its record each few seconds.
+const SILENT_MS: u64 = 30_000;
+
+fn silence(report: &Report, now_ms: u64) -> Option<String> {
+    let silent_s = now_ms.checked_sub(report.read_at_ms).filter(|silent| *silent > SILENT_MS)? / 1000;
+    Some(format!(
+        "the daemon wrote its record {silent_s} s ago, and what is told here of checks, errors and commands is as old: is node.state_dir full, or does \
+         process {} hang?",
+        report.pid
+    ))
 }
 
 fn in_another_namespace(report: &Report, running: bool) -> String {

@@ -26,6 +26,7 @@ use crate::{
         installed::InstalledMember,
         names::expand::unknown,
         plan::{self, Freeable},
+        settings,
         standing::{ServerName, Why, standings},
     },
 };
@@ -144,6 +145,7 @@ impl Daemon {
         let difference = difference(&self.installed, &after, &self.flows()?);
         Ok(DiffView {
             difference,
+            sections: settings::sections(&self.config, &config),
             ends: cut_off(&self.config, &config),
             operations: plan.ops.len(),
             waits_for_start: waits,

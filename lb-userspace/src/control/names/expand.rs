@@ -9,7 +9,7 @@ use std::{
 use super::{Found, Names};
 use crate::{
     config::model::{Config, NamedServer, Server},
-    control::overrides::{AddedServer, unfit},
+    control::overrides::unfit,
 };
 
 /// The configuration with the servers that the names are known to stand for, and what of them cannot be used, a line each.
@@ -70,8 +70,8 @@ pub(super) fn add(config: &mut Config, pool_name: &str, name: &str, server: Serv
     if let Some((other, _)) = pool.servers.iter().find(|(_, other)| (other.address, other.port) == (server.address, server.port)) {
         return Err(format!("{other} has its address and port"));
     }
-    let Server { address, port, weight, backup, .. } = server;
-    if let Some(why) = unfit(config, pool_name, pool, &AddedServer { address, port, weight, backup }) {
+    let Server { address, port, .. } = server;
+    if let Some(why) = unfit(config, pool_name, pool, (address, port)) {
         return Err(why.into());
     }
     if let Some(pool) = config.pools.get_mut(pool_name) {

@@ -97,16 +97,16 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn a_listener_is_switched_to_another_pool_and_back() {
     let (config, mut overrides) = (config(), Overrides::default());
-    overrides.switch(&config, "web", "green").unwrap();
+    overrides.switch(&config, "web", Some("green")).unwrap();
     assert_eq!(overrides.effective(&config).listeners["web"].pool, "green");
-    overrides.switch(&config, "web", "blue").unwrap();
+    overrides.switch(&config, "web", Some("blue")).unwrap();
     assert_eq!(overrides, Overrides::default());
     assert_eq!(
-        overrides.switch(&config, "wep", "green"),
+        overrides.switch(&config, "wep", Some("green")),
         Err(OverrideError::NoListener { name: "wep".into(), hint: "did you mean `web`?".into() })
     );
     assert_eq!(
-        overrides.switch(&config, "web", "red"),
+        overrides.switch(&config, "web", Some("red")),
         Err(OverrideError::NoPool { name: "red".into(), hint: "there are `blue`, `green`, `six`".into() })
     );
 }
@@ -148,12 +148,121 @@ fn overrides_are_kept_as_json() {
     overrides.say(&name("blue/a"), |said| said.state = Some(AdminState::Maint));
     overrides.add(&config, name("blue/c"), added("10.0.0.3")).unwrap();
     overrides.remove(&config, &name("six/x1")).unwrap();
-    overrides.switch(&config, "web", "green").unwrap();
+    overrides.switch(&config, "web", Some("green")).unwrap();
     let text = serde_json::to_string(&overrides).unwrap();
     assert_eq!(
         text,
-        r#"{"servers":{"blue/a":{"state":"maint","weight":null}},"switched":{"web":"green"},"added":{"blue/c":{"address":"10.0.0.3","port":null,"weight":5,"backup":false}},"removed":["six/x1"]}"#
+        r#"{"servers":{"blue/a":{"state":"maint","weight":null}},"switched":{"web":"green"},"added":{"blue/c":{"address":"10.0.0.3","port":null,"weight":5,"backup":false}},"removed":["six/x1"],"limits":{}}"#
     );
     assert_eq!(serde_json::from_str::<Overrides>(&text).unwrap(), overrides);
     assert_eq!(serde_json::from_str::<Overrides>("{}").unwrap(), Overrides::default());
+}
+
+#[test]
+fn what_is_cleared_is_the_configurations_again() {
+    let (config, mut overrides) = (config(), Overrides::default());
+    overrides.say(&name("blue/a"), |said| said.state = Some(AdminState::Ready));
+    overrides.say(&name("gone/a"), |said| said.weight = Some(3));
+    overrides.remove(&config, &name("blue/b")).unwrap();
+    overrides.add(&config, name("green/c"), added("10.0.0.3")).unwrap();
+    assert_eq!(overrides.clear(&config, "blue/*").unwrap(), [name("blue/a"), name("blue/b")]);
+    assert_eq!(overrides.clear(&config, "gone/*").unwrap(), [name("gone/a")]);
+    assert_eq!(overrides.clear(&config, "green/*").unwrap(), [name("green/a"), name("green/c")]);
+    assert_eq!(
+        (overrides.servers.len(), overrides.removed.len(), overrides.added.len()),
+        (0, 0, 1),
+        "what was added is removed by its own word"
+    );
+    assert!(matches!(overrides.clear(&config, "gone/*"), Err(OverrideError::NoServer { .. })));
+}
+
+#[test]
+fn what_has_no_effect_is_told_with_the_command_that_clears_it() {
+    let (config, mut overrides) = (config(), Overrides::default());
+    overrides.add(&config, name("blue/c"), added("10.0.0.3")).unwrap();
+    overrides.switch(&config, "web", Some("green")).unwrap();
+    overrides.say(&name("green/a"), |said| said.weight = Some(3));
+    let effective = ["green/a is of weight 3", "blue/c is added", "listener web uses pool green"];
+    assert_eq!(overrides.in_words(&config), effective);
+
+    // The file has the added server's address by another name, and neither the listener nor the other pool.
+    let text = "
+[node]
+interfaces = 'eth0'
+slot_seed = 's'
+[listener.other]
+mode = 'l4'
+bind = '192.0.2.1:80'
+pool = 'blue'
+[pool.blue]
+servers = { a = '10.0.0.1', z = '10.0.0.3' }
+";
+    let later = parse(&ConfigText::new("weir.toml", text), "host").unwrap().0;
+    let told = [
+        "green/a is of weight 3, without effect: there is no such server; weir clear green/a clears it",
+        "blue/c is added, without effect: the configuration's blue/z has its address; weir server remove blue/c clears it",
+        "listener web uses pool green, without effect: there is no such listener; weir switch web clears it",
+    ];
+    assert_eq!(overrides.in_words(&later), told);
+    overrides.remove(&later, &name("blue/c")).unwrap();
+    overrides.switch(&later, "web", None).unwrap();
+    overrides.clear(&later, "green/a").unwrap();
+    assert_eq!(overrides, Overrides::default());
+    assert!(matches!(overrides.switch(&later, "web", None), Err(OverrideError::NoListener { .. })));
+}
+
+#[test]
+fn a_server_that_the_file_names_too_is_not_removed_with_the_one_that_was_added() {
+    let (config, mut overrides) = (config(), Overrides::default());
+    overrides.added.insert(name("blue/a"), added("10.0.0.9"));
+    overrides.remove(&config, &name("blue/a")).unwrap();
+    assert_eq!(overrides, Overrides::default());
+    overrides.remove(&config, &name("blue/a")).unwrap();
+    assert_eq!(overrides.removed.len(), 1);
+}
+
+#[test]
+fn a_listener_gets_no_pool_whose_servers_do_not_fit_it() {
+    let (config, mut overrides) = (config(), Overrides::default());
+    assert!(matches!(overrides.switch(&config, "web", Some("six")), Err(OverrideError::Unfit { .. })), "dsr keeps the family");
+    // Nobody used the pool when the server was added, so that no port was wrong.
+    let text = "
+[node]
+interfaces = 'eth0'
+slot_seed = 's'
+[listener.web]
+mode = 'l4'
+bind = '192.0.2.1:80'
+pool = 'blue'
+[pool.blue]
+servers = { a = '10.0.0.1' }
+[pool.direct]
+forward = 'dsr'
+servers = { a = '10.0.0.1' }
+";
+    let config = parse(&ConfigText::new("weir.toml", text), "host").unwrap().0;
+    overrides.add(&config, name("direct/b"), AddedServer { port: Some(8080), ..added("10.0.0.2") }).unwrap();
+    let refused = OverrideError::Unfit { server: name("direct/b"), why: "only nat rewrites ports" };
+    assert_eq!(overrides.clone().switch(&config, "web", Some("direct")), Err(refused));
+    overrides.remove(&config, &name("direct/b")).unwrap();
+    overrides.switch(&config, "web", Some("direct")).unwrap();
+}
+
+#[test]
+fn a_listener_has_another_rate_until_it_is_cleared() {
+    let (config, mut overrides) = (config(), Overrides::default());
+    overrides.limit(&config, "web", Some("10/1m")).unwrap();
+    overrides.limit(&config, "six", Some("off")).unwrap();
+    let rate =
+        |overrides: &Overrides, listener: &str| overrides.effective(&config).listeners[listener].conn_rate.map(|rate| rate.to_string());
+    assert_eq!((rate(&overrides, "web").as_deref(), rate(&overrides, "six")), (Some("10/1m"), None));
+    assert_eq!(overrides.in_words(&config)[1], "listener web has conn_rate 10/1m");
+    assert!(matches!(overrides.limit(&config, "web", Some("10")), Err(OverrideError::Rate(_))));
+    assert!(matches!(overrides.limit(&config, "wep", Some("off")), Err(OverrideError::NoListener { .. })));
+    overrides.limits.insert("gone".into(), "off".into());
+    assert!(overrides.in_words(&config)[0].contains("no such listener; weir limit gone default clears it"));
+    for listener in ["web", "six", "gone"] {
+        overrides.limit(&config, listener, None).unwrap();
+    }
+    assert_eq!(overrides, Overrides::default());
 }

@@ -222,7 +222,7 @@ impl Node {
                 self.take_config();
             }
             Event::Switched { listener, pool } => {
-                let _ = self.overrides.switch(&self.config(), &format!("l{listener}"), &format!("p{pool}"));
+                let _ = self.overrides.switch(&self.config(), &format!("l{listener}"), Some(&format!("p{pool}")));
                 self.take_config();
             }
             Event::Routed { server, is_reached } => {
