@@ -137,7 +137,7 @@ fn causes_are_told_of_who_was_dead_from_the_start_and_of_checks_that_cannot_be_m
         .unwrap_or_else(|error| panic!("{error} {}", problems()));
     let detail = String::from_utf8(weir.operate(&["status", "echo/s2"]).unwrap().stdout).unwrap();
     assert!(detail.contains("connection refused") && !detail.contains("has not been checked"), "{detail}");
-    assert!(done(&weir, &["events"]).contains("echo/s2 is down after 1 results: L4 connection refused"));
+    assert!(done(&weir, &["events"]).contains("echo/s2 is down after 1 result: L4 connection refused"));
     assert!(weir.stderr().contains("the server is down at its first check"), "{}", weir.stderr());
 
     weir.write_config(&both.replace(check, "check = { command = [\"/nowhere/check\"], interval = \"200ms\" }")).unwrap();
