@@ -21,6 +21,10 @@
 //!
 //! **Restart.** Addresses that an earlier process left are kept while nobody else is heard ([`State::HeldOver`]).
 //!
+//! **Black holes.** Two nodes that both had the addresses have both told the link so, or answered for them, and who heard whom first decides
+//! whether the one that stays knows. So a router that gives way to another adverts once more: with its own priority if it was active, with the
+//! lowest if it held addresses over. Neither takes precedence, and the other one answers such adverts by announcing the addresses again.
+//!
 //! Two things differ from the RFCs so that editing one node does not make two active: other addresses, and in version 2 another interval, are
 //! [`Conflict`]s and no reason to drop an advert (RFC 3768 s7.1 drops the latter); the interval is adopted in both versions.
 

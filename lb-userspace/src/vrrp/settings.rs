@@ -69,7 +69,7 @@ pub struct Announcing {
     pub again_after: Option<Duration>,
     /// Now and then.
     pub every: Option<Duration>,
-    /// At most so often because of adverts of lower priority.
+    /// So often, after the first few, because of adverts of routers without precedence.
     pub least_gap: Duration,
 }
 

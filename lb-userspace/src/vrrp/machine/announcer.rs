@@ -4,10 +4,14 @@ use std::time::Instant;
 
 use crate::vrrp::settings::Announcing;
 
+/// Announcements against contradictions that need not wait for each other.
+const AT_ONCE: u32 = 4;
+
 /// The times of announcements while a router is active.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Announcer {
-    last: Option<Instant>,
+    /// When the announcements against contradictions are paid for, each at the price of one gap.
+    paid_at: Option<Instant>,
     again: Option<Instant>,
     refresh: Option<Instant>,
 }
@@ -24,13 +28,19 @@ impl Announcer {
         *self = Self::default();
     }
 
-    /// Somebody may have been told otherwise. Whether it is time to announce with this call; otherwise that comes later.
+    /// The link may have been told otherwise. Whether it is time to announce with this call; otherwise that comes later.
+    ///
+    /// A take-over that goes wrong contradicts two or three times within milliseconds, and whoever contradicts last has the link: so not the
+    /// first announcement alone comes at once, but the first few.
     pub(super) fn contradicted(&mut self, how: Announcing, now: Instant) -> bool {
-        let from = self.last.map_or(now, |last| last + how.least_gap);
-        if from <= now {
+        let paid_at = self.paid_at.map_or(now, |paid_at| paid_at.max(now));
+        let credit = how.least_gap * (AT_ONCE - 1);
+        if paid_at <= now + credit {
+            self.paid_at = Some(paid_at + how.least_gap);
             self.done(how, now);
             return true;
         }
+        let from = paid_at - credit;
         self.again = Some(self.again.map_or(from, |again| again.min(from)));
         false
     }
@@ -50,7 +60,6 @@ impl Announcer {
     }
 
     fn done(&mut self, how: Announcing, now: Instant) {
-        self.last = Some(now);
         self.refresh = how.every.filter(|every| !every.is_zero()).map(|every| now + every);
     }
 }

@@ -32,7 +32,7 @@ impl Router {
             (Role::Initialize | Role::Fault, _) | (Role::Yielding(_), AdvertPriority::Resigns) => {}
             (Role::Backup(_), AdvertPriority::Resigns) => self.hear_resignation(now),
             (Role::Backup(_), AdvertPriority::Holds(priority)) => self.hear_active(source, priority, advert.interval, now),
-            (Role::Active { .. }, AdvertPriority::Resigns) => self.answer(now),
+            (Role::Active { .. }, AdvertPriority::Resigns) => self.assert_itself(now),
             (Role::Active { .. }, AdvertPriority::Holds(priority)) => self.hear_rival(source, priority, advert.interval, now),
             (Role::Yielding(yielding), AdvertPriority::Holds(_)) => {
                 let then = yielding.then;
@@ -100,6 +100,10 @@ impl Router {
 
     fn hear_active(&mut self, source: IpAddr, priority: Priority, interval: Interval, now: Instant) {
         if !self.held.is_empty() {
+            // Without precedence over anybody, so that the other one answers and announces itself.
+            if priority > Priority::LOWEST {
+                self.send(AdvertPriority::Holds(Priority::LOWEST));
+            }
             self.listen(Reason::PeerActive(source), now);
         }
         if self.accepts(priority, now) {
@@ -141,15 +145,20 @@ impl Router {
     fn hear_rival(&mut self, source: IpAddr, priority: Priority, interval: Interval, now: Instant) {
         match self.precedence_of(source, priority) {
             Some(reason) => {
+                // Its last advert: the other one has to know that the link was told to look here.
+                self.send(AdvertPriority::Holds(self.priority));
                 self.listen(reason, now);
                 self.follow(interval, now);
             }
-            None => {
-                self.answer(now);
-                if self.announcer.contradicted(self.settings.announcing, now) {
-                    self.outputs.push_back(Output::Announce(self.addresses.as_slice().to_vec()));
-                }
-            }
+            None => self.assert_itself(now),
+        }
+    }
+
+    /// Another router had the addresses as well, and the link may look for them there.
+    fn assert_itself(&mut self, now: Instant) {
+        self.answer(now);
+        if self.announcer.contradicted(self.settings.announcing, now) {
+            self.outputs.push_back(Output::Announce(self.addresses.as_slice().to_vec()));
         }
     }
 

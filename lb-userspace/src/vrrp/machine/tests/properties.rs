@@ -71,11 +71,9 @@ impl Model {
                 Output::Send { advert, .. } => {
                     assert!(is_announced, "said before it was announced: {outputs:?}");
                     assert!(!advert.addresses.is_empty());
-                    let is_served = |state| matches!(state, State::Active | State::Yielding);
-                    assert!(is_served(before) || is_served(router.state()), "{before:?} {outputs:?}");
-                    if let AdvertPriority::Holds(_) = advert.priority {
-                        assert_eq!(router.state(), State::Active, "{outputs:?}");
-                    }
+                    assert!(before.holds_addresses() || router.state().holds_addresses(), "{before:?} {outputs:?}");
+                    // What says that it is active is said while it has the addresses.
+                    assert!(!self.held.is_empty(), "{before:?} {outputs:?}");
                 }
                 Output::Transition(transition) => {
                     assert_eq!(transition.from, self.state, "{outputs:?}");
