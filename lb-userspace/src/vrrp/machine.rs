@@ -40,7 +40,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::{announcer::Announcer, peers::Peers, roles::Role};
+use self::{
+    announcer::Announcer,
+    peers::Peers,
+    roles::{Easing, Role},
+};
 pub use self::{
     output::{Conflict, FaultCause, Output, Reason, State, Transition},
     peers::{MOST_REMEMBERED, Peer},
@@ -99,6 +103,9 @@ pub struct Router {
     /// A router of lower priority is left alone until then.
     preempts_from: Option<Instant>,
     hold: Option<Hold>,
+    easing: Option<Easing>,
+    /// Who was heard as active last.
+    following: Option<IpAddr>,
     announcer: Announcer,
     answered_at: Option<Instant>,
     peers: Peers,
@@ -135,6 +142,8 @@ impl Router {
             claims_from: None,
             preempts_from: None,
             hold: None,
+            easing: None,
+            following: None,
             announcer: Announcer::default(),
             answered_at: None,
             peers: Peers::default(),
@@ -407,6 +416,16 @@ impl Router {
             None => false,
             Some(Hold::UntilReady) => true,
             Some(Hold::Until(until)) => now < until,
+        }
+    }
+
+    /// Who is active as far as this router knows: itself, or a peer that it heard.
+    #[must_use]
+    pub const fn active_router(&self) -> Option<IpAddr> {
+        match &self.role {
+            Role::Initialize => None,
+            Role::Fault | Role::Backup(_) => self.following,
+            Role::Active { .. } | Role::Yielding(_) => Some(self.settings.primary),
         }
     }
 

@@ -40,6 +40,7 @@ impl Router {
                 self.follow(advert.interval, now);
             }
         }
+        self.note_active(source, advert.priority);
         Ok(())
     }
 
@@ -72,6 +73,14 @@ impl Router {
         let with = Compared { addresses: &self.addresses, interval: self.settings.interval, is_owner, has_precedence };
         let changes = self.peers.hear(source, advert, with, now);
         self.tell_conflicts(changes);
+    }
+
+    fn note_active(&mut self, source: IpAddr, priority: AdvertPriority) {
+        self.following = match (&self.role, priority) {
+            (Role::Active { .. } | Role::Yielding(_) | Role::Initialize, _) => None,
+            (Role::Fault | Role::Backup(_), AdvertPriority::Holds(_)) => Some(source),
+            (Role::Fault | Role::Backup(_), AdvertPriority::Resigns) => self.following.filter(|following| *following != source),
+        };
     }
 
     pub(super) fn expire_conflicts(&mut self, now: Instant) {

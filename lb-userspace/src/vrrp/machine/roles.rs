@@ -43,6 +43,15 @@ pub(super) struct Yielding {
     pub(super) then: Then,
 }
 
+/// Adverts that say a longer interval still come in the old rhythm: backups wait three of the old one, and all but the last may be lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Easing {
+    pub(super) interval: Duration,
+    pub(super) left: u8,
+}
+
+const EASED_ADVERTS: u8 = 3;
+
 /// What follows if nobody takes over; if somebody does, stopping stops, and all others become backup.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Then {
@@ -117,6 +126,7 @@ impl Router {
             self.outputs.push_back(Output::AddAddresses(missing));
         }
         self.preempts_from = None;
+        self.following = None;
         self.answered_at = None;
         self.tally.became_active += 1;
         self.announce(now);
@@ -129,7 +139,6 @@ impl Router {
     pub(super) fn become_yielding(&mut self, then: Then, reason: Reason, now: Instant) {
         let interval = self.settings.interval.duration();
         let until = now + yields_for(self.identity.version, interval);
-        self.announcer.end();
         self.send(AdvertPriority::Resigns);
         self.enter(Role::Yielding(Yielding { advert_at: now + interval, until, then }), reason, now);
     }
@@ -172,6 +181,8 @@ impl Router {
     pub(super) fn leave(&mut self, role: Role, reason: Reason, now: Instant) {
         let from = self.state();
         self.announcer.end();
+        self.easing = None;
+        self.following = None;
         self.preempts_from = None;
         if !self.held.is_empty() {
             self.outputs.push_back(Output::RemoveAddresses(std::mem::take(&mut self.held).into_iter().collect()));
@@ -185,10 +196,22 @@ impl Router {
 
     /// Says that it is active, and when it will again.
     pub(super) fn advertise(&mut self, now: Instant) {
-        let interval = self.settings.interval.duration();
+        let interval = self.rhythm();
         if let Role::Active { advert_at } = &mut self.role {
             *advert_at = if *advert_at > now { now + interval } else { next(*advert_at, interval, now) };
             self.send(AdvertPriority::Holds(self.priority));
+        }
+    }
+
+    /// The time to the next advert.
+    fn rhythm(&mut self) -> Duration {
+        let own = self.settings.interval.duration();
+        match &mut self.easing {
+            Some(easing) if easing.left > 0 => {
+                easing.left -= 1;
+                easing.interval.min(own)
+            }
+            Some(_) | None => own,
         }
     }
 
@@ -239,7 +262,10 @@ impl Router {
         match &mut self.role {
             Role::Initialize | Role::Fault => {}
             Role::Backup(backup) => backup.down_at = backup.down_at.min(soonest).max(self.claims_from.unwrap_or(now)),
-            Role::Active { .. } => self.advertise(now),
+            Role::Active { .. } => {
+                self.easing = Some(Easing { interval: before, left: EASED_ADVERTS });
+                self.advertise(now);
+            }
             Role::Yielding(yielding) => {
                 yielding.advert_at = yielding.advert_at.min(now + interval);
                 yielding.until = yielding.until.min(now + yields_for(self.identity.version, interval));

@@ -460,3 +460,37 @@ fn peers_are_bounded() {
     assert_eq!(bench.router.peers().count(), MOST_REMEMBERED);
     assert!(bench.router.peers().all(|(peer, _)| *peer >= IpAddr::from([10, 0, 0, 136])));
 }
+
+#[test]
+fn a_longer_interval_begins_in_the_old_rhythm() {
+    let mut bench = Bench::active(settings());
+    let interval = Interval::new(Duration::from_secs(1), Version::V3).unwrap();
+    bench.router.handle_settings(Settings { interval, ..settings() }, bench.now).unwrap();
+    assert_eq!(bench.said(), ["advert 100"]);
+    let waits: Vec<_> = (0..5)
+        .map(|_| {
+            let wait = bench.due_in();
+            assert_eq!(bench.until_due(), ["advert 100"]);
+            wait.as_millis()
+        })
+        .collect();
+    assert_eq!(waits, [100, 100, 100, 1000, 1000]);
+    bench.router.handle_settings(settings(), bench.now).unwrap();
+    assert_eq!(bench.due_in(), INTERVAL);
+}
+
+#[test]
+fn it_is_known_who_is_active() {
+    let mut bench = Bench::started(settings());
+    assert_eq!(bench.router.active_router(), None);
+    bench.hears(9, 50);
+    assert_eq!(bench.router.active_router(), Some(ip(9)));
+    bench.hears(8, 0);
+    assert_eq!(bench.router.active_router(), Some(ip(9)));
+    bench.hears(9, 0);
+    assert_eq!(bench.router.active_router(), None);
+    bench.until_due();
+    assert_eq!(bench.router.active_router(), Some(ip(5)));
+    bench.hears(9, 200);
+    assert_eq!(bench.router.active_router(), Some(ip(9)));
+}

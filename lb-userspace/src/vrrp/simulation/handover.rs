@@ -144,8 +144,29 @@ fn a_backup_that_was_suspended_does_not_become_active() {
         world.nodes[1].is_suspended = true;
         world.run(ms(asleep_ms));
         let transitions = world.log.len();
-        world.resume(1);
+        if asleep_ms == 200 {
+            world.resume(1)
+        } else {
+            world.resume_deaf(1)
+        }
         world.run(ms(2000));
         assert_eq!(world.log.len(), transitions);
     }
+}
+
+#[test]
+fn a_host_that_found_the_addresses_at_a_killed_process_is_told_where_they_are() {
+    let mut world = settled(1, 100);
+    world.kill(0);
+    world.run(ms(7000));
+    assert_eq!(world.in_state(State::Active), [1]);
+    // Both kernels answer for the addresses; a host asked, and the wrong one was faster.
+    world.link = Some(0);
+    world.nodes[0].settings.preempt = Preempt::Never;
+    world.watch();
+    world.start(0);
+    world.run(ms(1000));
+    assert_eq!((world.holders(), world.link), (vec![1], Some(1)));
+    // No longer than an advert flies.
+    assert!(world.longest_gap <= Duration::from_micros(200), "{:?}", world.longest_gap);
 }

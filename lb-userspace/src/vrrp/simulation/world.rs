@@ -157,6 +157,12 @@ impl World {
         }
     }
 
+    /// A whole machine was paused: nothing waits in its socket.
+    pub(super) fn resume_deaf(&mut self, node: usize) {
+        self.nodes[node].queue.clear();
+        self.resume(node);
+    }
+
     /// Gives a running node's router something to handle.
     pub(super) fn tell(&mut self, node: usize, what: impl FnOnce(&mut Router, Instant)) {
         let at = &mut self.nodes[node];
