@@ -5,9 +5,10 @@ use std::{net::IpAddr, time::Duration};
 use super::*;
 use crate::vrrp::{
     addresses::AddressList,
-    machine::Link,
+    machine::{Link, Output},
     packet::Advert,
     settings::{Announcing, Claims, Identity, Preempt, Reach, Settings},
+    simulation::world::Random,
     terms::{Interval, Priority, RouterId, Version},
 };
 
@@ -16,6 +17,8 @@ struct Node {
     routers: Vec<Router>,
     group: Group,
     now: Instant,
+    /// What the members said, to be heard by another node.
+    said: Vec<(usize, IpAddr, Advert)>,
 }
 
 fn interval() -> Interval {
@@ -24,11 +27,15 @@ fn interval() -> Interval {
 
 impl Node {
     fn new(members: u8) -> Self {
+        Self::of(members, 5, 100)
+    }
+
+    fn of(members: u8, last: u8, priority: u8) -> Self {
         let now = Instant::now();
         let router = |member: u8| {
             let identity = Identity { router: RouterId::new(member + 1).unwrap(), version: Version::V3 };
             let settings = Settings {
-                primary: IpAddr::from([10, 0, member, 5]),
+                primary: IpAddr::from([10, 0, member, last]),
                 interval: interval(),
                 reach: Reach::Multicast,
                 preempt: Preempt::AtOnce,
@@ -38,9 +45,9 @@ impl Node {
                 claims: Claims::WithGroup,
             };
             let addresses = AddressList::new(&[IpAddr::from([10, 0, member, 100])]).unwrap();
-            Router::new(identity, settings, Priority::new(100).unwrap(), addresses, now).unwrap()
+            Router::new(identity, settings, Priority::new(priority).unwrap(), addresses, now).unwrap()
         };
-        let mut node = Self { routers: (0..members).map(router).collect(), group: Group::new(usize::from(members)), now };
+        let mut node = Self { routers: (0..members).map(router).collect(), group: Group::new(usize::from(members)), now, said: Vec::new() };
         for member in 0..usize::from(members) {
             node.tell(member, |router, now| router.handle_start(&[], now));
         }
@@ -59,11 +66,22 @@ impl Node {
         what(&mut self.routers[member], self.now);
         self.group.handle_member(MemberNumber(member), &self.routers[member]);
         for _ in 0..20 {
-            let Some((MemberNumber(to), order)) = self.group.poll_output() else { return };
+            let Some((MemberNumber(to), order)) = self.group.poll_output() else { return self.collect() };
             order.give(&mut self.routers[to], self.now);
             self.group.handle_member(MemberNumber(to), &self.routers[to]);
         }
         panic!("the group orders without end");
+    }
+
+    fn collect(&mut self) {
+        for (member, router) in self.routers.iter_mut().enumerate() {
+            let source = router.settings().primary;
+            while let Some(output) = router.poll_output() {
+                if let Output::Send { advert, .. } = output {
+                    self.said.push((member, source, advert));
+                }
+            }
+        }
     }
 
     fn pass(&mut self, ms: u64) {
@@ -188,4 +206,57 @@ fn held_over_addresses_are_given_up_if_the_group_does_not_take_over() {
         node.pass(100);
     }
     assert_eq!(node.states(), [State::Backup; 2]);
+}
+
+/// Two nodes with two links between them, each of which may be cut.
+struct Pair {
+    nodes: [Node; 2],
+    is_cut: [bool; 2],
+}
+
+impl Pair {
+    fn pass(&mut self, ms: u64) {
+        for _ in 0..ms {
+            for of in 0..2 {
+                self.nodes[of].pass(1);
+                for (member, source, advert) in std::mem::take(&mut self.nodes[of].said) {
+                    if !self.is_cut[member] {
+                        let other = &mut self.nodes[1 - of];
+                        other.tell(member, |router, now| _ = router.handle_advert(source, &advert, now));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_members_of_one_node_are_active_after_any_disturbance() {
+    for seed in 0..40 {
+        let mut random = Random(seed);
+        let mut pair = Pair { nodes: [Node::of(2, 5, 200), Node::of(2, 6, 100)], is_cut: [false; 2] };
+        for _ in 0..8 {
+            pair.pass(random.below(800));
+            let (of, member) = (random.below(2) as usize, random.below(2) as usize);
+            match random.below(6) {
+                0 => pair.is_cut[member] = !pair.is_cut[member],
+                1 => pair.nodes[of].tell(member, |router, now| router.handle_fault(FaultCause::Tracked, now)),
+                2 => pair.nodes[of].tell(member, |router, now| router.handle_fault_over(FaultCause::Tracked, now)),
+                3 => pair.nodes[of].tell(member, |router, now| router.handle_link(Link::Down, now)),
+                4 => pair.nodes[of].tell(member, |router, now| router.handle_link(Link::Up, now)),
+                _ => pair.nodes[of].tell(member, Router::handle_yield),
+            }
+        }
+        pair.is_cut = [false; 2];
+        for of in 0..2 {
+            for member in 0..2 {
+                pair.nodes[of].tell(member, |router, now| router.handle_fault_over(FaultCause::Tracked, now));
+                pair.nodes[of].tell(member, |router, now| router.handle_link(Link::Up, now));
+                pair.nodes[of].tell(member, Router::handle_ready);
+            }
+        }
+        pair.pass(3000);
+        let states = pair.nodes.each_ref().map(Node::states);
+        assert_eq!(states, [vec![State::Active; 2], vec![State::Backup; 2]], "seed {seed}");
+    }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::world::{Random, World, settings};
+use super::world::{Random, World, settings, vips};
 use crate::vrrp::{
-    machine::{FaultCause, Link, Router, State},
+    addresses::AddressList,
+    machine::{Conflict, FaultCause, Link, Router, State},
     settings::{Preempt, Reach, Settings},
     terms::Priority,
 };
@@ -38,7 +39,7 @@ fn nodes(random: &mut Random) -> Vec<(Settings, u8)> {
 
 fn disturb(world: &mut World, random: &mut Random) {
     let node = random.below(world.nodes.len() as u64) as usize;
-    match random.below(16) {
+    match random.below(18) {
         0 => world.kill(node),
         1 => world.power_off(node),
         2 | 3 => world.start(node),
@@ -59,6 +60,16 @@ fn disturb(world: &mut World, random: &mut Random) {
             world.lag_us = [100, 20_000, 200_000][random.below(3) as usize];
         }
         14 => world.tell(node, |router, now| router.handle_fault(FaultCause::Tracked, now)),
+        15 => {
+            let interval = settings(node, [20, 100, 300][random.below(3) as usize]).interval;
+            world.nodes[node].settings.interval = interval;
+            let changed = world.nodes[node].settings.clone();
+            world.tell(node, |router, now| router.handle_settings(changed, now).unwrap());
+        }
+        16 => {
+            let one = AddressList::new(&vips().as_slice()[..1]).unwrap();
+            world.tell(node, |router, now| router.handle_addresses(one, now).unwrap());
+        }
         _ => {
             world.tell(node, |router, now| router.handle_link(Link::Down, now));
             world.run(ms(random.below(300)));
@@ -75,6 +86,7 @@ fn calm(world: &mut World) {
         world.start(node);
         world.tell(node, |router, now| router.handle_fault_over(FaultCause::Tracked, now));
         world.tell(node, |router, now| router.handle_link(Link::Up, now));
+        world.tell(node, |router, now| router.handle_addresses(vips(), now).unwrap());
     }
 }
 
@@ -133,5 +145,23 @@ fn two_parts_have_one_active_router_each_and_the_better_one_stays() {
         world.run(ms(200));
         // Whoever heard the other first, the link looks for the addresses where they are.
         assert_eq!((world.in_state(State::Active), world.holders(), world.link), (vec![0], vec![0], Some(0)), "{phase}");
+    }
+}
+
+#[test]
+fn nodes_whose_files_differ_have_one_active_router() {
+    for (of, intervals_ms) in [(1, [100, 100]), (2, [100, 1000]), (2, [1000, 100])] {
+        let nodes = [(settings(0, intervals_ms[0]), 200), (settings(1, intervals_ms[1]), 100)];
+        let mut world = World::new(1, nodes);
+        let some = AddressList::new(&vips().as_slice()[..of]).unwrap();
+        world.tell(0, |router, now| router.handle_addresses(some, now).unwrap());
+        world.run(ms(10_000));
+        assert_eq!((world.in_state(State::Active), world.holders()), (vec![0], vec![0]));
+        let transitions = world.log.len();
+        world.run(ms(60_000));
+        assert_eq!(world.log.len(), transitions);
+        let router = world.nodes[1].router.as_ref().unwrap();
+        let wrong: Vec<_> = router.peers().flat_map(|(_, peer)| peer.conflicts.iter().copied()).collect();
+        assert_eq!(wrong, [if of == 1 { Conflict::Addresses } else { Conflict::Interval }]);
     }
 }

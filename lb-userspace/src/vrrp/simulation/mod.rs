@@ -3,4 +3,4 @@
 
 mod chaos;
 mod handover;
-mod world;
+pub(super) mod world;

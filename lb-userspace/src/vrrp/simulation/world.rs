@@ -18,11 +18,11 @@ use crate::vrrp::{
 const SOCKET_QUEUE: usize = 64;
 
 /// The same numbers for the same seed (splitmix64).
-pub(super) struct Random(pub(super) u64);
+pub(in crate::vrrp) struct Random(pub(in crate::vrrp) u64);
 
 impl Random {
     /// A number below `bound`.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(in crate::vrrp) fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
