@@ -106,6 +106,21 @@ pub fn router_of(payload: &[u8]) -> Option<RouterId> {
     RouterId::new(*payload.get(1)?)
 }
 
+/// Which form of the checksum a sender of version 3 over IPv4 uses, as it is right: routers that take one form only send the form that they
+/// take, so this is the form to answer in. None where there is no choice, or neither is right.
+#[must_use]
+pub fn checksum_form_of(received: &Received<'_>) -> Option<ChecksumForm> {
+    let message = received.payload;
+    let is_choice = received.ends.source.is_ipv4() && header(message).is_ok_and(|header| header.version == Version::V3);
+    if !is_choice {
+        return None;
+    }
+    if checksum(message, 0) == 0 {
+        return Some(ChecksumForm::Message);
+    }
+    is_sum_right_with_pseudo_header(message, received.ends).then_some(ChecksumForm::PseudoHeader)
+}
+
 /// Reads an advert of a version. Over IPv4 both forms of the checksum are right in version 3.
 ///
 /// # Errors
@@ -235,12 +250,16 @@ const fn address_bytes(family: Family) -> usize {
 }
 
 fn is_sum_right(message: &[u8], version: Version, ends: Ends) -> bool {
-    let with_pseudo_header = || checksum(message, pseudo_header(ends.source, ends.destination, message.len())) == 0;
+    let with_pseudo_header = || is_sum_right_with_pseudo_header(message, ends);
     match (version, Family::of(ends.source)) {
         (Version::V2, _) => checksum(message, 0) == 0,
         (Version::V3, Family::V4) => checksum(message, 0) == 0 || with_pseudo_header(),
         (Version::V3, Family::V6) => with_pseudo_header(),
     }
+}
+
+fn is_sum_right_with_pseudo_header(message: &[u8], ends: Ends) -> bool {
+    checksum(message, pseudo_header(ends.source, ends.destination, message.len())) == 0
 }
 
 fn check_password(message: &[u8], agreed: Authentication) -> Result<(), Refusal> {

@@ -12,6 +12,9 @@ use super::{
 /// Unicast peers of a router: an advert goes to each of them.
 pub const MOST_PEERS: usize = 64;
 
+/// The longest delay, hold or gap: what is longer is a slip of the pen.
+pub const LONGEST: Duration = Duration::from_hours(24);
+
 /// What a router is for its whole life; another one is another router.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
@@ -100,6 +103,9 @@ pub enum SetupError {
     /// More peers than adverts are sent to.
     #[error("a router has at most 64 unicast peers, not {0}")]
     Peers(usize),
+    /// A time of the settings.
+    #[error("a delay, hold or gap of a router is at most 24 hours")]
+    TooLong,
 }
 
 impl Settings {
@@ -111,6 +117,9 @@ impl Settings {
         if identity.version == Version::V2 && self.primary.is_ipv6() {
             return Err(SetupError::Version);
         }
+        if self.times().into_iter().flatten().any(|time| time > LONGEST) {
+            return Err(SetupError::TooLong);
+        }
         let none = BTreeSet::new();
         let peers = match &self.reach {
             Reach::Multicast => &none,
@@ -121,6 +130,15 @@ impl Settings {
         }
         let other = addresses.as_slice().iter().chain(peers).find(|address| address.is_ipv4() != self.primary.is_ipv4());
         other.map_or(Ok(()), |address| Err(SetupError::Family(*address)))
+    }
+
+    fn times(&self) -> [Option<Duration>; 6] {
+        let preempt = match self.preempt {
+            Preempt::After(delay) => Some(delay),
+            Preempt::AtOnce | Preempt::Never => None,
+        };
+        let Announcing { again_after, every, least_gap } = self.announcing;
+        [Some(self.start_delay), preempt, self.yield_hold, again_after, every, Some(least_gap)]
     }
 
     /// Where an advert goes.
@@ -136,6 +154,41 @@ impl Settings {
         match &self.reach {
             Reach::Multicast => true,
             Reach::Unicast(peers) => peers.contains(&source),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_together_is_told() {
+        let v3 = Identity { router: RouterId::new(1).expect("not 0"), version: Version::V3 };
+        let (four, six): (IpAddr, IpAddr) = ("192.0.2.1".parse().unwrap(), "fe80::1".parse().unwrap());
+        let of = |primary, reach| Settings {
+            primary,
+            interval: Interval::from_seconds(1).unwrap(),
+            reach,
+            preempt: Preempt::AtOnce,
+            start_delay: Duration::ZERO,
+            yield_hold: None,
+            announcing: Announcing::default(),
+            claims: Claims::Alone,
+        };
+        let list = |address| AddressList::new(&[address]).unwrap();
+        let many: BTreeSet<IpAddr> = (0..65).map(|last| IpAddr::from([10, 0, 0, last])).collect();
+        let long = Settings { preempt: Preempt::After(Duration::MAX), ..of(four, Reach::Multicast) };
+        for (settings, identity, address, expected) in [
+            (of(four, Reach::Multicast), v3, four, Ok(())),
+            (of(six, Reach::Multicast), v3, six, Ok(())),
+            (of(six, Reach::Multicast), Identity { version: Version::V2, ..v3 }, six, Err(SetupError::Version)),
+            (of(six, Reach::Multicast), v3, four, Err(SetupError::Family(four))),
+            (of(four, Reach::Unicast([six].into())), v3, four, Err(SetupError::Family(six))),
+            (of(four, Reach::Unicast(many)), v3, four, Err(SetupError::Peers(65))),
+            (long, v3, four, Err(SetupError::TooLong)),
+        ] {
+            assert_eq!(settings.check(identity, &list(address)), expected);
         }
     }
 }

@@ -46,6 +46,8 @@ fn fixed_bytes_are_read_and_written() {
     for bytes in [V3_MESSAGE, V3_PSEUDO] {
         assert_eq!(decode(&received(ends4(), &bytes), Version::V3, Authentication::None), Ok(three.clone()));
     }
+    let forms = [&V3_MESSAGE[..], &V3_PSEUDO, &V2_PASSWORD, &V3_MESSAGE[..8]].map(|bytes| checksum_form_of(&received(ends4(), bytes)));
+    assert_eq!(forms, [Some(ChecksumForm::Message), Some(ChecksumForm::PseudoHeader), None, None]);
     let two = Advert { priority: AdvertPriority::from(100), ..advert(Version::V2, &["192.0.2.10"]) };
     assert_eq!(two.encode(ends4(), ChecksumForm::PseudoHeader, SECRET), V2_PASSWORD);
     assert_eq!(decode(&received(ends4(), &V2_PASSWORD), Version::V2, SECRET), Ok(two));
