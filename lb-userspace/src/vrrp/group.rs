@@ -80,6 +80,8 @@ impl Group {
         member.state = router.state();
         member.is_claiming = router.is_claiming();
         member.has_own_fault = router.faults().iter().any(|cause| *cause != FaultCause::Group);
+        // As the router knows it: a group that was made anew has told nobody yet.
+        member.is_told_of_fault = router.faults().contains(&FaultCause::Group);
         let is_serving = member.is_serving();
         if was_serving && !is_serving {
             self.order(Order::Resign, |member| member.is_serving());

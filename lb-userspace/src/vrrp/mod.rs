@@ -15,6 +15,13 @@
 //! An advert goes through [`packet::router_of`] (which machine is meant), [`auth::Opener::open`] (if it has keys), [`packet::decode`] and
 //! [`machine::Router::handle_advert`]; each says with a [`refusal::Refusal`] why it stops there.
 //!
+//! What a driver owes them:
+//! * it reads what waits in the socket before it calls `handle_timeout`, or a busy moment looks like silence;
+//! * it does the outputs of a router in their order, each before the next: addresses, then announcements, then adverts;
+//! * `now` goes on while the machine sleeps (`CLOCK_BOOTTIME`), or a node that was suspended does not notice;
+//! * its own multicast does not come back to it (`IP_MULTICAST_LOOP` off);
+//! * a router that stops has ended when its state is [`machine::State::Initialize`].
+//!
 //! `RFC 9568` is version 3, `RFC 3768` version 2.
 
 pub mod addresses;

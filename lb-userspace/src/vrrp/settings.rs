@@ -76,6 +76,7 @@ pub struct Announcing {
     pub least_gap: Duration,
 }
 
+/// Again after five seconds, as keepalived does; a refresh each minute, which it leaves out.
 impl Default for Announcing {
     fn default() -> Self {
         Self { again_after: Some(Duration::from_secs(5)), every: Some(Duration::from_secs(60)), least_gap: Duration::from_secs(1) }

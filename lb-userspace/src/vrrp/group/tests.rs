@@ -172,6 +172,17 @@ fn a_fault_of_one_is_a_fault_of_all_until_nobody_has_one() {
 }
 
 #[test]
+fn a_group_that_is_made_anew_ends_the_fault_of_the_former() {
+    let mut node = Node::active(2);
+    node.tell(0, |router, now| router.handle_link(Link::Down, now));
+    node.group = Group::new(2);
+    node.routers[0].handle_link(Link::Up, node.now);
+    node.tell(0, |_, _| {});
+    node.tell(1, |_, _| {});
+    assert_eq!(node.states(), [State::Backup; 2]);
+}
+
+#[test]
 fn a_yield_of_one_is_followed_by_all() {
     let mut node = Node::active(2);
     node.tell(0, Router::handle_yield);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::world::{World, settings};
+use super::world::{Wire, World, settings};
 use crate::vrrp::{
     machine::{Reason, Router, State},
     settings::Preempt,
@@ -37,6 +37,18 @@ fn a_dead_node_is_replaced_within_three_intervals_and_a_skew() {
         assert!(worst <= Duration::from_micros(most_us), "{worst:?} at {interval_ms} ms");
         // A router that looks at its watch finds nothing to gain.
         assert!(worst >= ms(2 * interval_ms));
+    }
+}
+
+#[test]
+fn version_2_replaces_a_dead_node_within_three_seconds_and_a_skew() {
+    for seed in 0..10 {
+        let mut world = World::of(Wire::version_2(), seed, [(settings(0, 1000), 200), (settings(1, 1000), 192)]);
+        world.run(ms(10_000 + 100 * seed));
+        assert_eq!(world.in_state(State::Active), [0]);
+        world.power_off(0);
+        let took = world.run_until(|world| world.in_state(State::Active) == [1], ms(5000)).unwrap();
+        assert!((ms(2250)..ms(3252)).contains(&took), "{took:?}");
     }
 }
 

@@ -8,8 +8,10 @@ use std::{
 
 use crate::vrrp::{
     addresses::AddressList,
+    auth::{Epoch, Key, KeyId, Keys, Opener, Sealer},
     machine::{Output, Router, State, Transition},
     packet::{Authentication, ChecksumForm, Ends, Received, decode},
+    refusal::Refusal,
     settings::{Announcing, Claims, Identity, Preempt, Reach, Settings},
     terms::{Interval, Priority, RouterId, Version},
 };
@@ -34,6 +36,7 @@ impl Random {
 pub(super) struct Node {
     /// None while its process is dead.
     pub(super) router: Option<Router>,
+    seals: Option<(Sealer, Opener)>,
     pub(super) settings: Settings,
     pub(super) priority: u8,
     /// The kernel's addresses, which outlive the process.
@@ -52,7 +55,32 @@ struct Flight {
     payload: Vec<u8>,
 }
 
+/// What the nodes speak.
+#[derive(Clone)]
+pub(super) struct Wire {
+    pub(super) version: Version,
+    pub(super) authentication: Authentication,
+    pub(super) keys: Option<Keys>,
+}
+
+impl Wire {
+    pub(super) fn plain() -> Self {
+        Self { version: Version::V3, authentication: Authentication::None, keys: None }
+    }
+
+    pub(super) fn keyed() -> Self {
+        let id = KeyId::new(1);
+        let keys = Keys::new(BTreeMap::from([(id, Key::new(&[7; 32]).unwrap())]), id).unwrap();
+        Self { keys: Some(keys), ..Self::plain() }
+    }
+
+    pub(super) fn version_2() -> Self {
+        Self { version: Version::V2, authentication: Authentication::Password(*b"password"), keys: None }
+    }
+}
+
 pub(super) struct World {
+    wire: Wire,
     pub(super) now: Instant,
     pub(super) start: Instant,
     pub(super) random: Random,
@@ -92,9 +120,14 @@ pub(super) fn vips() -> AddressList {
 
 impl World {
     pub(super) fn new(seed: u64, nodes: impl IntoIterator<Item = (Settings, u8)>) -> Self {
+        Self::of(Wire::plain(), seed, nodes)
+    }
+
+    pub(super) fn of(wire: Wire, seed: u64, nodes: impl IntoIterator<Item = (Settings, u8)>) -> Self {
         let now = Instant::now();
         let nodes = nodes.into_iter().map(|(settings, priority)| Node {
             router: None,
+            seals: None,
             settings,
             priority,
             kernel: BTreeSet::new(),
@@ -104,6 +137,7 @@ impl World {
             lag: Duration::ZERO,
         });
         let mut world = Self {
+            wire,
             now,
             start: now,
             random: Random(seed),
@@ -125,13 +159,15 @@ impl World {
 
     /// Starts a node's process, if it does not run.
     pub(super) fn start(&mut self, node: usize) {
-        let identity = Identity { router: RouterId::new(7).unwrap(), version: Version::V3 };
+        let identity = Identity { router: RouterId::new(7).unwrap(), version: self.wire.version };
         let at = &mut self.nodes[node];
         if at.router.is_none() {
             let held: Vec<IpAddr> = at.kernel.iter().copied().collect();
             let mut router = Router::new(identity, at.settings.clone(), Priority::new(at.priority).unwrap(), vips(), self.now).unwrap();
             router.handle_start(&held, self.now);
             at.router = Some(router);
+            let clock = self.now - self.start;
+            at.seals = self.wire.keys.clone().map(|keys| (Sealer::new(keys.clone(), Epoch::after(None, clock)), Opener::new(keys)));
             at.is_suspended = false;
             at.queue.clear();
             self.drain(node);
@@ -236,8 +272,15 @@ impl World {
             }
             return;
         }
-        let received = Received { ends: flight.ends, hop_limit: 255, payload: &flight.payload };
-        let advert = decode(&received, Version::V3, Authentication::None).unwrap();
+        let mut received = Received { ends: flight.ends, hop_limit: 255, payload: &flight.payload };
+        if let Some((_, opener)) = &mut node.seals {
+            match opener.open(&received) {
+                Ok(opened) => received = opened,
+                // Another one overtook it, or its sender has restarted since.
+                Err(refusal) => return assert!(matches!(refusal, Refusal::Replayed | Refusal::Stale), "{refusal}"),
+            }
+        }
+        let advert = decode(&received, self.wire.version, self.wire.authentication).unwrap();
         self.tell(flight.to, |router, now| _ = router.handle_advert(flight.ends.source, &advert, now));
     }
 
@@ -248,7 +291,11 @@ impl World {
             match output {
                 Output::Send { advert, to } => {
                     let ends = Ends { source: at.settings.primary, destination: to };
-                    let payload = advert.encode(ends, ChecksumForm::Message, Authentication::None);
+                    let message = advert.encode(ends, ChecksumForm::Message, self.wire.authentication);
+                    let payload = match &mut at.seals {
+                        Some((sealer, _)) => sealer.seal(message, ends),
+                        None => message,
+                    };
                     let others = (0..self.nodes.len()).filter(|other| *other != node);
                     let hearing = others.filter(|other| to.is_multicast() || to == self.nodes[*other].settings.primary);
                     hearing.collect::<Vec<_>>().into_iter().for_each(|other| self.fly(node, other, ends, &payload));
