@@ -11,7 +11,7 @@ pub enum Version {
     V3,
 }
 
-/// Which addresses a virtual router has; it has those of one family only (RFC 9568 s1.2).
+/// Which addresses a virtual router has; it has those of one family only (RFC 9568, abstract).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Family {
     /// IPv4.

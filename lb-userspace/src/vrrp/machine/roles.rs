@@ -252,15 +252,17 @@ impl Router {
         }
     }
 
-    /// Its own interval is another: what it waits for follows.
+    /// Its own interval is another: what it waits for follows, unless it waits for the adverts of another router, which come as they come.
     pub(super) fn adopt_own_interval(&mut self, before: Duration, now: Instant) {
-        if self.active_interval == before {
+        let is_following = self.following.is_some();
+        if !is_following {
             self.active_interval = self.settings.interval.duration();
         }
         let soonest = now + self.active_down();
         let interval = self.settings.interval.duration();
         match &mut self.role {
             Role::Initialize | Role::Fault => {}
+            Role::Backup(_) if is_following => {}
             Role::Backup(backup) => backup.down_at = backup.down_at.min(soonest).max(self.claims_from.unwrap_or(now)),
             Role::Active { .. } => {
                 self.easing = Some(Easing { interval: before, left: EASED_ADVERTS });

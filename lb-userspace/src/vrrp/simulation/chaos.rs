@@ -166,3 +166,18 @@ fn nodes_whose_files_differ_have_one_active_router() {
         assert_eq!(wrong, [if of == 1 { Conflict::Addresses } else { Conflict::Interval }]);
     }
 }
+
+#[test]
+fn editing_the_interval_of_one_node_after_the_other_changes_nothing() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, [(settings(0, 100), 200), (settings(1, 100), 100)]);
+        world.run(ms(2000));
+        world.loss_pct = 2;
+        let transitions = world.log.len();
+        for (node, interval_ms) in [(1, 10), (0, 10), (0, 1000), (1, 1000), (1, 50), (0, 50), (1, 400), (0, 400)] {
+            world.tell(node, |router, now| router.handle_settings(settings(node, interval_ms), now).unwrap());
+            world.run(ms(1900 + seed * 3));
+        }
+        assert_eq!(world.log.len(), transitions, "seed {seed}: {:#?}", &world.log[transitions..]);
+    }
+}
