@@ -25,3 +25,4 @@ pub mod netlink;
 pub mod path_mtu;
 pub mod runtime;
 pub mod server_setup;
+pub mod vrrp;

@@ -1,0 +1,129 @@
+//! The routers whose adverts are heard, and what is wrong with them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::output::Conflict;
+use crate::vrrp::{
+    addresses::AddressList,
+    packet::Advert,
+    terms::{AdvertPriority, Interval},
+};
+
+/// Peers that are remembered; then the one that has been silent longest is forgotten.
+pub const MOST_REMEMBERED: usize = 64;
+
+/// So many adverts in a row without precedence mean that a peer does not step down.
+const ADVERTS_WITHOUT_HEARING: u8 = 4;
+
+/// What is known of a router that has been active.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peer {
+    /// Its priority in its last advert.
+    pub priority: AdvertPriority,
+    /// Its interval.
+    pub interval: Interval,
+    /// Its addresses.
+    pub addresses: AddressList,
+    /// When the last advert came.
+    pub heard_at: Instant,
+    /// How many came.
+    pub adverts: u64,
+    /// What is wrong with it.
+    pub conflicts: BTreeSet<Conflict>,
+    /// Adverts in a row that this router's precedence should have ended.
+    unheeded: u8,
+}
+
+/// How a peer's advert compares with this router.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Compared<'a> {
+    pub(super) addresses: &'a AddressList,
+    pub(super) interval: Interval,
+    pub(super) is_owner: bool,
+    /// This router is active and has precedence.
+    pub(super) has_precedence: bool,
+}
+
+/// A conflict that began or ended.
+pub(super) type Change = (IpAddr, Conflict, bool);
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peers {
+    known: BTreeMap<IpAddr, Peer>,
+}
+
+impl Peers {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&IpAddr, &Peer)> {
+        self.known.iter()
+    }
+
+    /// Takes an advert; what conflicts began or ended.
+    pub(super) fn hear(&mut self, source: IpAddr, advert: &Advert, with: Compared<'_>, now: Instant) -> Vec<Change> {
+        let peer = self.peer(source, advert, now);
+        peer.adverts += 1;
+        (peer.priority, peer.interval, peer.heard_at) = (advert.priority, advert.interval, now);
+        if peer.addresses != advert.addresses {
+            peer.addresses = advert.addresses.clone();
+        }
+        peer.unheeded = if with.has_precedence { peer.unheeded.saturating_add(1) } else { 0 };
+        let is_owner = matches!(advert.priority, AdvertPriority::Holds(priority) if priority.is_owner());
+        let wrong = [
+            (Conflict::Addresses, !advert.addresses.is_same_set(with.addresses)),
+            (Conflict::Interval, advert.interval != with.interval),
+            (Conflict::Owner, is_owner && with.is_owner),
+            (Conflict::SameAddress, false),
+            (Conflict::DoesNotHear, peer.unheeded >= ADVERTS_WITHOUT_HEARING),
+        ];
+        wrong.into_iter().filter_map(|(conflict, is_so)| peer.set(source, conflict, is_so)).collect()
+    }
+
+    /// Notes an advert from this router's own address.
+    pub(super) fn hear_same_address(&mut self, source: IpAddr, advert: &Advert, now: Instant) -> Vec<Change> {
+        let peer = self.peer(source, advert, now);
+        peer.heard_at = now;
+        peer.set(source, Conflict::SameAddress, true).into_iter().collect()
+    }
+
+    /// Ends the conflicts with peers that have been silent for ten of their intervals.
+    pub(super) fn expire(&mut self, now: Instant) -> Vec<Change> {
+        let mut over = Vec::new();
+        for (source, peer) in &mut self.known {
+            if !peer.conflicts.is_empty() && now.saturating_duration_since(peer.heard_at) > silent_after(peer.interval) {
+                peer.unheeded = 0;
+                over.extend(std::mem::take(&mut peer.conflicts).into_iter().map(|conflict| (*source, conflict, false)));
+            }
+        }
+        over
+    }
+
+    fn peer(&mut self, source: IpAddr, advert: &Advert, now: Instant) -> &mut Peer {
+        if self.known.len() >= MOST_REMEMBERED && !self.known.contains_key(&source) {
+            let silent = self.known.iter().min_by_key(|(_, peer)| peer.heard_at).map(|(source, _)| *source);
+            silent.and_then(|silent| self.known.remove(&silent));
+        }
+        self.known.entry(source).or_insert_with(|| Peer {
+            priority: advert.priority,
+            interval: advert.interval,
+            addresses: advert.addresses.clone(),
+            heard_at: now,
+            adverts: 0,
+            conflicts: BTreeSet::new(),
+            unheeded: 0,
+        })
+    }
+}
+
+impl Peer {
+    fn set(&mut self, source: IpAddr, conflict: Conflict, is_so: bool) -> Option<Change> {
+        let is_changed = if is_so { self.conflicts.insert(conflict) } else { self.conflicts.remove(&conflict) };
+        is_changed.then_some((source, conflict, is_so))
+    }
+}
+
+fn silent_after(interval: Interval) -> Duration {
+    10 * interval.duration()
+}
