@@ -9,6 +9,7 @@
 //! | `health` | checks of servers | `config`, `control` |
 //! | `netlink` | the kernel's links, routes, neighbours and addresses | – |
 //! | `path_mtu` | what routers say of packets in tunnels that are too big | – |
+//! | `vrrp` | who of several nodes holds VIPs: protocol and state machine, not wired yet | – |
 //! | `server_setup` | prepares a server for dsr, ipip and gue | `dataplane`, `netlink` |
 //! | `admin` | the admin API, of both its ends | `control` |
 //! | `runtime` | wiring of the daemon | all of these |
