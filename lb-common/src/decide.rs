@@ -314,8 +314,11 @@ pub fn request<T: Tables>(tables: &T, id: ServiceId, parsed: &Parsed) -> Ruling 
     if let Some((found, flow)) = nat::find_client(tables, service, &key, hash)
         && !reopens(tables, service, transport, found, &flow)
     {
-        nat::refresh(tables, found, Side::Client, transport.protocol == protocol::TCP, transport.tcp_flags);
         let way = flow_delivery(tables, &flow);
+        // What is answered with a reset has ended.
+        let is_cut = way.is_refusal() && way.header() == Drop::ServerDown.index();
+        let flags = if is_cut { transport.tcp_flags | tcp::RST } else { transport.tcp_flags };
+        nat::refresh(tables, found, Side::Client, transport.protocol == protocol::TCP, flags);
         if !way.is_refusal() {
             return Ruling::to_member(Kind::NatRequest, way, found.index);
         }

@@ -299,6 +299,8 @@ fn others_may_look_if_they_are_let_in_and_admins_may_operate() {
     let (code, text) = by("games", &["server", "list"]);
     assert!(code == Some(0) && text.contains("blue/s1"), "{code:?} {text}");
     let (code, text) = by("games", &["status"]);
+    assert!(code == Some(0) && text.contains("blue") && text.contains("native"), "{code:?} {text}");
+    let (code, text) = by("games", &["status", "blue"]);
     assert!(code == Some(1) && text.contains("root may read the kernel's maps"), "{code:?} {text}");
     let (code, text) = by("games", &["drain", "blue/s1"]);
     assert!(code == Some(1) && text.contains("you may look, but change nothing"), "{code:?} {text}");

@@ -46,6 +46,16 @@ pub struct ServerView {
     pub flows: u64,
 }
 
+/// A node as it is.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StatusView {
+    /// Whether nobody has to look after it.
+    pub healthy: bool,
+    /// As `weir status -o json` prints it.
+    #[schema(value_type = Object)]
+    pub status: serde_json::Value,
+}
+
 /// A server as it is, with all that is known of its checks and of its past.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ServerDetail {

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use super::answer::{
-    Applied, DiffView, HistoryEntry, HistoryView, InForce, LimitView, ProbeView, Refusal, ServerDetail, ServerView, SourceView, Switched,
-    TableView,
+    Applied, DiffView, HistoryEntry, HistoryView, InForce, LimitView, ProbeView, Refusal, ServerDetail, ServerView, SourceView, StatusView,
+    Switched, TableView,
 };
 use crate::{
     config::Fragment,
@@ -26,6 +26,8 @@ pub enum Request {
     Details,
     /// Everything that is counted, for Prometheus.
     Metrics,
+    /// The node as `weir status` shows it.
+    Status,
     /// The overrides.
     Overrides,
     /// The configurations that were in force.
@@ -205,11 +207,13 @@ pub struct Source {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Forget {
-    /// Of this client; of an IPv6 address its /64 is meant. None: of every one.
+    /// Of this client; of an IPv6 address its /64 is meant.
     #[schema(value_type = Option<String>, example = "192.0.2.7")]
     pub source: Option<IpAddr>,
     /// At this listener; none: at every one. Goes with `source`.
     pub listener: Option<String>,
+    /// Of every client; then there is no `source`.
+    pub all: bool,
 }
 
 impl Request {
@@ -219,6 +223,7 @@ impl Request {
             Self::Servers => ("GET", "/v1/servers"),
             Self::Details => ("GET", "/v1/servers/details"),
             Self::Metrics => ("GET", "/v1/metrics"),
+            Self::Status => ("GET", "/v1/status"),
             Self::Overrides => ("GET", "/v1/overrides"),
             Self::History => ("GET", "/v1/history"),
             Self::Events(_) => ("GET", "/v1/events"),
@@ -247,6 +252,7 @@ impl Request {
             Self::Servers
             | Self::Details
             | Self::Metrics
+            | Self::Status
             | Self::Overrides
             | Self::History
             | Self::Events(_)
@@ -278,6 +284,7 @@ impl Request {
             Self::Servers
             | Self::Details
             | Self::Metrics
+            | Self::Status
             | Self::Overrides
             | Self::History
             | Self::Events(_)
@@ -306,8 +313,9 @@ impl fmt::Display for Request {
         let save = |save: bool| if save { " --save" } else { "" };
         match self {
             Self::Servers => f.write_str("servers"),
-            Self::Details => f.write_str("status"),
+            Self::Details => f.write_str("status SERVER"),
             Self::Metrics => f.write_str("metrics"),
+            Self::Status => f.write_str("status"),
             Self::Overrides => f.write_str("overrides"),
             Self::History => f.write_str("history"),
             Self::Events(_) => f.write_str("events"),
@@ -339,8 +347,8 @@ impl fmt::Display for Request {
             Self::Limit(Limit { listener, conn_rate }) => write!(f, "limit {listener} {}", conn_rate.as_deref().unwrap_or("default")),
             Self::Watched(Source { source: None }) => f.write_str("table"),
             Self::Watched(Source { source: Some(source) }) => write!(f, "table {source}"),
-            Self::Forget(Forget { source: None, .. }) => f.write_str("table --clear"),
-            Self::Forget(Forget { source: Some(source), listener }) => {
+            Self::Forget(Forget { source: None, .. }) => f.write_str("table --clear --all"),
+            Self::Forget(Forget { source: Some(source), listener, .. }) => {
                 write!(f, "table {source} --clear")?;
                 listener.as_ref().map_or(Ok(()), |listener| write!(f, " --listener {listener}"))
             }

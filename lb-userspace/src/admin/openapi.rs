@@ -12,7 +12,7 @@ use utoipa::{
 
 use super::api::{
     Addition, Applied, Apply, Candidate, DiffView, Forget, HistoryView, InForce, Limit, LimitView, Refusal, Removal, Rollback, Selection,
-    ServerDetail, ServerView, Source, Switch, Switched, TableView, WeightChange,
+    ServerDetail, ServerView, Source, StatusView, Switch, Switched, TableView, WeightChange,
 };
 use crate::control::{event::Event, overrides::Overrides};
 
@@ -37,6 +37,7 @@ use crate::control::{event::Event, overrides::Overrides};
     ServerDetail,
     ServerView,
     Source,
+    StatusView,
     Switch,
     Switched,
     TableView,
@@ -77,9 +78,10 @@ const fn change(path: &'static str, summary: &'static str, body: Option<&'static
     Route { method: "POST", path, summary, body, answer, is_change: true }
 }
 
-const ROUTES: [Route; 23] = [
+const ROUTES: [Route; 24] = [
     look("/v1/servers", "Servers with their standing, checks and overrides.", Answer::Many("ServerView")),
     look("/v1/servers/details", "The same, and all that is known of their checks and of their past.", Answer::Many("ServerDetail")),
+    look("/v1/status", "The node as it is: services, servers, counters, what is wrong.", Answer::One("StatusView")),
     look("/v1/overrides", "What the operator says beside the configuration.", Answer::One("Overrides")),
     look("/v1/history", "The last ten configurations that were in force.", Answer::One("HistoryView")),
     look("/v1/events", "What happened.", Answer::Events),
@@ -230,6 +232,7 @@ mod tests {
             Request::Servers,
             Request::Details,
             Request::Metrics,
+            Request::Status,
             Request::Overrides,
             Request::History,
             Request::Events(Since::default()),

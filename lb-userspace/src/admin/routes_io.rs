@@ -153,6 +153,7 @@ pub(super) fn routes(daemon: Daemon) -> Router {
     Router::new()
         .route("/v1/servers", look(|| Request::Servers))
         .route("/v1/servers/details", look(|| Request::Details))
+        .route("/v1/status", look(|| Request::Status))
         .route("/v1/overrides", look(|| Request::Overrides))
         .route("/v1/history", look(|| Request::History))
         .route("/v1/diff", taking(Role::Reader, Size::Large, Request::Diff))

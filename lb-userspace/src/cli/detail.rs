@@ -1,6 +1,7 @@
 //! `weir status POOL`, `POOL/SERVER`, `LISTENER`: a part of a node with everything that is known of it.
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     io::{self, Write},
     net::{IpAddr, SocketAddr},
@@ -72,7 +73,7 @@ struct Placement {
     listener: String,
     vip: IpAddr,
     service_port: u16,
-    protocol: &'static str,
+    protocol: Cow<'static, str>,
     /// All slots of the service.
     slots_total: u32,
     #[serde(flatten)]
@@ -182,7 +183,7 @@ fn placements(name: &ServerName, services: &[Service]) -> Vec<Placement> {
                 listener: service.listener.clone(),
                 vip: service.vip,
                 service_port: service.port,
-                protocol: service.protocol,
+                protocol: service.protocol.clone(),
                 slots_total: service.slots.total,
                 member: member.clone(),
             })
@@ -275,7 +276,7 @@ fn row(one: &Placement) -> Vec<String> {
     vec![
         format!("  {}", one.listener),
         format!("{vip}:{port}/{}", one.protocol),
-        member.state.into(),
+        member.state.clone().into_owned(),
         member.weight.to_string(),
         format!("{} of {}", member.slots, one.slots_total),
         format!("{:.1}%", 100.0 * f64::from(member.slots) / f64::from(one.slots_total.max(1))),

@@ -92,6 +92,12 @@ fn in_words(what: &What) -> String {
         }
         What::NameFailed { name, cause } => format!("the lookup of {name} fails, its servers stay: {cause}"),
         What::Missed { count } => format!("{count} events are lost: they were not read while the daemon kept them"),
+        What::NotAwaited { generation, otherwise, by } => {
+            format!(
+                "configuration {generation} waits to be confirmed no more, by {by}: the way back to {otherwise} is weir rollback {otherwise}"
+            )
+        }
+        What::Lost { cause } => format!("what an earlier daemon kept is lost: {cause}"),
         What::RolledBack { generation, why } => format!("configuration {generation} is in force again: {why}"),
     }
 }

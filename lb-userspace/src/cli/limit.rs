@@ -58,6 +58,10 @@ pub fn limit(
         (Some(listener), Some(rate)) => {
             let conn_rate = (rate != "default").then_some(rate);
             match asked::<LimitView>(config, &Request::Limit(Limit { listener, conn_rate })) {
+                Ok(view) if format == Format::Text && view.configured.is_none() && view.conn_rate.is_none() && !view.is_said => {
+                    return writeln!(out, "nothing is said of the rate of listener {} any more, and it has none", view.listener)
+                        .map(|()| Exit::Fine);
+                }
                 Ok(view) => vec![view],
                 Err(error) => return refuse(err, &error),
             }
@@ -98,7 +102,7 @@ pub fn sources(config: &Path, arguments: TableArgs, format: Format, out: &mut im
         writeln!(err, "error: nothing is named to be cleared\nhint: weir table SOURCE --clear, or weir table --clear --all")?;
         return Ok(Exit::Usage);
     }
-    let request = if clear { Request::Forget(Forget { source, listener }) } else { Request::Watched(Source { source }) };
+    let request = if clear { Request::Forget(Forget { source, listener, all }) } else { Request::Watched(Source { source }) };
     let view: TableView = match asked(config, &request) {
         Ok(view) => view,
         Err(error) => return refuse(err, &error),

@@ -73,7 +73,11 @@ pub(super) fn status(status: &Status, out: &mut impl Write) -> io::Result<()> {
 pub(super) fn service(service: &Service, out: &mut impl Write) -> io::Result<()> {
     let port = if service.port == 0 { "*".into() } else { service.port.to_string() };
     let vip = if service.vip.is_ipv6() { format!("[{}]", service.vip) } else { service.vip.to_string() };
-    writeln!(out, "{}  {vip}:{port}/{}  pool {}", service.listener, service.protocol, service.pool)?;
+    if service.leaving {
+        writeln!(out, "{vip}:{port}/{}  no listener has it any more: it stays until no flow is left", service.protocol)?;
+    } else {
+        writeln!(out, "{}  {vip}:{port}/{}  pool {}", service.listener, service.protocol, service.pool)?;
+    }
     let slots = service.slots;
     writeln!(out, "  slots {}: {} clean, {} learning, {} settled", slots.total, slots.clean, slots.learning, slots.settled)?;
     let rows: Vec<Vec<String>> = service
@@ -84,7 +88,7 @@ pub(super) fn service(service: &Service, out: &mut impl Write) -> io::Result<()>
                 format!("  {}", member.server),
                 member.address.to_string(),
                 if member.port == 0 { "-".into() } else { member.port.to_string() },
-                member.forward.into(),
+                member.forward.clone().into_owned(),
                 state(member),
                 member.weight.to_string(),
                 format!("{:.1}%", 100.0 * f64::from(member.slots) / f64::from(slots.total.max(1))),
@@ -105,12 +109,12 @@ pub(super) fn service(service: &Service, out: &mut impl Write) -> io::Result<()>
 /// Why it takes flows or does not, where that is known and not a matter of its past.
 fn state(member: &Member) -> String {
     let word = member.why.filter(|_| member.state != "retired").and_then(|why| serde_json::to_value(why).ok());
-    word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_else(|| member.state.to_owned())
+    word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_else(|| member.state.clone().into_owned())
 }
 
 pub(super) fn counts(
-    drops: &std::collections::BTreeMap<&'static str, u64>,
-    notes: &std::collections::BTreeMap<&'static str, u64>,
+    drops: &std::collections::BTreeMap<std::borrow::Cow<'static, str>, u64>,
+    notes: &std::collections::BTreeMap<std::borrow::Cow<'static, str>, u64>,
 ) -> Vec<Vec<String>> {
     let drops = drops.iter().map(|(reason, count)| vec![format!("  dropped: {reason}"), count.to_string()]);
     drops.chain(notes.iter().map(|(note, count)| vec![format!("  {note}"), count.to_string()])).collect()
@@ -124,7 +128,7 @@ fn planes(planes: &[Plane], out: &mut impl Write) -> io::Result<()> {
                 plane.snat.to_string(),
                 plane.server.to_string(),
                 if plane.port == 0 { "*".into() } else { plane.port.to_string() },
-                plane.protocol.into(),
+                plane.protocol.clone().into_owned(),
                 plane.flows.to_string(),
                 plane.given.to_string(),
                 plane.most.to_string(),

@@ -10,8 +10,14 @@ use std::{
 use clap::Args;
 use clap_complete::ArgValueCompleter;
 
-use super::{Exit, Format, complete, detail, place_io::Place, render, tell, watch_io};
+use super::{
+    Exit, Format, complete, detail,
+    operate::{asked, refuse},
+    place_io::Place,
+    render, tell, watch_io,
+};
 use crate::{
+    admin::api::{Request, StatusView},
     dataplane::{Access, Tables, TablesError},
     runtime::{
         report::Report,
@@ -144,6 +150,7 @@ fn look(
     };
     let tables = match Tables::open(&pins, Access::ReadOnly) {
         Ok(tables) => tables,
+        Err(error) if error.is_denied() => return asked_of_daemon(config, target, &error, manner, out, err),
         Err(error) => return not_loaded(&error, &report, daemon, manner, out, err),
     };
     let mut status = match gather(&tables, &pins, &report, daemon, now_ms) {
@@ -173,6 +180,37 @@ fn look(
     Ok(if part.is_healthy() { Exit::Fine } else { Exit::Refused })
 }
 
+/// For whoever may not read the maps, and may ask the daemon, which does.
+fn asked_of_daemon(
+    config: &Path,
+    target: Option<&str>,
+    denied: &TablesError,
+    manner: Manner,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<Exit> {
+    if target.is_some() {
+        tell(err, denied, Exit::Refused)?;
+        writeln!(
+            err,
+            "hint: root may read the kernel's maps, which the details are read from; weir status and weir server list ask the daemon"
+        )?;
+        return Ok(Exit::Refused);
+    }
+    let view: StatusView = match asked(config, &Request::Status) {
+        Ok(view) => view,
+        Err(error) => return refuse(err, &error),
+    };
+    match manner.format {
+        Format::Json => manner.document(&view.status, out)?,
+        Format::Text => {
+            let status: Status = serde_json::from_value(view.status)?;
+            render::status(&status, out)?;
+        }
+    }
+    Ok(if view.healthy { Exit::Fine } else { Exit::Refused })
+}
+
 fn not_loaded(
     error: &TablesError,
     report: &Report,
@@ -181,11 +219,6 @@ fn not_loaded(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> io::Result<Exit> {
-    if error.is_denied() {
-        let exit = tell(err, error, Exit::Refused);
-        writeln!(err, "hint: root may read the kernel's maps; weir server list asks the daemon, which the members of admin.group may")?;
-        return exit;
-    }
     let problems = daemon.map_or_else(Vec::new, |pid| without_data_plane(report, pid));
     if manner.format == Format::Json {
         let daemon = serde_json::json!({ "running": daemon.is_some(), "pid": daemon.unwrap_or(0) });

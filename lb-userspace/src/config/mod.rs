@@ -52,7 +52,7 @@ pub use self::{
 };
 use self::{
     listener::{ListenerKeys, ListenerSection},
-    model::{Admin, Bind, Config, Dns, Listener, Rate, Server},
+    model::{Admin, Bind, Config, Dns, Listener, Probe, Rate, Server},
     node::{LimitsSection, NodeSection},
     pool::{PoolKeys, PoolSection},
     reader::{Item, Table},
@@ -108,7 +108,10 @@ pub fn node_directories(text: &ConfigText, host_name: &str) -> model::Node {
 pub fn alike(name: &str, known: &[&str]) -> String {
     const MOST: usize = 12;
     match reader::suggestion(name, known) {
-        hint if hint.starts_with("there are") && known.len() > MOST => format!("weir status names all {}", known.len()),
+        hint if hint.starts_with("there are") && known.len() > MOST => {
+            let some: Vec<String> = known[..MOST].iter().map(|name| format!("`{name}`")).collect();
+            format!("there are {} and {} more", some.join(", "), known.len() - MOST)
+        }
         hint => hint,
     }
 }
@@ -143,6 +146,21 @@ pub fn endpoint(text: &str) -> Result<(IpAddr, Option<u16>), String> {
 }
 
 impl Config {
+    /// The programs of checks, with their arguments.
+    pub fn programs(&self) -> impl Iterator<Item = &[String]> {
+        let checks = self.pools.values().filter_map(|pool| pool.check.as_ref());
+        checks.filter_map(|check| match &check.probe {
+            Probe::Command { argv } => Some(argv.as_slice()),
+            Probe::Tcp(_)
+            | Probe::Tls
+            | Probe::Http(_)
+            | Probe::Grpc { .. }
+            | Probe::Mysql { .. }
+            | Probe::Pgsql { .. }
+            | Probe::Udp { .. } => None,
+        })
+    }
+
     /// The socket of the admin API.
     pub fn admin_socket(&self) -> PathBuf {
         self.admin.socket.clone().unwrap_or_else(|| self.node.state_dir.join("admin.sock"))

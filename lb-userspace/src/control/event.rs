@@ -118,6 +118,20 @@ pub enum What {
         /// Why.
         why: String,
     },
+    /// A configuration that waited to be confirmed waits no more: another one is in its place.
+    NotAwaited {
+        /// The number of the one that waited.
+        generation: u64,
+        /// The one that would have followed.
+        otherwise: u64,
+        /// Who or what had the other one applied.
+        by: String,
+    },
+    /// Something that was kept is lost.
+    Lost {
+        /// What, and why.
+        cause: String,
+    },
     /// Events that are not told: nobody asked for them while they were kept. Its number is that of the last of them.
     Missed {
         /// How many.

@@ -84,10 +84,10 @@ pub enum OverrideError {
         hint: String,
     },
     /// The pool has a server of that name.
-    #[error("{0} is there already")]
+    #[error("{0} is there already\nhint: weir server list shows it; weir weight changes its weight, weir server remove takes it out")]
     Exists(ServerName),
     /// The pool has a server of that address.
-    #[error("{server} would have the address of {other}")]
+    #[error("{server} would have the address of {other}\nhint: a pool has an address and port once; weir weight gives {other} more")]
     SameAddress {
         /// The one to be added.
         server: ServerName,
@@ -159,21 +159,38 @@ impl Overrides {
                 listener.conn_rate = rate;
             }
         }
-        for (name, added) in &self.added {
-            if let Some(pool) = config.pools.get_mut(&name.pool)
-                && !pool.servers.values().any(|server| (server.address, server.port) == (added.address, added.port))
-            {
-                Arc::make_mut(pool).servers.entry(name.server.clone()).or_insert(added.server());
-            }
-        }
-        for name in &self.removed {
-            if let Some(pool) = config.pools.get_mut(&name.pool)
-                && pool.servers.len() > 1
-            {
-                Arc::make_mut(pool).servers.remove(&name.server);
+        let touched: BTreeSet<&String> = self.added.keys().chain(&self.removed).map(|name| &name.pool).collect();
+        for (name, pool) in config.pools.iter_mut().filter(|(name, _)| touched.contains(name)) {
+            let servers = self.servers_of(name, &pool.servers);
+            if servers != pool.servers {
+                Arc::make_mut(pool).servers = servers;
             }
         }
         config
+    }
+
+    /// The servers of a pool that has `configured` ones. One that was added has no effect beside a configured one of its name or address, unless that is
+    /// left out. The last server of a pool stays.
+    fn servers_of(&self, pool: &str, configured: &BTreeMap<String, Server>) -> BTreeMap<String, Server> {
+        let mut left_out: Vec<(&String, &Server)> = Vec::new();
+        let mut servers: BTreeMap<String, Server> = BTreeMap::new();
+        for (name, server) in configured {
+            if self.removed.contains(&ServerName::new(pool, name)) {
+                left_out.push((name, server));
+            } else {
+                servers.insert(name.clone(), *server);
+            }
+        }
+        for (name, added) in self.added.iter().filter(|(name, _)| name.pool == pool) {
+            let has_address = servers.values().any(|server| (server.address, server.port) == (added.address, added.port));
+            if !has_address {
+                servers.entry(name.server.clone()).or_insert(added.server());
+            }
+        }
+        if servers.is_empty() {
+            servers.extend(left_out.pop().map(|(name, server)| (name.clone(), *server)));
+        }
+        servers
     }
 
     /// The servers of which `other` says something else.
@@ -204,12 +221,15 @@ impl Overrides {
             let idle = self.hidden(config, name, added).map(|why| idle(&why, name, "server remove")).unwrap_or_default();
             format!("{name} is added{idle}")
         });
-        let removed = self.removed.iter().map(|name| match config.pools.get(&name.pool).map(|pool| &pool.servers) {
-            Some(servers) if servers.contains_key(&name.server) && servers.len() > 1 => format!("{name} is removed"),
-            Some(servers) if servers.contains_key(&name.server) => {
-                format!("{name} is removed{}", idle("it is the last server of its pool", name, "clear"))
+        let effective = self.effective(config);
+        let removed = self.removed.iter().map(|name| {
+            let configured = config.server(&name.pool, &name.server);
+            let is_there = configured.is_some() && effective.server(&name.pool, &name.server) == configured;
+            match (configured, is_there) {
+                (None, _) => format!("{name} is removed{}", idle("there is no such server", name, "clear")),
+                (Some(_), true) => format!("{name} is removed{}", idle("it is the last server of its pool", name, "clear")),
+                (Some(_), false) => format!("{name} is removed"),
             }
-            Some(_) | None => format!("{name} is removed{}", idle("there is no such server", name, "clear")),
         });
         let switched = self.switched.iter().map(|(listener, pool)| {
             let why = match config.listeners.get(listener) {
@@ -231,10 +251,17 @@ impl Overrides {
     /// Why a server that was added is not in its pool.
     fn hidden(&self, config: &Config, name: &ServerName, added: &AddedServer) -> Option<String> {
         let Some(pool) = config.pools.get(&name.pool) else { return Some("there is no such pool".into()) };
-        if pool.servers.contains_key(&name.server) {
+        let servers = self.servers_of(&name.pool, &pool.servers);
+        if servers.get(&name.server) == Some(&added.server()) {
+            return None;
+        }
+        let of_configuration =
+            |server: &String| pool.servers.contains_key(server) && !self.removed.contains(&ServerName::new(&name.pool, server));
+        if of_configuration(&name.server) {
             return Some("the configuration has a server of that name".into());
         }
-        let other = pool.servers.iter().find(|(_, server)| (server.address, server.port) == (added.address, added.port));
+        let has_address = |server: &Server| (server.address, server.port) == (added.address, added.port);
+        let other = servers.iter().find(|(_, server)| has_address(server));
         other.map(|(other, _)| format!("the configuration's {}/{other} has its address", name.pool))
     }
 
@@ -298,10 +325,11 @@ impl Overrides {
         if let Some(why) = unfit(&effective, &name.pool, pool, endpoint) {
             return Err(OverrideError::Unfit { server: name, why });
         }
-        // One of the configuration that had been left out, with the same name, is another server from now on.
-        self.removed.remove(&name);
+        // One of the configuration that had been left out comes back; with another address its name is another server's from now on.
         let is_configured = config.pools.get(&name.pool).and_then(|pool| pool.servers.get(&name.server)) == Some(&added.server());
-        if !is_configured {
+        if is_configured {
+            self.removed.remove(&name);
+        } else {
             self.added.insert(name, added);
         }
         Ok(())
@@ -327,9 +355,8 @@ impl Overrides {
         if pool.servers.len() == 1 {
             return Err(OverrideError::OnlyServer(name.clone()));
         }
-        self.added.remove(name);
         self.servers.remove(name);
-        if config.pools.get(&name.pool).is_some_and(|pool| pool.servers.contains_key(&name.server)) {
+        if self.added.remove(name).is_none() && config.pools.get(&name.pool).is_some_and(|pool| pool.servers.contains_key(&name.server)) {
             self.removed.insert(name.clone());
         }
         Ok(())

@@ -120,13 +120,15 @@ pub struct View {
 pub struct Health {
     /// Whether it is up.
     pub is_up: bool,
+    /// Whether a check has found it so; else it is taken for it.
+    pub is_checked: bool,
     /// The part of its weight that it has while it comes back, in thousandths.
     pub ramp_permille: u16,
 }
 
 impl Health {
     /// Up, with its whole weight.
-    pub const UP: Self = Self { is_up: true, ramp_permille: 1000 };
+    pub const UP: Self = Self { is_up: true, is_checked: true, ramp_permille: 1000 };
 }
 
 /// What a server is.
@@ -207,7 +209,7 @@ const FINENESS: u32 = 50;
 pub fn standings(name: &str, pool: &Pool, view: &View) -> Vec<Standing> {
     let judged: Vec<Judged> = pool.servers.iter().map(|(server, configured)| Judged::new(name, server, configured, view)).collect();
     let is_panic = is_panic(pool, &judged);
-    let is_up = |judged: &Judged| judged.admin != AdminState::Maint && (judged.health.is_up || is_panic);
+    let is_up = |judged: &Judged| judged.admin != AdminState::Maint && (judged.health.is_up || is_panic && judged.health.is_checked);
     let are_primaries_down = judged.iter().filter(|judged| !judged.server.backup).all(|judged| !is_up(judged));
     let is_any_ramping = judged.iter().any(|judged| is_up(judged) && judged.health.is_up && judged.health.ramp_permille < 1000);
     let down = match pool.on_down {
@@ -231,11 +233,16 @@ fn share(weight: u16, ramp_permille: u16, is_any_ramping: bool) -> u16 {
     u16::try_from(share.max(1)).unwrap_or(u16::MAX)
 }
 
-/// Whether fewer of the servers that could take flows are up than the pool's threshold.
+/// Whether fewer of the servers that could take flows are up than the pool's threshold. Who has not been checked yet is neither; and while no primary is up and a
+/// backup is, that serves.
 fn is_panic(pool: &Pool, judged: &[Judged]) -> bool {
-    let usable = || judged.iter().filter(|judged| judged.admin == AdminState::Ready && judged.weight > 0 && !judged.server.backup);
-    let (all, up) = (usable().count(), usable().filter(|judged| judged.health.is_up).count());
-    all > 0 && up * 100 < all * usize::from(pool.panic_threshold_pct)
+    let usable = |is_backup: bool| {
+        judged.iter().filter(move |judged| judged.admin == AdminState::Ready && judged.weight > 0 && judged.server.backup == is_backup)
+    };
+    let known = || usable(false).filter(|judged| judged.health.is_up || judged.health.is_checked);
+    let (all, up) = (known().count(), known().filter(|judged| judged.health.is_up).count());
+    let is_backed = up == 0 && usable(true).any(|judged| judged.health.is_up);
+    all > 0 && !is_backed && up * 100 < all * usize::from(pool.panic_threshold_pct)
 }
 
 /// A server, with what all sides say of it.

@@ -62,13 +62,14 @@ pub fn attached_elsewhere(pins: &PinDir) -> Result<Vec<(String, LinkState)>, Pin
 }
 
 /// Whether a pinned link does anything.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LinkState {
     /// Packets of the interface meet the program.
     Attached,
     /// The interface was deleted, or renamed, since.
     Gone,
     /// There is none.
+    #[default]
     Missing,
 }
 

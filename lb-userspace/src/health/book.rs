@@ -146,7 +146,7 @@ impl Book {
 
     fn health_one(&self, (name, entry): (&ServerName, &Entry), config: &Config, now: Instant) -> (ServerName, Health) {
         let ramp_permille = self.ramps.get(name).map_or(1000, |since| ramp(now - *since, slow_start(config, name)));
-        (name.clone(), Health { is_up: entry.is_up, ramp_permille })
+        (name.clone(), Health { is_up: entry.is_up, is_checked: entry.is_checked, ramp_permille })
     }
 
     /// The pools with servers that come back.

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "owns the timers and tasks of the checks")]
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -35,6 +35,8 @@ pub enum Command {
     },
     /// Something speaks against a server: it is checked at once.
     Hint(ServerName),
+    /// Of these servers something is noticed that speaks against them, and of no others.
+    Doubt(BTreeSet<ServerName>),
     /// Who sees probes take the data path's way, or why they cannot.
     Witness(Result<Witness, String>),
     /// What is known of every server now.
@@ -126,6 +128,7 @@ impl Checks {
             Command::Set { servers } => self.set(servers),
             Command::Witness(witness) => self.kit = Rc::new(Kit::new().with_witness(witness)),
             Command::Hint(server) => self.monitor.handle_hint(&server, Instant::now()),
+            Command::Doubt(servers) => self.monitor.handle_doubts(&servers, Instant::now()),
             // Who asked may be gone.
             Command::Tell(reply) => drop(reply.send(self.monitor.checked().map(|(name, checked)| (name.clone(), checked)).collect())),
         }

@@ -177,6 +177,8 @@ struct Entry {
     next: Instant,
     /// Somebody noticed something: the next check comes at once.
     is_hinted: bool,
+    /// And notices it still.
+    is_doubted: bool,
     /// A result has said whether it is up, here or in an earlier process.
     is_found: bool,
     /// Why it is down, as it was told.
@@ -216,11 +218,22 @@ impl Monitor {
                     let first = now + self.phase(name, pace.interval.min(FIRST_WITHIN));
                     // When it was found down is not known: it may have been a moment ago.
                     let bad_at = (presumed == Presumption::KnownDown).then_some(now);
-                    let (running, is_hinted, told, not_made) = (None, false, None, None);
+                    let (running, is_hinted, is_doubted, told, not_made) = (None, false, false, None, None);
                     let name = Rc::new(name.clone());
                     self.due.insert((first, Rc::clone(&name)));
-                    let entry =
-                        Entry { name: Rc::clone(&name), pace, known, running, next: first, is_hinted, is_found, told, bad_at, not_made };
+                    let entry = Entry {
+                        name: Rc::clone(&name),
+                        pace,
+                        known,
+                        running,
+                        next: first,
+                        is_hinted,
+                        is_doubted,
+                        is_found,
+                        told,
+                        bad_at,
+                        not_made,
+                    };
                     self.entries.insert(name, entry);
                 }
             }
@@ -247,6 +260,21 @@ impl Monitor {
             entry.known.is_unsure = true;
             if entry.running.is_none() {
                 self.plan(name, now);
+            }
+        }
+    }
+
+    /// Of these servers something is noticed that speaks against them: they are unsure, whatever their checks say, and checked as often. Of no others.
+    pub fn handle_doubts(&mut self, doubted: &BTreeSet<ServerName>, now: Instant) {
+        let is_otherwise = |(name, entry): &(&Rc<ServerName>, &Entry)| entry.is_doubted != doubted.contains(name.as_ref());
+        let changed: Vec<_> = self.entries.iter().filter(is_otherwise).map(|(name, _)| Rc::clone(name)).collect();
+        for name in changed {
+            let Some(entry) = self.entries.get_mut(&name) else { continue };
+            entry.is_doubted = doubted.contains(name.as_ref());
+            entry.known.is_unsure |= entry.is_doubted;
+            if entry.is_doubted && entry.running.is_none() {
+                let next = entry.next.min(now + entry.pace.interval_unsure);
+                self.plan(&name, next);
             }
         }
     }
@@ -369,7 +397,7 @@ impl Entry {
         let is_first = !std::mem::replace(&mut self.is_found, true);
         if outcome.failure.is_none() == known.is_up {
             known.contradicting = 0;
-            known.is_unsure = false;
+            known.is_unsure = self.is_doubted && known.is_up;
             return self.agree(outcome.failure.as_ref(), is_first).map(Said::Noted);
         }
         known.contradicting = known.contradicting.saturating_add(1);

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "the daemon's end of a socket")]
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     admin::{
+        admission::Role,
         api::{
             Applied, Apply, Candidate, HistoryEntry, HistoryView, InForce, Refusal, Request, Selection, ServerView, Switch, Switched,
             WeightChange,
@@ -148,13 +150,17 @@ impl Daemon {
     /// Answers a request.
     pub(super) async fn handle_ask(&mut self, ask: Ask) {
         let Ask { request, by, reply } = ask;
+        let role = by.role;
         if request == Request::Metrics {
             return self.handle_scrape(reply).await;
+        }
+        if request == Request::Status {
+            return self.handle_look(reply).await;
         }
         let by = name_of(&by);
         let command = request.to_string();
         let is_change = request.is_change();
-        let answer = self.answer(request, &by).await;
+        let answer = self.answer(request, &by, role).await;
         if is_change {
             match &answer {
                 Ok(_) => {
@@ -169,16 +175,16 @@ impl Daemon {
         let _ = reply.send(answer);
     }
 
-    async fn answer(&mut self, request: Request, by: &str) -> Answer {
+    async fn answer(&mut self, request: Request, by: &str, role: Role) -> Answer {
         match request {
             Request::Servers => serialised(&self.servers_as_they_are()?),
             Request::Details => serialised(&self.details().await?),
-            Request::Metrics => Err(Refusal::text("metrics are answered elsewhere")),
+            Request::Metrics | Request::Status => Err(Refusal::text("this is answered elsewhere")),
             Request::Overrides => serialised(&self.overrides),
             Request::History => serialised(&self.history_as_it_is()),
             Request::Events(since) => serialised(&self.events.since(since.since).collect::<Vec<_>>()),
             Request::Diff(candidate) => serialised(&self.diff(candidate)?),
-            Request::Apply(apply) => self.apply_asked(apply, by).await,
+            Request::Apply(apply) => self.apply_asked(apply, by, role).await,
             Request::Confirm => {
                 self.history.confirm().map_err(|error| Refusal::of(&error))?;
                 self.keep_history();
@@ -309,13 +315,16 @@ impl Daemon {
         if lost.is_empty() || is_forced { Ok(()) } else { Err(Refusal::of(&OverrideError::LastServer(lost))) }
     }
 
-    async fn apply_asked(&mut self, apply: Apply, by: &str) -> Answer {
+    async fn apply_asked(&mut self, apply: Apply, by: &str, role: Role) -> Answer {
         if let Some(seconds) = apply.confirm_s.filter(|seconds| !(1..=MOST_CONFIRM_S).contains(seconds)) {
             return Err(Refusal::text(format!("a confirmation is awaited for 1 s to 24 h, not {seconds} s")));
         }
         let is_own = apply.text.is_none();
         let text = self.candidate(Candidate { text: apply.text, name: apply.name, fragments: apply.fragments })?;
-        let (before, waited) = (self.history.in_force, self.history.confirm_until_ms.map(|_| self.history.otherwise));
+        if !is_own && role != Role::Root {
+            self.refuse_programs(&text)?;
+        }
+        let (before, waited) = (self.history.in_force, self.history.awaited());
         let own_before = is_own.then(|| std::mem::replace(&mut self.history.own_text, text.text.clone()));
         let generation = match self.apply(&text, by).await {
             Ok(generation) => generation,
@@ -340,6 +349,22 @@ impl Daemon {
             warnings: self.report.config_warnings.iter().chain(&self.report.unkept).cloned().collect(),
             held_back: self.report.held_back.clone(),
         })
+    }
+
+    /// Programs run as the daemon does: whoever is not root may have those of its file run, and of what is in force, and no others.
+    fn refuse_programs(&self, text: &ConfigText) -> Result<(), Refusal> {
+        // What is wrong with a text is told when it is applied.
+        let Ok((config, _)) = config::parse(text, &config::host_name()) else { return Ok(()) };
+        let file = self.candidate(Candidate::default()).ok();
+        let of_file = file.and_then(|file| config::parse(&file, &config::host_name()).ok()).map(|(config, _)| config);
+        let known: BTreeSet<&[String]> = of_file.iter().chain([&self.written]).flat_map(Config::programs).collect();
+        match config.programs().find(|argv| !known.contains(argv)) {
+            None => Ok(()),
+            Some(argv) => {
+                let hint = Some("root may: with weir apply, or in the daemon's file".into());
+                Err(Refusal { hint, ..Refusal::text(format!("only root may have another program run as root: {}", argv.join(" "))) })
+            }
+        }
     }
 
     /// The text of a request, or the daemon's file as it is.

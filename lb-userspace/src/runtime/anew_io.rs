@@ -92,7 +92,7 @@ impl Remnant {
             None => {
                 let (warnings, errors) = (self.report.config_warnings.clone(), self.report.config_errors.clone());
                 let (config, history, parser) = (self.config.clone(), self.history.clone(), Parser::default());
-                self.start_by(First { config, warnings, errors, history, parser, admin: None }).await?
+                self.start_by(First { config, warnings, errors, history, parser, lost: Vec::new(), admin: None }).await?
             }
         };
         // Tells what is wrong with the file, or waits for a start.

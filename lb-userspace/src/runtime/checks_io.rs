@@ -1,7 +1,7 @@
 //! The thread of the checks: a loop of its own, so that neither a large plan delays a check, nor many checks a packet's next hop.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "starts a thread")]
 
-use std::{io, time::Duration};
+use std::{collections::BTreeSet, io, time::Duration};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
@@ -79,6 +79,11 @@ impl Checks {
     /// Something speaks against a server: it is checked at once, if it is checked.
     pub(super) async fn hint(&self, server: ServerName) {
         let _ = self.commands.send(Command::Hint(server)).await;
+    }
+
+    /// These servers, and no others, are unsure whatever their checks say.
+    pub(super) async fn doubt(&self, servers: BTreeSet<ServerName>) {
+        let _ = self.commands.send(Command::Doubt(servers)).await;
     }
 
     /// What they tell next; nothing ever again once the thread is gone.

@@ -40,6 +40,8 @@ pub(super) struct First {
     pub(super) history: History,
     /// What read it.
     pub(super) parser: Parser,
+    /// What an earlier daemon kept and cannot be understood.
+    pub(super) lost: Vec<String>,
     /// The admin API, where it is open already.
     pub(super) admin: Option<AdminSocket>,
 }
@@ -57,7 +59,8 @@ impl First {
         let parsed = parser.parse(&text, &host_name);
         let node = parsed.as_ref().ok().map(|(config, _)| config.node.clone()).or_else(|| config::node_section(&text, &host_name));
         let node = node.unwrap_or_else(|| config::node_directories(&text, &host_name));
-        let mut history: History = or_lost(keep_io::find_history(&node.state_dir)).unwrap_or_default();
+        let mut lost = Vec::new();
+        let mut history: History = or_lost(keep_io::find_history(&node.state_dir), &mut lost).unwrap_or_default();
         let kept = |entry: Option<&Entry>| {
             let text = entry.map(Entry::config_text)?;
             let (config, findings) = config::parse(&text, &host_name).ok()?;
@@ -92,18 +95,21 @@ impl First {
         };
         told.iter().for_each(|line| warn!("{line}"));
         history.own_text = text.text;
-        Ok(Self { config, warnings: told, errors, history, parser, admin: None })
+        Ok(Self { config, warnings: told, errors, history, parser, lost, admin: None })
     }
 }
 
-/// What was kept; what cannot be read is as good as lost, and said.
-pub(super) fn found<T: serde::de::DeserializeOwned>(state_dir: &Path, name: &str) -> Option<T> {
-    or_lost(keep_io::find(state_dir, name))
+/// What was kept. What cannot be understood is put aside, and told in `lost`.
+pub(super) fn found<T: serde::de::DeserializeOwned>(state_dir: &Path, name: &str, lost: &mut Vec<String>) -> Option<T> {
+    or_lost(keep_io::find(state_dir, name), lost)
 }
 
-fn or_lost<T>(found: Result<Option<T>, keep_io::KeepError>) -> Option<T> {
+fn or_lost<T>(found: Result<Option<T>, keep_io::KeepError>, lost: &mut Vec<String>) -> Option<T> {
     found.unwrap_or_else(|error| {
-        error!(error = in_words(&error), "what an earlier daemon kept is lost");
+        let aside = error.put_aside().map(|aside| format!("; it is {} now", aside.display())).unwrap_or_default();
+        let line = format!("{}{aside}", in_words(&error));
+        error!(error = line, "what an earlier daemon kept is lost");
+        lost.push(line);
         None
     })
 }
@@ -150,10 +156,20 @@ impl Daemon {
         }
         self.report.config_warnings = warnings(&findings, text);
         self.report.config_warnings.extend(cut_off);
-        let before = self.history.in_force;
+        let (before, awaited) = (self.history.in_force, self.history.awaited());
         let generation = self.history.apply(text, by, unix_ms());
-        if generation != before {
+        if generation == before {
+            self.tallies.count_same(unix_ms());
+        } else {
             self.tell(What::Applied { generation, by: by.to_owned(), operations: self.operations - operations });
+        }
+        if let Some(otherwise) = awaited.filter(|_| self.history.awaited().is_none()) {
+            let line = format!(
+                "configuration {before} waited to be confirmed, or {otherwise} would have followed: {generation} is in its place, and nothing is awaited"
+            );
+            warn!("{line}");
+            self.report.config_warnings.push(line);
+            self.tell(What::NotAwaited { generation: before, otherwise, by: by.to_owned() });
         }
         self.keep_history();
         Ok(generation)

@@ -183,8 +183,9 @@ impl Daemon {
     }
 
     async fn start_prepared(config_path: &Path, first: First, absent: Absent) -> Result<Self, RunError> {
-        let overrides: Overrides = found(&first.config.node.state_dir, keep_io::OVERRIDES).unwrap_or_default();
-        let names = Names::new(found(&first.config.node.state_dir, keep_io::NAMES).unwrap_or_default());
+        let mut lost = first.lost.clone();
+        let overrides: Overrides = found(&first.config.node.state_dir, keep_io::OVERRIDES, &mut lost).unwrap_or_default();
+        let names = Names::new(found(&first.config.node.state_dir, keep_io::NAMES, &mut lost).unwrap_or_default());
         let config = overrides.effective(&expand(&first.config, &names).0);
         let earlier = report_io::earlier(&config.node)?;
         let links = Netlink::open()?.links().await?;
@@ -202,7 +203,10 @@ impl Daemon {
         };
         let (dataplane, origin) = Dataplane::start(&request)?;
         let pins = PinDir::at(&config.node.pin_dir);
-        let started = Self::take_over(config_path, first, Said { overrides, names }, dataplane, origin, earlier).await;
+        let mut started = Self::take_over(config_path, first, Said { overrides, names }, dataplane, origin, earlier).await;
+        if let Ok(daemon) = &mut started {
+            daemon.tell_lost(lost);
+        }
         if started.is_err() && origin == Origin::Fresh {
             // The first failure is the one to report.
             let _ = dataplane::stop(&pins);
@@ -218,6 +222,13 @@ impl Daemon {
         }
     }
 
+    fn tell_lost(&mut self, lost: Vec<String>) {
+        for cause in lost {
+            self.forgo(format!("what an earlier daemon kept is lost: {cause}"));
+            self.tell(What::Lost { cause });
+        }
+    }
+
     async fn take_over(
         config_path: &Path,
         first: First,
@@ -226,7 +237,7 @@ impl Daemon {
         origin: Origin,
         earlier: Report,
     ) -> Result<Self, RunError> {
-        let First { config: written, warnings, errors, history, parser, admin } = first;
+        let First { config: written, warnings, errors, history, parser, admin, .. } = first;
         let Said { overrides, mut names } = said;
         dataplane.follow_record(&written.node.state_dir)?;
         let installed = readback::installed(dataplane.tables(), Capacity::of(&written.limits))?;

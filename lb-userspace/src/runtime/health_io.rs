@@ -89,7 +89,8 @@ impl Daemon {
     /// A configuration that waits to be confirmed is not, if all servers of a pool go down under it.
     async fn go_back_from_ruin(&mut self, pool: &str) {
         let mut checked = self.book.entries().iter().filter(|(name, _)| name.pool == pool).peekable();
-        let is_ruined = checked.peek().is_some() && checked.all(|(_, entry)| !entry.is_up);
+        let is_used = self.config.listeners.values().any(|listener| listener.pool == pool);
+        let is_ruined = is_used && checked.peek().is_some() && checked.all(|(_, entry)| !entry.is_up);
         if is_ruined && self.history.confirm_until_ms.is_some() {
             self.go_back(self.history.otherwise, &format!("all servers of pool {pool} are down under the later one")).await;
         }

@@ -42,6 +42,19 @@ pub(super) enum KeepError {
     },
 }
 
+impl KeepError {
+    /// Puts a file that is not understood aside, where nothing is written over it; where it is then.
+    pub(super) fn put_aside(&self) -> Option<PathBuf> {
+        match self {
+            Self::File { .. } => None,
+            Self::Content { path, .. } => {
+                let aside = path.with_extension("json.broken");
+                fs::rename(path, &aside).ok().map(|()| aside)
+            }
+        }
+    }
+}
+
 /// Replaces a file by a whole new one, which is on the disk when this returns. Only its owner may read it: a configuration may hold what others should not.
 pub(super) fn keep(state_dir: &Path, name: &str, content: &impl Serialize) -> Result<(), KeepError> {
     let path = state_dir.join(name);

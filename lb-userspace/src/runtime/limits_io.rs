@@ -68,7 +68,7 @@ impl Daemon {
     /// How many sources are watched, and what is known of one.
     pub(super) fn watched(&self, source: Option<IpAddr>) -> Result<TableView, Refusal> {
         let observer = self.observer()?;
-        let now_us = observer.micros();
+        let (now_us, source) = (observer.micros(), source.map(|source| source.to_canonical()));
         let rates = &self.dataplane.tables().rates;
         let words = (0..rates.len()).filter_map(|line| rates.record(line).ok()).flatten();
         let mut of_source = Vec::new();
@@ -94,9 +94,13 @@ impl Daemon {
     }
 
     /// Forgets earlier connections of a source, or of all.
-    pub(super) fn forget_rates(&self, Forget { source, listener }: &Forget) -> Answer {
+    pub(super) fn forget_rates(&self, Forget { source, listener, all }: &Forget) -> Answer {
         let rates = &self.dataplane.tables().rates;
-        match (source, listener) {
+        let source = source.map(|source| source.to_canonical());
+        match (&source, listener) {
+            (None, None) if !all => {
+                return Err(Refusal::text("`source` says whose connections are forgotten, or `all` that those of every client are"));
+            }
             (None, Some(_)) => return Err(Refusal::text("the table does not know listeners: name a source as well, or no listener")),
             (None, None) => {
                 for line in 0..rates.len() {
@@ -122,7 +126,7 @@ impl Daemon {
                 }
             }
         }
-        serialised(&self.watched(*source)?)
+        serialised(&self.watched(source)?)
     }
 
     /// The services of the source's family whose sources have a rate, with their listeners.

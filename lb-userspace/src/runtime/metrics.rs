@@ -2,7 +2,7 @@
 //!
 //! Series are bounded by the configuration: services, servers, interfaces and planes, and the reasons and states that this build knows.
 
-use std::{collections::BTreeMap, fmt, sync::atomic::AtomicU64, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::text::encode,
@@ -37,6 +37,11 @@ pub(super) struct Tallies {
 }
 
 impl Tallies {
+    /// What is in force already was to be in force.
+    pub(super) fn count_same(&mut self, now_ms: u64) {
+        (self.is_last_refused, self.last_at_ms) = (false, now_ms);
+    }
+
     /// Counts what happened at `now_ms`, milliseconds of the Unix epoch.
     pub(super) fn count(&mut self, what: &What, now_ms: u64) {
         match what {
@@ -52,6 +57,8 @@ impl Tallies {
             | What::NameFailed { .. }
             | What::Started { .. }
             | What::Missed { .. }
+            | What::NotAwaited { .. }
+            | What::Lost { .. }
             | What::Operated { .. } => {}
         }
     }
@@ -173,8 +180,8 @@ fn daemon(page: &mut Page, status: &Status, facts: &Facts) {
         "Configurations by what became of them",
         applies.map(|(result, count)| (vec![("result", result.into())], count)),
     );
-    let drops = |counts: &BTreeMap<&'static str, u64>, label| -> Vec<(Labels, u64)> {
-        counts.iter().map(|(word, count)| (vec![(label, (*word).to_owned())], *count)).collect()
+    let drops = |counts: &BTreeMap<Cow<'static, str>, u64>, label| -> Vec<(Labels, u64)> {
+        counts.iter().map(|(word, count)| (vec![(label, word.clone().into_owned())], *count)).collect()
     };
     page.counters("unassigned_drops", "Packets dropped that belong to no service, by reason", drops(&status.drops, "reason"));
     page.counters("unassigned_events", "Other events that belong to no service", drops(&status.notes, "event"));
@@ -227,7 +234,7 @@ fn of_service(service: &Service) -> Labels {
         ("listener", service.listener.clone()),
         ("vip", service.vip.to_string()),
         ("port", service.port.to_string()),
-        ("protocol", service.protocol.into()),
+        ("protocol", service.protocol.clone().into_owned()),
     ]
 }
 
@@ -242,7 +249,7 @@ fn for_services(page: &mut Page, services: &[Service]) {
         slots.map(|(state, count)| (with(of_service(one), "state", state), f64::from(count)))
     });
     page.gauges("service_slots", "Slots of a service by their state", slots);
-    let counts = |label: &'static str, of: fn(&Service) -> &BTreeMap<&'static str, u64>| -> Vec<(Labels, u64)> {
+    let counts = |label: &'static str, of: fn(&Service) -> &BTreeMap<Cow<'static, str>, u64>| -> Vec<(Labels, u64)> {
         let each = |one| of(one).iter().map(move |(word, count)| (with(of_service(one), label, word), *count));
         services.iter().flat_map(each).collect()
     };
@@ -261,7 +268,7 @@ fn interfaces(page: &mut Page, status: &Status) {
 fn planes(page: &mut Page, status: &Status) {
     let labels = |plane: &Plane| -> Labels {
         let (snat, server) = (plane.snat.to_string(), plane.server.to_string());
-        vec![("snat", snat), ("address", server), ("port", plane.port.to_string()), ("protocol", plane.protocol.into())]
+        vec![("snat", snat), ("address", server), ("port", plane.port.to_string()), ("protocol", plane.protocol.clone().into_owned())]
     };
     let each = |of: fn(&Plane) -> f64| -> Vec<(Labels, f64)> { status.nat.planes.iter().map(|plane| (labels(plane), of(plane))).collect() };
     page.gauges("nat_flows", "Translated flows from a SNAT address toward a server", each(|plane| f64::from(plane.flows)));

@@ -8,11 +8,11 @@ use tokio::{sync::oneshot, task::spawn_blocking};
 use super::{
     daemon_io::{Daemon, unix_ms},
     metrics::{self, Facts},
-    report::in_words,
-    status::gather,
+    report::{Report, in_words},
+    status::{Status, gather},
 };
 use crate::{
-    admin::api::Refusal,
+    admin::api::{Refusal, StatusView},
     config::model::Pool,
     control::standing::{ServerName, standings},
     dataplane::{Access, PinDir, Tables},
@@ -28,6 +28,16 @@ impl Daemon {
         spawn_blocking(move || {
             // Who asked may have gone.
             let _ = reply.send(metrics_text(&pins, &facts));
+        });
+    }
+
+    /// Answers with the node as it is, as [`Self::handle_scrape`].
+    pub(super) async fn handle_look(&mut self, reply: oneshot::Sender<Answer>) {
+        let Facts { report, .. } = self.facts().await;
+        let pins = PinDir::at(&self.config.node.pin_dir);
+        spawn_blocking(move || {
+            // Who asked may have gone.
+            let _ = reply.send(status_view(&pins, &report));
         });
     }
 
@@ -47,9 +57,19 @@ impl Daemon {
     }
 }
 
-fn metrics_text(pins: &PinDir, facts: &Facts) -> Answer {
+fn status_view(pins: &PinDir, report: &Report) -> Answer {
+    let status = gathered(pins, report)?;
+    let refused = |error: serde_json::Error| Refusal::text(error.to_string());
+    let view = StatusView { healthy: status.is_healthy(), status: serde_json::to_value(&status).map_err(refused)? };
+    serde_json::to_value(view).map_err(refused)
+}
+
+fn gathered(pins: &PinDir, report: &Report) -> Result<Status, Refusal> {
     let tables = Tables::open(pins, Access::ReadOnly).map_err(|error| Refusal::text(in_words(&error)))?;
-    let status = gather(&tables, pins, &facts.report, Some(facts.report.pid), facts.report.read_at_ms)
-        .map_err(|error| Refusal::text(format!("{error:#}")))?;
+    gather(&tables, pins, report, Some(report.pid), report.read_at_ms).map_err(|error| Refusal::text(format!("{error:#}")))
+}
+
+fn metrics_text(pins: &PinDir, facts: &Facts) -> Answer {
+    let status = gathered(pins, &facts.report)?;
     metrics::text(&status, facts).map(serde_json::Value::String).map_err(|error| Refusal::text(error.to_string()))
 }

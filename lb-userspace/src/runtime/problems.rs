@@ -64,8 +64,8 @@ pub(super) fn problems(report: &Report, interfaces: &[Interface], services: &[Se
 type Found = Vec<(Gravity, String)>;
 
 fn of_services(services: &[Service], found: &mut Found) {
-    for service in services {
-        let what = if service.slots.total > 0 && service.members.iter().all(|member| member.slots == 0) {
+    for service in services.iter().filter(|service| !service.leaving) {
+        let what = if service.is_deserted() {
             Some("no server takes new flows")
         } else if service.is_unreachable() {
             Some("no server can be reached")
@@ -75,7 +75,7 @@ fn of_services(services: &[Service], found: &mut Found) {
         let line = |what| (Gravity::NoService, format!("service {} port {} {}: {what}", service.vip, service.port, service.protocol));
         found.extend(what.map(line));
         for (reason, count) in &service.drops {
-            if ["nat-ports-full", "nat-table-full", "flow-table-full"].contains(reason) {
+            if ["nat-ports-full", "nat-table-full", "flow-table-full"].contains(&&**reason) {
                 found.push((Gravity::Other, format!("service {} port {}: {count} packets dropped, {reason}", service.vip, service.port)));
             }
         }
@@ -158,9 +158,9 @@ mod tests {
             server: String::new(),
             address: [10, 0, 0, last].into(),
             port: 0,
-            forward: "dsr",
+            forward: "dsr".into(),
             weight: 1,
-            state,
+            state: state.into(),
             why: None,
             next_hop: "unresolved".into(),
             slots: 0,
@@ -174,7 +174,19 @@ mod tests {
     fn service(members: Vec<Member>) -> Service {
         let slots = Slots { total: 8, ..Slots::default() };
         let (listener, pool, vip) = ("web".into(), "web".into(), [192, 0, 2, 1].into());
-        Service { id: 1, listener, pool, vip, port: 80, protocol: "tcp", slots, members, drops: [].into(), notes: [].into() }
+        Service {
+            id: 1,
+            listener,
+            pool,
+            vip,
+            port: 80,
+            leaving: false,
+            protocol: "tcp".into(),
+            slots,
+            members,
+            drops: [].into(),
+            notes: [].into(),
+        }
     }
 
     fn entry(is_up: bool, cause: Option<&str>, not_made: Option<&str>) -> Entry {

@@ -46,7 +46,7 @@ pub(super) fn cut_off(old: &Config, new: &Config) -> Vec<String> {
         before.get(bind).is_some_and(|(_, before)| (&before.allow, &before.deny) != (&listener.allow, &listener.deny))
     });
     let sourced = sourced.map(|(bind, _, name)| {
-        format!("other sources are let in to {bind} (listener `{name}`): the connections of those that are refused from now on end")
+        format!("other sources are let in to {bind} (listener `{name}`): packets of those that are refused from now on are dropped, those of live flows too")
     });
     let turned =
         new.binds().filter(|(bind, listener, _)| before.get(bind).is_some_and(|(before, _)| *before != is_translated(new, listener)));
@@ -97,7 +97,7 @@ mod tests {
     fn sources_that_are_refused_from_now_on_are_told() {
         let [open, closed] =
             ["", "deny = \"10.0.0.0/8\"\n"].map(|deny| config(&format!("[node]\ninterfaces = \"eth0\"\n[defaults]\n{deny}")));
-        let told = "other sources are let in to 192.0.2.1:80/tcp (listener `a`): the connections of those that are refused from now on end";
+        let told = "other sources are let in to 192.0.2.1:80/tcp (listener `a`): packets of those that are refused from now on are dropped, those of live flows too";
         assert_eq!((cut_off(&open, &closed), cut_off(&closed, &closed)), (vec![told.to_owned()], vec![]));
     }
 }

@@ -59,6 +59,15 @@ impl Daemon {
     /// A server that is added, in the file.
     pub(super) async fn save_added(&mut self, addition: Addition) -> Answer {
         let Addition { server, added, .. } = addition;
+        let is_written = self
+            .written
+            .pools
+            .get(&server.pool)
+            .is_some_and(|pool| pool.servers.contains_key(&server.server) || pool.names.contains_key(&server.server));
+        if is_written {
+            let hint = Some("--save adds what the file does not have: weir server remove --save takes the file's out".into());
+            return Err(Refusal { hint, ..Refusal::text(format!("the file has a server {server} already")) });
+        }
         // One that was added before is to be in the file from now on.
         let mut overrides = self.overrides.clone();
         if overrides.added.get(&server) == Some(&added) {

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "reads the clock for the daemon")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -33,7 +33,9 @@ impl Daemon {
             |pool: &str| self.config.pools.get(pool).is_some_and(|pool| pool.passive_hints && matches!(pool.forward, Forward::Nat { .. }));
         if !self.config.listeners.values().any(|listener| is_hinted(&listener.pool)) {
             self.looks = Looks::default();
-            self.report.silences.clear();
+            if !std::mem::take(&mut self.report.silences).is_empty() {
+                self.checks.doubt(BTreeSet::new()).await;
+            }
             return;
         }
         let seen = self.dataplane.tick().map_err(|error| in_words(&error));
@@ -61,7 +63,12 @@ impl Daemon {
         }
         let silent = self.looks.silences.silent().filter(|(server, ..)| self.is_thought_up(server));
         let silence = |unanswered, within: Duration| Silence { unanswered, within_s: within.as_secs() };
-        self.report.silences = silent.map(|(server, unanswered, within)| (server.clone(), silence(unanswered, within))).collect();
+        let silences: BTreeMap<ServerName, Silence> =
+            silent.map(|(server, unanswered, within)| (server.clone(), silence(unanswered, within))).collect();
+        if !silences.keys().eq(self.report.silences.keys()) {
+            self.checks.doubt(silences.keys().cloned().collect()).await;
+        }
+        self.report.silences = silences;
     }
 
     /// Of one that is down it is known already.

@@ -1,9 +1,9 @@
 //! A node as it is: what the data plane does, from its maps, and what the daemon says of itself, from its record. Works without a daemon.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
 use lb_common::words::{MemberId, MemberWord, ServiceId, SlotState, SlotWord};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     problems::{Process, problems},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What `-o json` prints.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Deserialize, Debug)]
 pub struct Status {
     /// The node's name.
     pub node: String,
@@ -37,9 +37,9 @@ pub struct Status {
     /// The services.
     pub services: Vec<Service>,
     /// Packets dropped that belong to no service, by reason.
-    pub drops: BTreeMap<&'static str, u64>,
+    pub drops: BTreeMap<Cow<'static, str>, u64>,
     /// Other counts that belong to no service.
-    pub notes: BTreeMap<&'static str, u64>,
+    pub notes: BTreeMap<Cow<'static, str>, u64>,
     /// How NAT ports are used.
     pub nat: Nat,
     /// What is wrong, in words.
@@ -49,7 +49,7 @@ pub struct Status {
 }
 
 /// The daemon.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Deserialize, Debug)]
 pub struct Daemon {
     /// Whether it runs.
     pub running: bool,
@@ -72,7 +72,7 @@ pub struct Daemon {
 }
 
 /// An interface.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Deserialize, Debug)]
 pub struct Interface {
     /// Its name.
     pub name: String,
@@ -86,7 +86,7 @@ pub struct Interface {
 }
 
 /// A service.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Deserialize, Debug)]
 pub struct Service {
     /// Its number in the maps.
     pub id: u16,
@@ -94,24 +94,26 @@ pub struct Service {
     pub listener: String,
     /// The pool.
     pub pool: String,
+    /// Whether no listener has it any more: it is here for the flows that are left.
+    pub leaving: bool,
     /// The VIP.
     pub vip: IpAddr,
     /// The port, 0 for every one.
     pub port: u16,
     /// `tcp` or `udp`.
-    pub protocol: &'static str,
+    pub protocol: Cow<'static, str>,
     /// Its slots.
     pub slots: Slots,
     /// Its members.
     pub members: Vec<Member>,
     /// Packets dropped, by reason.
-    pub drops: BTreeMap<&'static str, u64>,
+    pub drops: BTreeMap<Cow<'static, str>, u64>,
     /// Other counts.
-    pub notes: BTreeMap<&'static str, u64>,
+    pub notes: BTreeMap<Cow<'static, str>, u64>,
 }
 
 /// A service's slots by state.
-#[derive(Serialize, Clone, Copy, Default, Debug)]
+#[derive(Serialize, Deserialize, Clone, Copy, Default, Debug)]
 pub struct Slots {
     /// All.
     pub total: u32,
@@ -124,7 +126,7 @@ pub struct Slots {
 }
 
 /// A member.
-#[derive(Serialize, Clone, Debug)]
+#[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct Member {
     /// Its number in the maps.
     pub id: u16,
@@ -135,11 +137,11 @@ pub struct Member {
     /// Its port, 0 for the packet's.
     pub port: u16,
     /// How packets reach it.
-    pub forward: &'static str,
+    pub forward: Cow<'static, str>,
     /// Its weight.
     pub weight: u16,
     /// `ready`, `drain`, `down`, `closing` or `retired`.
-    pub state: &'static str,
+    pub state: Cow<'static, str>,
     /// Why it takes new flows or does not; none if the daemon's record does not know it.
     pub why: Option<Why>,
     /// Whether its next hop is resolved, and its answers are translated; else why not.
@@ -157,7 +159,7 @@ pub struct Member {
 }
 
 /// How NAT is used.
-#[derive(Serialize, Default, Debug)]
+#[derive(Serialize, Deserialize, Default, Debug)]
 pub struct Nat {
     /// Chunks of 256 flows that nobody has.
     pub free_chunks: u64,
@@ -166,7 +168,7 @@ pub struct Nat {
 }
 
 /// Ports from one SNAT address toward one server.
-#[derive(Serialize, Debug)]
+#[derive(Serialize, Deserialize, Debug)]
 pub struct Plane {
     /// The address that the server sees.
     pub snat: IpAddr,
@@ -175,7 +177,7 @@ pub struct Plane {
     /// Its port, 0 for every one.
     pub port: u16,
     /// `tcp` or `udp`.
-    pub protocol: &'static str,
+    pub protocol: Cow<'static, str>,
     /// Ports with a live flow.
     pub flows: u32,
     /// Ports that it has been given memory for.
@@ -192,7 +194,7 @@ const NAT_FLOW_BYTES: u64 = 64 + 8 + 16;
 impl Status {
     /// Whether nobody has to look after it.
     pub fn is_healthy(&self) -> bool {
-        self.ready && self.daemon.running && self.daemon.config_errors.is_empty()
+        self.ready && self.daemon.running && self.daemon.config_errors.is_empty() && self.services.iter().all(|service| !service.is_out())
     }
 }
 
@@ -217,9 +219,9 @@ pub fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u3
             server: name.map_or_else(String::new, |name| server_name(name, record.info.address.ip(), record.info.port)),
             address: record.info.address.ip(),
             port: record.info.port,
-            forward: forward_word(record.info.forward),
+            forward: forward_word(record.info.forward).into(),
             weight: record.info.weight,
-            state: state_word(record.word, record.info.retired_at),
+            state: state_word(record.word, record.info.retired_at).into(),
             why: name.and_then(|name| why(report, name, record.info.address.ip(), record.info.port)),
             next_hop: next_hop_word(report, record.word, record.info.address.ip()),
             slots: 0,
@@ -241,15 +243,16 @@ pub fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u3
         }
         services.push(Service {
             id: id.0,
+            leaving: name.is_none() && !report.services.is_empty(),
             listener: name.map_or_else(String::new, |name| name.listener.clone()),
             pool: name.map_or_else(String::new, |name| name.pool.clone()),
             vip: record.vip.ip(),
             port: record.port,
-            protocol: protocol_word(record.protocol),
+            protocol: protocol_word(record.protocol).into(),
             slots: count_slots(&words),
             members: of_service,
-            drops: tables.drops(id)?.into_iter().map(|(reason, count)| (reason.word(), count)).collect(),
-            notes: tables.notes(id)?.into_iter().map(|(note, count)| (note.word(), count)).collect(),
+            drops: tables.drops(id)?.into_iter().map(|(reason, count)| (reason.word().into(), count)).collect(),
+            notes: tables.notes(id)?.into_iter().map(|(note, count)| (note.word().into(), count)).collect(),
         });
     }
     let elsewhere = report_io::is_elsewhere(report);
@@ -265,7 +268,7 @@ pub fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u3
                 snat: plane.snat.ip(),
                 server: plane.server.ip(),
                 port: plane.server_port,
-                protocol: protocol_word(plane.protocol),
+                protocol: protocol_word(plane.protocol).into(),
                 flows: nat_flows.by_plane.get(&plane.index).copied().unwrap_or(0),
                 given: plane.chunks_used * 256,
                 most: u64::from(plane.chunks) * 256,
@@ -308,8 +311,8 @@ pub fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u3
         checks: report.health.clone(),
         memory_bytes: tables.memory_bytes()?,
         services,
-        drops: tables.drops(ServiceId::NONE)?.into_iter().map(|(reason, count)| (reason.word(), count)).collect(),
-        notes: tables.notes(ServiceId::NONE)?.into_iter().map(|(note, count)| (note.word(), count)).collect(),
+        drops: tables.drops(ServiceId::NONE)?.into_iter().map(|(reason, count)| (reason.word().into(), count)).collect(),
+        notes: tables.notes(ServiceId::NONE)?.into_iter().map(|(note, count)| (note.word().into(), count)).collect(),
         nat,
         problems,
         notices: report
@@ -344,6 +347,16 @@ pub(super) fn troubles(report: &Report, running: bool) -> BTreeMap<String, Troub
 }
 
 impl Service {
+    /// Whether no server takes new flows, or none that does can be reached.
+    fn is_out(&self) -> bool {
+        !self.leaving && (self.is_deserted() || self.is_unreachable())
+    }
+
+    /// Whether no server takes new flows.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.slots.total > 0 && self.members.iter().all(|member| member.slots == 0)
+    }
+
     /// Whether none of the servers that take new flows can be sent to, or answer.
     pub(super) fn is_unreachable(&self) -> bool {
         let mut taking = self.members.iter().filter(|member| member.slots > 0).peekable();

@@ -1,7 +1,11 @@
 //! What the daemon knows, for whoever asks: servers as they are, and what another configuration would change.
 #![allow(clippy::disallowed_methods, reason = "the daemon's look at its tables and the clock")]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use lb_common::words::{MemberId, ServiceId};
 
@@ -138,11 +142,17 @@ impl Daemon {
         let names = unknown.map(|name| format!("{name} is looked up when it is applied: its servers are not among these"));
         let unresolved = self.unknown_next_hops(&config);
         let host = self.host();
-        let desired = Desired::from_config(&config, &self.view(), &host);
-        let mut after = self.installed.clone();
-        let plan = plan::plan(&desired, &self.installed, unix_time().as_secs(), &Freeable::default(), &mut || 0);
-        plan.ops.iter().for_each(|op| after.apply(op));
-        let difference = difference(&self.installed, &after, &self.flows()?);
+        let now = unix_time().as_secs();
+        let planned = |config: &Config| {
+            let desired = Desired::from_config(config, &self.view(), &host);
+            let mut after = self.installed.clone();
+            let plan = plan::plan(&desired, &self.installed, now, &Freeable::default(), &mut || 0);
+            plan.ops.iter().for_each(|op| after.apply(op));
+            (plan, after)
+        };
+        // What changes of itself, as while a server comes back, is no difference.
+        let ((_, before), (plan, after)) = (planned(&self.config), planned(&config));
+        let difference = difference(&before, &after, &self.flows()?);
         Ok(DiffView {
             difference,
             sections: settings::sections(&self.config, &config),
@@ -159,6 +169,7 @@ impl Daemon {
     fn unknown_next_hops(&self, config: &Config) -> Vec<String> {
         let known = self.servers();
         let servers = config.pools.values().flat_map(|pool| pool.servers.values()).map(|server| server.address);
-        servers.filter(|address| !known.contains(address)).map(|address| address.to_string()).collect()
+        let unknown: BTreeSet<IpAddr> = servers.filter(|address| !known.contains(address)).collect();
+        unknown.into_iter().map(|address| address.to_string()).collect()
     }
 }

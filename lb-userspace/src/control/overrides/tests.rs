@@ -83,8 +83,8 @@ fn what_does_not_fit_is_refused() {
     let (config, mut overrides) = (config(), Overrides::default());
     let mut refused = |server: &str, added: AddedServer| overrides.add(&config, name(server), added).unwrap_err().to_string();
     assert_eq!(refused("red/a", added("10.0.0.9")), "there is no pool \"red\"\nhint: there are `blue`, `green`, `six`");
-    assert_eq!(refused("blue/a", added("10.0.0.9")), "blue/a is there already");
-    assert_eq!(refused("blue/c", added("10.0.0.1")), "blue/c would have the address of a");
+    assert!(refused("blue/a", added("10.0.0.9")).starts_with("blue/a is there already\nhint: "));
+    assert!(refused("blue/c", added("10.0.0.1")).starts_with("blue/c would have the address of a\nhint: "));
     assert_eq!(refused("blue/c", added("192.0.2.1")), "blue/c does not fit: its address is a VIP");
     assert_eq!(
         refused("blue/c", added("2001:db8::9")),
@@ -130,7 +130,7 @@ fn a_pool_that_would_lose_its_last_server_is_named() {
     assert_eq!(deserted((&config(), &View::default()), (&config(), &drain(&["blue/a"]))), Vec::<String>::new());
     assert_eq!(deserted((&config(), &View::default()), (&config(), &drain(&["blue/a", "blue/b", "green/a"]))), ["pool blue", "pool green"]);
     assert_eq!(deserted((&config(), &drain(&["green/a"])), (&config(), &drain(&["green/a"]))), Vec::<String>::new(), "it had none before");
-    let sick = Health { is_up: false, ramp_permille: 1000 };
+    let sick = Health { is_up: false, is_checked: true, ramp_permille: 1000 };
     let without_b = |mut view: View| {
         view.health.insert(name("blue/b"), sick);
         view
@@ -265,4 +265,25 @@ fn a_listener_has_another_rate_until_it_is_cleared() {
         overrides.limit(&config, listener, None).unwrap();
     }
     assert_eq!(overrides, Overrides::default());
+}
+
+#[test]
+fn what_was_left_out_gives_way_to_what_is_added_in_its_place() {
+    let (config, mut overrides) = (config(), Overrides::default());
+    let servers = |overrides: &Overrides| {
+        let servers = overrides.effective(&config).pools["blue"].servers.clone();
+        servers.into_iter().map(|(name, server)| format!("{name} {}", server.address)).collect::<Vec<_>>()
+    };
+    overrides.remove(&config, &name("blue/a")).unwrap();
+    overrides.add(&config, name("blue/a"), added("10.0.0.9")).unwrap();
+    assert_eq!(servers(&overrides), ["a 10.0.0.9", "b 10.0.0.2"]);
+    overrides.add(&config, name("blue/z"), added("10.0.0.1")).unwrap();
+    assert_eq!(servers(&overrides), ["a 10.0.0.9", "b 10.0.0.2", "z 10.0.0.1"]);
+    assert!(matches!(overrides.add(&config, name("blue/y"), added("10.0.0.1")), Err(OverrideError::SameAddress { .. })));
+    assert!(overrides.in_words(&config).iter().all(|line| !line.contains("without effect")), "{:?}", overrides.in_words(&config));
+    overrides.remove(&config, &name("blue/a")).unwrap();
+    assert_eq!(servers(&overrides), ["b 10.0.0.2", "z 10.0.0.1"], "the file's own is still left out");
+    // Once the file decides again, its own come before what was added.
+    overrides.clear(&config, "blue/a").unwrap();
+    assert_eq!(servers(&overrides), ["a 10.0.0.1", "b 10.0.0.2"]);
 }

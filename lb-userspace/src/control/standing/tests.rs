@@ -5,7 +5,7 @@ use crate::config::model::{Balance, Forward};
 
 const NO_NEW: u8 = MemberWord::NO_NEW;
 const DOWN: u8 = MemberWord::NO_NEW | MemberWord::DOWN;
-const SICK: Health = Health { is_up: false, ramp_permille: 1000 };
+const SICK: Health = Health { is_up: false, is_checked: true, ramp_permille: 1000 };
 
 /// Primaries a, b, c of weight 10, and a backup z.
 fn web() -> Pool {
@@ -83,7 +83,7 @@ fn shares_keep_the_weights_proportions_and_follow_a_ramp() {
         standings("web", &web(), &view).iter().map(|standing| standing.share).collect::<Vec<_>>()
     };
     assert_eq!(shares(&[]), [10, 10, 10, 0]);
-    let ramp = |ramp_permille| Health { is_up: true, ramp_permille };
+    let ramp = |ramp_permille| Health { is_up: true, is_checked: true, ramp_permille };
     assert_eq!(shares(&[("b", ramp(250))]), [500, 125, 500, 0]);
     assert_eq!(shares(&[("b", ramp(0))]), [500, 1, 500, 0], "never nothing");
     assert_eq!(shares(&[("b", ramp(250)), ("b", SICK)]), [10, 0, 10, 0], "a ramp ends with the server");
@@ -94,4 +94,23 @@ fn the_heaviest_weights_have_room_for_a_ramp() {
     assert_eq!(share(1000, 1000, true), 50_000);
     assert_eq!(share(1000, 1, true), 50);
     assert_eq!(share(1, 20, true), 1);
+}
+
+#[test]
+fn a_backup_that_is_well_serves_before_primaries_that_are_not() {
+    let pool = Pool { panic_threshold_pct: 50, ..web() };
+    let all_sick = [("a", SICK), ("b", SICK), ("c", SICK)];
+    let down = (0, DOWN, Why::Unhealthy);
+    assert_eq!(of(&pool, &all_sick, &[]), [down, down, down, UP]);
+    let nobody_well = [all_sick[0], all_sick[1], all_sick[2], ("z", SICK)];
+    assert_eq!(of(&pool, &nobody_well, &[])[..3], [(10, 0, Why::Panic); 3]);
+}
+
+#[test]
+fn who_has_not_been_checked_brings_no_panic_and_is_not_used_in_one() {
+    let pool = Pool { panic_threshold_pct: 60, ..web() };
+    let unchecked = Health { is_checked: false, ..SICK };
+    assert_eq!(of(&pool, &[("b", unchecked), ("c", unchecked)], &[])[..3], [UP, (0, DOWN, Why::Unhealthy), (0, DOWN, Why::Unhealthy)]);
+    let seen = of(&pool, &[("a", SICK), ("b", unchecked)], &[]);
+    assert_eq!(seen[..3], [(10, 0, Why::Panic), (0, DOWN, Why::Unhealthy), UP], "one of the two that are known");
 }

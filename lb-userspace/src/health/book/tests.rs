@@ -124,5 +124,8 @@ fn a_server_that_fails_on_its_way_back_begins_anew() {
     for (second, is_up) in [(0, false), (1, true), (10, false), (20, true)] {
         book.handle_changed(&up_or_down("b", is_up), &config, start + Duration::from_secs(second), second);
     }
-    assert_eq!(book.health(&config, start + Duration::from_secs(20))[&name("b")], Health { is_up: true, ramp_permille: 12 });
+    assert_eq!(
+        book.health(&config, start + Duration::from_secs(20))[&name("b")],
+        Health { is_up: true, is_checked: true, ramp_permille: 12 }
+    );
 }

@@ -234,6 +234,23 @@ fn a_hint_has_the_server_checked_at_once_and_faster_until_it_is_known() {
 }
 
 #[test]
+fn who_is_doubted_stays_unsure_while_its_checks_are_good() {
+    let mut trial = Trial::new(Presumption::Up);
+    trial.run(900, 10, |_| true);
+    let first = trial.starts[0];
+    assert_eq!(trial.starts.len(), 1, "it is checked each second");
+    trial.now = trial.start + MS(first + 100);
+    trial.monitor.handle_doubts(&[web()].into(), trial.now);
+    trial.run(first + 750, 10, |_| true);
+    assert_eq!(trial.starts[1..], [first + 300, first + 500, first + 700], "as often as who is unsure");
+    assert!(trial.monitor.of(&web()).unwrap().is_unsure && trial.changes.is_empty());
+    trial.monitor.handle_doubts(&BTreeSet::new(), trial.now);
+    trial.run(first + 2000, 10, |_| true);
+    assert_eq!(trial.starts.len(), 6, "{:?}", trial.starts);
+    assert!(!trial.monitor.of(&web()).unwrap().is_unsure);
+}
+
+#[test]
 fn results_of_a_question_that_is_asked_no_more_count_for_nothing() {
     let mut trial = Trial::new(Presumption::Up);
     let at = trial.monitor.poll_timeout().unwrap();
