@@ -307,6 +307,16 @@ fn others_may_look_if_they_are_let_in_and_admins_may_operate() {
     let (code, text) = by("daemon", &["drain", "blue/s1"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(done(&weir, &["events"]).contains("daemon: weir drain blue/s1"));
+    // Programs run as root: the admin may not name others.
+    let other = weir.config().with_file_name("other.toml");
+    let text = fs::read_to_string(weir.config()).unwrap();
+    fs::write(&other, text.replace("[pool.green]\n", "[pool.green]\ncheck.command = [\"/bin/true\", \"x\"]\n")).unwrap();
+    fs::set_permissions(&other, fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, text) = by("daemon", &["apply", other.to_str().unwrap()]);
+    assert!(code == Some(1) && text.contains("only root may have another program run as root: /bin/true x"), "{code:?} {text}");
+    done(&weir, &["apply", other.to_str().unwrap()]);
+    let (code, text) = by("daemon", &["apply", other.to_str().unwrap()]);
+    assert!(code == Some(0), "of what is in force: {code:?} {text}");
     let mut command = fixture.lab.node().namespace.command("setpriv");
     command
         .args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups"])

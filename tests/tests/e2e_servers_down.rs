@@ -83,5 +83,10 @@ fn connections_of_a_server_that_goes_down_are_kept_or_closed_as_its_pool_says() 
         await_flows(&weir, "echo/s1", false);
         let report = load.report().unwrap();
         assert_eq!(report.broken.len(), if kept { 0 } else { of_first }, "{on_down}: {report:?}");
+        if !kept {
+            let servers = json(&weir, &["server", "list"]);
+            let first = servers.as_array().unwrap().iter().find(|server| server["server"] == "echo/s1").unwrap();
+            assert_eq!(first["flows"], 0, "what was reset is no live flow");
+        }
     }
 }

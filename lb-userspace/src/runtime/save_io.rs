@@ -66,7 +66,7 @@ impl Daemon {
             .is_some_and(|pool| pool.servers.contains_key(&server.server) || pool.names.contains_key(&server.server));
         if is_written {
             let hint = Some("--save adds what the file does not have: weir server remove --save takes the file's out".into());
-            return Err(Refusal { hint, ..Refusal::text(format!("the file has a server {server} already")) });
+            return Err(Refusal { hint, ..Refusal::text(format!("{server} is there already, in the file")) });
         }
         // One that was added before is to be in the file from now on.
         let mut overrides = self.overrides.clone();

@@ -124,6 +124,7 @@ impl World {
     }
 
     pub(super) fn of(wire: Wire, seed: u64, nodes: impl IntoIterator<Item = (Settings, u8)>) -> Self {
+        #[allow(clippy::disallowed_methods, reason = "an instant can be had from the clock alone; all others are counted from it")]
         let now = Instant::now();
         let nodes = nodes.into_iter().map(|(settings, priority)| Node {
             router: None,
