@@ -221,10 +221,10 @@ impl Overrides {
             let idle = self.hidden(config, name, added).map(|why| idle(&why, name, "server remove")).unwrap_or_default();
             format!("{name} is added{idle}")
         });
-        let effective = self.effective(config);
         let removed = self.removed.iter().map(|name| {
             let configured = config.server(&name.pool, &name.server);
-            let is_there = configured.is_some() && effective.server(&name.pool, &name.server) == configured;
+            let servers = config.pools.get(&name.pool).map(|pool| self.servers_of(&name.pool, &pool.servers));
+            let is_there = configured.is_some() && servers.as_ref().and_then(|servers| servers.get(&name.server)) == configured;
             match (configured, is_there) {
                 (None, _) => format!("{name} is removed{}", idle("there is no such server", name, "clear")),
                 (Some(_), true) => format!("{name} is removed{}", idle("it is the last server of its pool", name, "clear")),
