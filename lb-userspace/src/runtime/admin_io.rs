@@ -155,7 +155,7 @@ impl Daemon {
             return self.handle_scrape(reply).await;
         }
         if request == Request::Status {
-            return self.handle_look(reply).await;
+            return self.handle_look(reply);
         }
         let by = name_of(&by);
         let command = request.to_string();

@@ -31,9 +31,10 @@ impl Daemon {
         });
     }
 
-    /// Answers with the node as it is, as [`Self::handle_scrape`].
-    pub(super) async fn handle_look(&mut self, reply: oneshot::Sender<Answer>) {
-        let Facts { report, .. } = self.facts().await;
+    /// Answers with the node as it is, as [`Self::handle_scrape`]. Rates are those since the counters of the record.
+    pub(super) fn handle_look(&mut self, reply: oneshot::Sender<Answer>) {
+        self.follow_standings();
+        let report = self.report.clone();
         let pins = PinDir::at(&self.config.node.pin_dir);
         spawn_blocking(move || {
             // Who asked may have gone.
@@ -58,18 +59,18 @@ impl Daemon {
 }
 
 fn status_view(pins: &PinDir, report: &Report) -> Answer {
-    let status = gathered(pins, report)?;
+    let status = gathered(pins, report, unix_ms())?;
     let refused = |error: serde_json::Error| Refusal::text(error.to_string());
     let view = StatusView { healthy: status.is_healthy(), status: serde_json::to_value(&status).map_err(refused)? };
     serde_json::to_value(view).map_err(refused)
 }
 
-fn gathered(pins: &PinDir, report: &Report) -> Result<Status, Refusal> {
+fn gathered(pins: &PinDir, report: &Report, now_ms: u64) -> Result<Status, Refusal> {
     let tables = Tables::open(pins, Access::ReadOnly).map_err(|error| Refusal::text(in_words(&error)))?;
-    gather(&tables, pins, report, Some(report.pid), report.read_at_ms).map_err(|error| Refusal::text(format!("{error:#}")))
+    gather(&tables, pins, report, Some(report.pid), now_ms).map_err(|error| Refusal::text(format!("{error:#}")))
 }
 
 fn metrics_text(pins: &PinDir, facts: &Facts) -> Answer {
-    let status = gathered(pins, &facts.report)?;
+    let status = gathered(pins, &facts.report, facts.report.read_at_ms)?;
     metrics::text(&status, facts).map(serde_json::Value::String).map_err(|error| Refusal::text(error.to_string()))
 }
