@@ -255,6 +255,7 @@ fn a_drain_waits_for_the_flows_and_ends_in_maintenance() {
     assert_eq!((&one["state"], &one["server"], &one["vip"]), (&"established".into(), &"echo/s1".into(), &to.to_string().into()));
     assert_eq!(json(&weir, &["flows", "--client", "192.0.2.99"])["translated_total"], 0);
     assert!(done(&weir, &["flows", "-n", "3"]).contains("and 57 more"));
+    refused(&weir, &["flows", "echo/s7"], "no server is \"echo/s7\"");
 
     let began = Instant::now();
     let waited = done(&weir, &["drain", "echo/s1", "--wait", "--deadline", "40s"]);

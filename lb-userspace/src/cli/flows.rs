@@ -17,8 +17,13 @@ use serde::Serialize;
 
 use super::{Exit, Format, operate::json, place_io::Place, render::table, tell};
 use crate::{
+    config,
     dataplane::{self, Access, Tables},
-    runtime::{readback, report::Report, status::names},
+    runtime::{
+        readback,
+        report::{Report, ServiceName},
+        status::names,
+    },
 };
 
 /// `weir flows`.
@@ -75,6 +80,12 @@ pub fn flows(config: &Path, arguments: &FlowsArgs, format: Format, out: &mut imp
         Err(error) => return tell(err, &error, Exit::Refused),
     };
     let report = place.report.unwrap_or_default();
+    if let Some(pattern) = &arguments.servers
+        && let Err(hint) = fits_any(pattern, &report)
+    {
+        writeln!(err, "error: no server is {:?}\nhint: {hint}", pattern.as_str())?;
+        return Ok(Exit::Refused);
+    }
     let flows = match gather(&tables, &place.pins, &report, arguments) {
         Ok(flows) => flows,
         Err(error) => {
@@ -87,6 +98,16 @@ pub fn flows(config: &Path, arguments: &FlowsArgs, format: Format, out: &mut imp
         Format::Text => show(&flows, out)?,
     }
     Ok(Exit::Fine)
+}
+
+/// Whether it fits a server that is known by name; or what is known.
+fn fits_any(pattern: &glob::Pattern, report: &Report) -> Result<(), String> {
+    let servers = |service: &ServiceName| service.servers.iter().map(|(name, ..)| format!("{}/{name}", service.pool)).collect::<Vec<_>>();
+    let known: Vec<String> = report.services.iter().flat_map(servers).collect();
+    if known.iter().any(|name| pattern.matches(name)) {
+        return Ok(());
+    }
+    Err(config::alike(pattern.as_str(), &known.iter().map(String::as_str).collect::<Vec<_>>()))
 }
 
 fn gather(tables: &Tables, pins: &dataplane::PinDir, report: &Report, arguments: &FlowsArgs) -> anyhow::Result<Flows> {

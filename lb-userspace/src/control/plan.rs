@@ -55,23 +55,45 @@ pub struct Plan {
     pub unplaced: Vec<Unplaced>,
 }
 
-/// What leads from `installed` to `desired`. `now_unix_s` is in seconds of the Unix epoch. `incarnation` gives a random number that it never
-/// gave before, one for each new service.
+/// What leads from `installed` to `desired`, as [`plan_from`] finds it.
 pub fn plan(desired: &Desired, installed: &Installed, now_unix_s: u64, freeable: &Freeable, incarnation: &mut dyn FnMut() -> u64) -> Plan {
+    plan_from(installed.clone(), desired, now_unix_s, freeable, incarnation).0
+}
+
+/// What leads from `installed` to `desired`, as [`change_from`] finds it.
+pub fn change(before: &Desired, desired: &Desired, installed: &Installed, now_unix_s: u64, incarnation: &mut dyn FnMut() -> u64) -> Plan {
+    change_from(installed.clone(), before, desired, now_unix_s, incarnation).0
+}
+
+/// What leads from `installed` to `desired`, and what the maps hold afterwards. `now_unix_s` is in seconds of the Unix epoch. `incarnation` gives a random number that it never
+/// gave before, one for each new service.
+pub fn plan_from(
+    installed: Installed,
+    desired: &Desired,
+    now_unix_s: u64,
+    freeable: &Freeable,
+    incarnation: &mut dyn FnMut() -> u64,
+) -> (Plan, Installed) {
     let mut draft = Draft::new(desired, installed, now_unix_s, Scope::All);
     free::free_due(&mut draft, freeable);
     make(draft, incarnation)
 }
 
-/// Like [`plan`], where the maps have followed `before` already, nothing had to wait, and nothing is due to be freed: only what differs is looked at.
-pub fn change(before: &Desired, desired: &Desired, installed: &Installed, now_unix_s: u64, incarnation: &mut dyn FnMut() -> u64) -> Plan {
+/// Like [`plan_from`], where the maps have followed `before` already, nothing had to wait, and nothing is due to be freed: only what differs is looked at.
+pub fn change_from(
+    installed: Installed,
+    before: &Desired,
+    desired: &Desired,
+    now_unix_s: u64,
+    incarnation: &mut dyn FnMut() -> u64,
+) -> (Plan, Installed) {
     match Scope::between(before, desired) {
-        Scope::All => plan(desired, installed, now_unix_s, &Freeable::default(), incarnation),
+        Scope::All => plan_from(installed, desired, now_unix_s, &Freeable::default(), incarnation),
         scope @ Scope::Only(_) => make(Draft::new(desired, installed, now_unix_s, scope), incarnation),
     }
 }
 
-fn make(mut draft: Draft<'_>, incarnation: &mut dyn FnMut() -> u64) -> Plan {
+fn make(mut draft: Draft<'_>, incarnation: &mut dyn FnMut() -> u64) -> (Plan, Installed) {
     draft.know_members();
     make::services(&mut draft, incarnation);
     let planes = place::members(&mut draft);
@@ -88,7 +110,7 @@ fn make(mut draft: Draft<'_>, incarnation: &mut dyn FnMut() -> u64) -> Plan {
     publish::publish(&mut draft);
     publish::unpublish(&mut draft);
     make::lesser_members(&mut draft, numbers.into_values().flatten().collect(), &wanted);
-    Plan { ops: draft.ops, unplaced: draft.unplaced }
+    (Plan { ops: draft.ops, unplaced: draft.unplaced }, draft.state)
 }
 
 /// The plan while it is made: what the maps hold after the operations so far, and the numbers of what is desired.
@@ -108,13 +130,13 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(desired: &'a Desired, installed: &Installed, now_unix_s: u64, scope: Scope) -> Self {
+    fn new(desired: &'a Desired, installed: Installed, now_unix_s: u64, scope: Scope) -> Self {
         let services = installed.services.iter().filter_map(|(id, service)| Some((ServiceKey::of(&service.record)?, *id))).collect();
         Self {
             desired,
             now_unix_s,
             scope,
-            state: installed.clone(),
+            state: installed,
             ops: Vec::new(),
             unplaced: Vec::new(),
             services,
@@ -142,8 +164,11 @@ impl<'a> Draft<'a> {
     /// The members of services that are looked at, and of those that are not desired.
     fn members_at_work(&self) -> impl Iterator<Item = (MemberId, &InstalledMember)> {
         let is_resting = |(key, _): &(&ServiceKey, &ServiceId)| !self.scope.has(key) && self.desired.services.contains_key(key);
-        let resting: BTreeSet<u16> = self.services.iter().filter(is_resting).map(|(_, id)| id.0).collect();
-        self.state.members.iter().filter(move |(_, member)| !resting.contains(&member.info.service)).map(|(id, member)| (*id, member))
+        // By number: there are many members of few services.
+        let mut resting = vec![false; usize::from(u16::MAX) + 1];
+        self.services.iter().filter(is_resting).for_each(|(_, id)| resting[usize::from(id.0)] = true);
+        let is_at_work = move |member: &InstalledMember| !resting[usize::from(member.info.service)];
+        self.state.members.iter().filter(move |(_, member)| is_at_work(member)).map(|(id, member)| (*id, member))
     }
 
     /// The numbers of these members, by their service.

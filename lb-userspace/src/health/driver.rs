@@ -25,6 +25,9 @@ use crate::{control::standing::ServerName, dataplane::Witness};
 /// Checks under way at the same time; more wait for their turn.
 const MOST_AT_ONCE: usize = 8192;
 
+/// Checks that are due within so long of each other begin together: what wakes the thread costs as much as a check does.
+const TOGETHER: Duration = Duration::from_millis(4);
+
 /// What the daemon asks of the checks.
 #[derive(Debug)]
 pub enum Command {
@@ -71,13 +74,14 @@ pub enum News {
 /// Runs checks until the daemon is gone. For a [`tokio::runtime::LocalRuntime`]. `seed` spreads them.
 pub async fn run(seed: u64, mut commands: mpsc::Receiver<Command>, news: mpsc::Sender<News>) {
     let mut checks = Checks::new(seed);
+    let mut began = Instant::now();
     loop {
         for one in checks.proceed() {
             if news.send(one).await.is_err() {
                 return;
             }
         }
-        let due = checks.monitor.poll_timeout().map(tokio::time::Instant::from_std);
+        let due = checks.monitor.poll_timeout().map(|due| due.max(began + TOGETHER).into());
         // Every arm is cancel safe: commands and results stay where they are.
         tokio::select! {
             command = commands.recv() => match command {
@@ -85,7 +89,10 @@ pub async fn run(seed: u64, mut commands: mpsc::Receiver<Command>, news: mpsc::S
                 None => return,
             },
             Some(done) = checks.running.join_next() => checks.take_all(done),
-            () = at(due) => checks.monitor.handle_timeout(Instant::now()),
+            () = at(due) => {
+                began = Instant::now();
+                checks.monitor.handle_timeout(began);
+            }
         }
     }
 }

@@ -13,7 +13,8 @@ use tracing::{error, info};
 
 use super::{
     daemon_io::{Daemon, random_u64, unix_time},
-    fault_io, readback,
+    fault_io,
+    readback::{self, ReadBackError},
     report::in_words,
     retirement,
 };
@@ -22,6 +23,7 @@ use crate::{
     control::{
         desired::{Desired, Host},
         header,
+        installed::Installed,
         op::Op,
         plan::{self, Freeable, Plan},
         standing::View,
@@ -92,13 +94,21 @@ impl Daemon {
                 }
                 self.report.apply_error = Some(text);
                 self.next_look = Some(0);
-                match readback::installed(self.dataplane.tables(), self.installed.capacity) {
-                    Ok(installed) => self.installed = installed,
-                    Err(error) => error!(error = in_words(&error), "the maps cannot be read back"),
+                self.settled = None;
+                if let Err(error) = self.read_back() {
+                    error!(error = in_words(&error), "the maps cannot be read back");
                 }
             }
         }
         self.write_report();
+    }
+
+    /// What the maps hold is found out from them.
+    fn read_back(&mut self) -> Result<(), ReadBackError> {
+        self.is_read = false;
+        self.installed = readback::installed(self.dataplane.tables(), self.installed.capacity)?;
+        self.is_read = true;
+        Ok(())
     }
 
     /// What is desired if but for these pools it is what the maps follow.
@@ -114,6 +124,9 @@ impl Daemon {
     }
 
     fn try_converge(&mut self, pools: Option<&BTreeSet<String>>) -> anyhow::Result<()> {
+        if !self.is_read {
+            self.read_back()?;
+        }
         let desired = match pools.and_then(|pools| self.desired_of(pools)) {
             Some(desired) => desired,
             None => self.desired(),
@@ -127,16 +140,20 @@ impl Daemon {
         let mut random = || random_u64().unwrap_or_else(|| unix_time().as_nanos() as u64);
         let settled = self.settled.take().filter(|_| !looks);
         let is_whole = settled.is_none();
-        let Plan { ops, unplaced } = match settled {
-            Some(settled) => plan::change(&settled, &desired, &self.installed, now_unix_s, &mut random),
-            None => plan::plan(&desired, &self.installed, now_unix_s, &freeable, &mut random),
+        // Planned from what there is instead of a copy: it is large. Until all operations are done it is not what the maps hold.
+        self.is_read = false;
+        let installed = Installed::new(self.installed.capacity);
+        let installed = std::mem::replace(&mut self.installed, installed);
+        let (Plan { ops, unplaced }, installed) = match settled {
+            Some(settled) => plan::change_from(installed, &settled, &desired, now_unix_s, &mut random),
+            None => plan::plan_from(installed, &desired, now_unix_s, &freeable, &mut random),
         };
         for op in &ops {
             fault_io::before_operation(self.operations);
             self.operations += 1;
             self.dataplane.applier().apply(op, now)?;
-            self.installed.apply(op);
         }
+        (self.installed, self.is_read) = (installed, true);
         if is_whole || ops.iter().any(|op| matches!(op, Op::SetHeader { .. } | Op::FreeMember { .. })) {
             let headers = self.installed.members.values().filter_map(|member| member.header.as_deref());
             self.path_mtus.set_tunnels(headers.filter_map(Tunnel::of_header));

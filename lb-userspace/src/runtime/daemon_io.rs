@@ -104,6 +104,8 @@ pub(super) struct Daemon {
     pub(super) config: Config,
     pub(super) dataplane: Dataplane,
     pub(super) installed: Installed,
+    /// Whether that is what the maps hold; else they are read before they are changed.
+    pub(super) is_read: bool,
     /// What the maps follow, nothing having to wait: a plan starts from there.
     pub(super) settled: Option<Desired>,
     /// Of the configuration in force: then what becomes known of a pool concerns that pool alone.
@@ -273,6 +275,7 @@ impl Daemon {
             config,
             dataplane,
             installed,
+            is_read: true,
             settled: None,
             is_config_followed: false,
             netlink: Netlink::open()?,

@@ -18,6 +18,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum;
 use lb_common::words::{MemberId, ServiceId};
 use lb_userspace::{
     admin::{
@@ -40,6 +41,7 @@ const QUIET: Duration = Duration::from_millis(5);
 /// How long checks are counted.
 const CHECKED_FOR: Duration = Duration::from_secs(5);
 const CHECKS: usize = 5000;
+const CHECK_ROUNDS: usize = 5;
 /// Clock ticks a second, of `/proc/PID/stat`.
 const TICKS: f64 = 100.0;
 
@@ -116,24 +118,45 @@ impl Row {
     }
 }
 
-/// Measures everything and prints it.
+/// What is measured together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Part {
+    /// Starts and changes of 16 pools.
+    Small,
+    /// Starts and changes of 1 000 pools.
+    Large,
+    /// What checks cost.
+    Checks,
+    /// A server that falls silent.
+    Death,
+    /// Servers that go down and up.
+    Transitions,
+    /// A slow start.
+    Ramp,
+}
+
+/// Measures one part, or everything, and prints it.
 ///
 /// # Errors
 /// Where something cannot be made or started.
-pub fn run(out: &mut impl Write) -> anyhow::Result<()> {
+pub fn run(only: Option<Part>, out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(out, "  {:58} {:>9} {:>9} {:>7} {:>7}   medians of {ROUNDS}", "", "weir", "haproxy", "ratio", "target")?;
     let lab = Topology::builder(Shape::OneArmed).servers(1).build()?;
     for (host, network) in [(&lab.servers[0], "10.50.0.0/16"), (lab.node(), "10.60.0.0/16")] {
         host.namespace.ip(&format!("route add local {network} dev lo"))?;
     }
     lab.node().namespace.ip(&format!("route add 10.50.0.0/16 via {}", lab.servers[0].v4))?;
-    let mut rows = changes(&lab, SMALL)?;
-    rows.extend(changes(&lab, LARGE)?);
-    rows.extend(checks(&lab)?);
-    rows.push(death(&lab)?);
-    rows.extend(transitions(&lab)?);
-    rows.push(ramp(&lab)?);
-    rows.iter().try_for_each(|row| row.write(out))?;
+    for part in Part::value_variants().iter().filter(|part| only.is_none_or(|only| only == **part)) {
+        let rows = match part {
+            Part::Small => changes(&lab, SMALL)?,
+            Part::Large => changes(&lab, LARGE)?,
+            Part::Checks => checks(&lab)?,
+            Part::Death => vec![death(&lab)?],
+            Part::Transitions => transitions(&lab)?,
+            Part::Ramp => vec![ramp(&lab)?],
+        };
+        rows.iter().try_for_each(|row| row.write(out))?;
+    }
     Ok(())
 }
 
@@ -411,7 +434,7 @@ fn checks(lab: &Topology) -> anyhow::Result<Vec<Row>> {
     let _nginx = Nginx::start(&lab.servers[0].namespace, "s1", PORT)?;
     let check = format!("check = {{ tcp = true, port = {PORT}, interval = \"1s\", timeout = \"1s\" }}");
     let mut shares: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
-    for _ in 0..3 {
+    for _ in 0..CHECK_ROUNDS {
         let (weir, _) = Weir::start(lab.node(), &size.weir(10, &check))?;
         shares[0].push(share(weir.process.id())?);
         weir.stop()?;

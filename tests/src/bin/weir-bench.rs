@@ -32,7 +32,11 @@ enum Bench {
     /// Frames that cross a machine: Weir's NAT beside nftables and plain forwarding, on one CPU.
     Live,
     /// How soon a change is in force, and what checks cost, beside HAProxy.
-    Control,
+    Control {
+        /// Only this part.
+        #[arg(long)]
+        only: Option<control::Part>,
+    },
     /// Loads the packet program with each of these sets of features, to see what the verifier says.
     Load {
         /// As in `Settings`.
@@ -47,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     match cli.bench {
         Bench::L4 { json, rounds, only } => l4::run(&l4::Options { harness: harness()?, rounds, only, json }, &mut out),
-        Bench::Control => control::run(&mut out),
+        Bench::Control { only } => control::run(only, &mut out),
         Bench::Live => live::run(&harness()?, &mut out),
         Bench::Load { features } => l4::load_every(&features.into_iter().collect(), &mut out),
     }
