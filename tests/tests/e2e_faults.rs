@@ -244,7 +244,14 @@ fn a_full_disk_or_one_that_cannot_be_written_stops_nothing_but_what_has_to_be_ke
     assert!(code == Some(1) && text.contains("Read-only") && text.contains("nothing has been changed"), "{code:?} {text}");
     weir.write_config(&config(5)).unwrap();
     wait_until("the weight to be in force", SOON, || weight(&weir) == Some(5)).unwrap();
+    // A daemon that is started there goes on with what the maps hold, and follows the file.
+    weir.kill_9().unwrap();
+    weir.write_config(&config(7)).unwrap();
+    weir.spawn().unwrap();
+    wait_until("the weight to be in force", SOON, || weight(&weir) == Some(7)).unwrap();
+    assert!(weir.stderr().contains("the daemon keeps nothing of what it says"), "{}", weir.stderr());
     disk.run("mount", &["-o", "remount,rw"]);
+    wait_until("the socket to be there", SOON, || weir.operate(&["history"]).unwrap().status.success()).unwrap();
     done(&weir, &["drain", "echo/s1"]);
     assert_eq!(fixture.greeters(), ["s2"]);
     done(&weir, &["ready", "echo/s1"]);
@@ -296,6 +303,21 @@ fn a_file_that_is_written_slowly_is_taken_whole_and_a_broken_one_hides_nothing()
     let told = || said(&weir.operate(&["status"]).unwrap());
     let is_told = |(code, text): (Option<i32>, String)| code == Some(1) && text.contains("unknown key `interfces`");
     wait_until("the status to say what is wrong", SOON, || is_told(told())).unwrap_or_else(|error| panic!("{error} {:?}", told()));
+    done(&weir, &["drain", "echo/s1"]);
+    assert_eq!(fixture.greeters(), ["s2"]);
+
+    // Whatever the file has become, its daemon is found.
+    let elsewhere = whole.replace("pin_dir = \"", "pin_dir = \"/sys/fs/bpf/else").replace("state_dir = \"", "state_dir = \"/run/else");
+    assert!(elsewhere.contains("/run/else"), "{elsewhere}");
+    let texts = [String::new(), format!("<<<<<<< HEAD\n{whole}"), whole.replacen('"', "", 1), elsewhere.clone()];
+    for (text, command) in texts.iter().map(String::as_bytes).chain([&b"\xff\xfe"[..]]).zip(["ready", "drain", "ready", "drain", "ready"]) {
+        fs::write(weir.config(), text).unwrap();
+        done(&weir, &[command, "echo/s1"]);
+        done(&weir, &["history"]);
+        let (code, said) = told();
+        assert!(code == Some(1) || text == elsewhere.as_bytes() && said.contains("the data plane that is loaded has"), "{said}");
+    }
+    fs::remove_file(weir.config()).unwrap();
     done(&weir, &["drain", "echo/s1"]);
     assert_eq!(fixture.greeters(), ["s2"]);
 }

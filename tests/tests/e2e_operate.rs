@@ -349,7 +349,8 @@ fn what_is_cleared_is_the_configurations_again_and_what_has_no_effect_is_told() 
     done(&weir, &["server", "add", "direct/s9", "10.2.0.99:9999"]);
     refused(&weir, &["switch", "web", "direct"], "direct/s9 does not fit");
     done(&weir, &["server", "remove", "direct/s9"]);
-    let switched = done(&weir, &["switch", "web", "direct"]);
+    refused(&weir, &["switch", "web", "direct"], "live connections would end");
+    let switched = done(&weir, &["switch", "web", "direct", "--force"]);
     assert!(switched.contains("! the connections of") && switched.contains("end: no other mode"), "{switched}");
 
     // The file has neither pool nor listener any more.

@@ -12,6 +12,7 @@ use crate::{
     config::{self, LoadError, model::Node},
     dataplane::PinDir,
     runtime::{
+        registry_io,
         report::Report,
         report_io::{self, ReportError},
     },
@@ -53,7 +54,12 @@ impl Place {
     /// [`PlaceError`].
     pub(super) fn of(config: &Path) -> Result<Self, PlaceError> {
         match node_of(config) {
-            Ok(node) => Ok(Self::of_node(node)),
+            Ok(node) => {
+                let place = Self::of_node(node.clone());
+                let is_there = place.has_record() || place.pins.is_loaded();
+                let other = (!is_there).then(|| Self::registered(config)).flatten();
+                Ok(other.map_or(place, |other| Self { node, ..other }))
+            }
             Err(error) => {
                 let host_name = config::host_name();
                 let node = match &error {
@@ -63,10 +69,22 @@ impl Place {
                     }
                 };
                 let is_meant = |place: &Self| config == Path::new(CONFIG_FILE) || place.is_of(config);
-                let place = Self::without_file(&node).filter(is_meant);
+                let place = Self::without_file(&node).filter(is_meant).or_else(|| Self::registered(config));
                 place.ok_or(if is_absent(&error) { PlaceError::Absent(error) } else { PlaceError::Config(error) })
             }
         }
+    }
+
+    /// Of the daemon that runs, or ran, by this file, wherever it keeps its record.
+    fn registered(config: &Path) -> Option<Self> {
+        let state_dir = registry_io::find(config)?;
+        let pin_dir = report_io::read(&state_dir).ok()??.pin_dir;
+        let node = Node { state_dir, pin_dir, ..config::unconfigured_node(&config::host_name()) };
+        Self::without_file(&node).filter(|place| place.is_of(config))
+    }
+
+    fn has_record(&self) -> bool {
+        self.report.as_ref().is_ok_and(|report| *report != Report::default())
     }
 
     /// Whether a daemon of this file left the record.
@@ -79,9 +97,8 @@ impl Place {
     fn without_file(node: &Node) -> Option<Self> {
         let mut place = Self::of_node(node.clone());
         let report = place.report.as_ref().ok();
-        let has_record = report.is_some_and(|report| *report != Report::default());
         place.node.interfaces = report.into_iter().flat_map(|report| report.interfaces.keys().cloned()).collect();
-        (has_record || place.pins.is_loaded()).then_some(place)
+        (place.has_record() || place.pins.is_loaded()).then_some(place)
     }
 
     fn of_node(node: Node) -> Self {

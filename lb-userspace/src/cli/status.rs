@@ -51,6 +51,9 @@ pub enum Screen {
     Stream,
 }
 
+/// A daemon that runs writes its record more often.
+const OLD_MS: u64 = 10_000;
+
 /// Clears a terminal (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[J";
 
@@ -148,6 +151,18 @@ fn look(
         Ok(report) => report,
         Err(error) => return tell(err, &error, Exit::Refused),
     };
+    let is_old = report_io::is_running(&report) && now_ms.saturating_sub(report.read_at_ms) > OLD_MS;
+    if is_old {
+        match target {
+            // What it cannot write it can tell.
+            None => {
+                if let Ok(view) = asked(config, &Request::Status) {
+                    return show_view(view, manner, out);
+                }
+            }
+            Some(_) => writeln!(err, "warning: the daemon's record is {} s old", (now_ms - report.read_at_ms) / 1000)?,
+        }
+    }
     let tables = match Tables::open(&pins, Access::ReadOnly) {
         Ok(tables) => tables,
         Err(error) if error.is_denied() => return asked_of_daemon(config, target, &error, manner, out, err),
@@ -197,10 +212,14 @@ fn asked_of_daemon(
         )?;
         return Ok(Exit::Refused);
     }
-    let view: StatusView = match asked(config, &Request::Status) {
-        Ok(view) => view,
-        Err(error) => return refuse(err, &error),
-    };
+    match asked(config, &Request::Status) {
+        Ok(view) => show_view(view, manner, out),
+        Err(error) => refuse(err, &error),
+    }
+}
+
+/// As the daemon sees itself.
+fn show_view(view: StatusView, manner: Manner, out: &mut impl Write) -> io::Result<Exit> {
     match manner.format {
         Format::Json => manner.document(&view.status, out)?,
         Format::Text => {

@@ -17,7 +17,7 @@ use crate::{
     config::model::Node,
     dataplane::{self, Stopped},
     netlink::{AssignedAddress, Link},
-    runtime::{report::Report, report_io},
+    runtime::{registry_io, report::Report, report_io},
 };
 
 /// Ends the daemon if one runs, detaches from every interface, removes all pins, and removes the addresses that Weir added.
@@ -50,6 +50,7 @@ pub fn stop(config: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Re
     if let Err(error) = report_io::remove(&state_dir) {
         return tell(err, &error, Exit::Refused);
     }
+    registry_io::forget(config);
     match stopped.interfaces.as_slice() {
         [] => writeln!(out, "nothing was loaded")?,
         interfaces => writeln!(out, "stopped; detached from {}", interfaces.join(", "))?,

@@ -228,6 +228,9 @@ fn interface(name: &str) -> Finding {
         return Finding::new(what, false, reason(&error), "node.interfaces names those that packets come in by");
     }
     let detail = match driver_name(name) {
+        // linux drivers/net/veth.c, veth_xdp_flush: nobody is woken who has no program.
+        Ok(driver) if driver == "veth" => "driver veth: native xdp; its other end needs an xdp program, too (one that passes all), and `tx off` (ethtool -K), or frames are late or lost"
+            .to_owned(),
         Ok(driver) if NATIVE_DRIVERS.contains(&driver.as_str()) => format!("driver {driver}: native xdp"),
         Ok(driver) => format!("driver {driver}: not known for native xdp; generic mode works, slower"),
         Err(_) => "of no known driver: native mode is tried at start; generic mode works, slower".to_owned(),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -35,9 +36,24 @@ pub struct Entry {
     /// Whether a check has found it so; else it is taken for it.
     #[serde(default = "of_earlier_version")]
     pub is_checked: bool,
+    /// The server as flows were sent to it, its port 0 if it has none of its own.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "192.0.2.7:80")]
+    pub seat: Option<SocketAddr>,
     /// Why its checks cannot be made, if they cannot: it stays what it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_made: Option<String>,
+}
+
+impl Entry {
+    fn new(seat: SocketAddr, is_up: bool) -> Self {
+        Self { is_up, since_ms: 0, cause: None, is_checked: false, seat: Some(seat), not_made: None }
+    }
+
+    /// An earlier version did not say.
+    fn is_of(&self, seat: SocketAddr) -> bool {
+        self.seat.is_none_or(|own| own == seat)
+    }
 }
 
 /// Who did not say it had checked its servers, but for a moment after its start.
@@ -71,35 +87,63 @@ impl Book {
         &self.entries
     }
 
+    /// Whether this server is called so now.
+    pub fn is_of(&self, name: &ServerName, seat: SocketAddr) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.is_of(seat))
+    }
+
     /// What is checked from now on: every server with a check that is not in maintenance. One that comes into a pool whose other servers are up counts
-    /// as down until it was checked; one that was there counts as before, or as up.
+    /// as down until it was checked; one that was there counts as before, or as up. A server is the same one as long as flows are sent to the same address
+    /// and port, whatever its pool calls it.
     pub fn checks(&mut self, config: &Config, overrides: &BTreeMap<ServerName, Override>) -> Wanted {
         let is_maintained = |name: &ServerName| overrides.get(name).is_some_and(|said| said.state == Some(AdminState::Maint));
         let names = config.pools.iter().flat_map(|(pool, section)| section.servers.keys().map(move |server| ServerName::new(pool, server)));
         let served: BTreeSet<ServerName> = names.filter(|name| !is_maintained(name)).collect();
-        let newcomers = self.served.as_ref().map_or_else(BTreeSet::new, |known| served.difference(known).cloned().collect());
-        let is_up = |name: &ServerName| self.entries.get(name).is_none_or(|entry| entry.is_up);
+        let targets: BTreeMap<ServerName, (Target, Pace)> = targets(config).into_iter().filter(|(name, _)| served.contains(name)).collect();
+        let seats = targets.iter().map(|(name, (target, _))| (name, target.seat)).collect();
+        let known = self.known(&seats);
+        let others = self.served.as_ref().map_or_else(BTreeSet::new, |before| served.difference(before).cloned().collect());
+        let is_newcomer = |name: &ServerName| match seats.get(name) {
+            Some(_) => !known.contains_key(name) && self.served.is_some(),
+            None => others.contains(name),
+        };
+        let newcomers: BTreeSet<ServerName> = served.iter().filter(|name| is_newcomer(name)).cloned().collect();
+        let is_up = |name: &ServerName| known.get(name).is_none_or(|entry| entry.is_up);
         let others_up: BTreeSet<&str> =
             served.iter().filter(|name| !newcomers.contains(*name) && is_up(name)).map(|name| name.pool.as_str()).collect();
         let presume = |name: &ServerName| if newcomers.contains(name) { !others_up.contains(name.pool.as_str()) } else { is_up(name) };
         let mut checks = BTreeMap::new();
         let mut entries = BTreeMap::new();
-        for (name, (target, pace)) in targets(config).into_iter().filter(|(name, _)| served.contains(name)) {
-            let is_up = presume(&name);
-            let known = self.entries.get(&name).filter(|entry| entry.is_up == is_up).cloned();
-            entries.insert(name.clone(), known.unwrap_or(Entry { is_up, since_ms: 0, cause: None, is_checked: false, not_made: None }));
-            let presumption = match (is_up, entries[&name].is_checked) {
+        for (name, (target, pace)) in &targets {
+            let is_up = presume(name);
+            let known = known.get(name).filter(|entry| entry.is_up == is_up).copied().cloned();
+            entries.insert(name.clone(), Entry { seat: Some(target.seat), ..known.unwrap_or_else(|| Entry::new(target.seat, is_up)) });
+            let presumption = match (is_up, entries[name].is_checked) {
                 (true, true) => Presumption::KnownUp,
                 (false, true) => Presumption::KnownDown,
                 (true, false) => Presumption::Up,
                 (false, false) => Presumption::Down,
             };
-            checks.insert(name, (target, pace, presumption));
+            checks.insert(name.clone(), (target.clone(), *pace, presumption));
         }
-        self.ramps.retain(|name, _| entries.contains_key(name));
+        self.ramps.retain(|name, _| {
+            entries.get(name).is_some_and(|entry| self.entries.get(name).is_some_and(|before| before.seat == entry.seat))
+        });
         self.entries = entries;
         self.served = Some(served);
         checks
+    }
+
+    /// What was known of the servers at these seats: under their own name, or under another one of their pool.
+    fn known(&self, seats: &BTreeMap<&ServerName, SocketAddr>) -> BTreeMap<ServerName, &Entry> {
+        let by_seat: BTreeMap<(&str, SocketAddr), &Entry> =
+            self.entries.iter().filter_map(|(name, entry)| Some(((name.pool.as_str(), entry.seat?), entry))).collect();
+        let found = |(name, seat): (&&ServerName, &SocketAddr)| {
+            let own = self.entries.get(*name).filter(|entry| entry.is_of(*seat));
+            let entry = own.or_else(|| by_seat.get(&(name.pool.as_str(), *seat)).copied())?;
+            Some(((*name).clone(), entry))
+        };
+        seats.iter().filter_map(found).collect()
     }
 
     /// A server went up or down. `now_ms` is in milliseconds of the Unix epoch.
@@ -107,7 +151,7 @@ impl Book {
         let Some(entry) = self.entries.get_mut(&changed.server) else { return };
         let is_back = changed.is_up && !entry.is_up;
         let cause = changed.cause.as_ref().map(ToString::to_string);
-        *entry = Entry { is_up: changed.is_up, since_ms: now_ms, cause, is_checked: true, not_made: None };
+        *entry = Entry { is_up: changed.is_up, since_ms: now_ms, cause, is_checked: true, seat: entry.seat, not_made: None };
         if is_back && !slow_start(config, &changed.server).is_zero() {
             self.ramps.insert(changed.server.clone(), now);
         } else {
@@ -121,7 +165,8 @@ impl Book {
         match note {
             Note::FoundUp => entry.is_checked = true,
             Note::FoundDown(cause) => {
-                *entry = Entry { is_up: false, since_ms: now_ms, cause: Some(cause.to_string()), is_checked: true, not_made: None };
+                let cause = Some(cause.to_string());
+                *entry = Entry { is_up: false, since_ms: now_ms, cause, is_checked: true, seat: entry.seat, not_made: None };
             }
             Note::Cause(cause) => entry.cause = Some(cause.to_string()),
             Note::NotMade(why) => entry.not_made = Some(why.text.clone()),

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -15,7 +16,7 @@ use tokio::{
 
 use super::{
     book::Wanted,
-    monitor::{Anew, Checked, Monitor, Note, Output, Presumption},
+    monitor::{Checked, Monitor, Note, Output, Presumption},
     outcome::{Failure, Outcome, Sign},
     probe::{self, Kit, Progress},
     target::Target,
@@ -71,8 +72,17 @@ pub enum News {
     Noted(ServerName, Note),
 }
 
+/// News, and of which server as flows are sent to it: the configuration may call another one so by the time they are heard.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Told {
+    /// As [`Target::seat`].
+    pub seat: SocketAddr,
+    /// What.
+    pub news: News,
+}
+
 /// Runs checks until the daemon is gone. For a [`tokio::runtime::LocalRuntime`]. `seed` spreads them.
-pub async fn run(seed: u64, mut commands: mpsc::Receiver<Command>, news: mpsc::Sender<News>) {
+pub async fn run(seed: u64, mut commands: mpsc::Receiver<Command>, news: mpsc::Sender<Told>) {
     let mut checks = Checks::new(seed);
     let mut began = Instant::now();
     loop {
@@ -143,6 +153,14 @@ impl Checks {
 
     fn set(&mut self, servers: Wanted) {
         let now = Instant::now();
+        // Of another server of that name nothing is known but what is presumed.
+        let is_another =
+            |(name, known): &(&ServerName, &Rc<Target>)| servers.get(*name).is_some_and(|(target, ..)| target.seat != known.seat);
+        let others: Vec<ServerName> = self.targets.iter().filter(is_another).map(|(name, _)| name.clone()).collect();
+        for name in others {
+            self.targets.remove(&name);
+            self.monitor.forget(&name);
+        }
         let paces = servers.iter().map(|(name, (_, pace, _))| (name.clone(), *pace)).collect();
         self.monitor.set(&paces, |name| servers.get(name).map_or(Presumption::Up, |(.., presumption)| *presumption), now);
         let mut targets = HashMap::new();
@@ -150,9 +168,8 @@ impl Checks {
             match self.targets.remove(&name) {
                 Some(known) if *known == target => _ = targets.insert(name, known),
                 earlier => {
-                    if let Some(earlier) = earlier {
-                        let anew = if earlier.address == target.address { Anew::Question } else { Anew::Server };
-                        self.monitor.restart(&name, anew, now);
+                    if earlier.is_some() {
+                        self.monitor.restart(&name, now);
                     }
                     targets.insert(name, Rc::new(target));
                 }
@@ -178,13 +195,15 @@ impl Checks {
     }
 
     /// Starts what is due; gives what is to be told.
-    fn proceed(&mut self) -> Vec<News> {
+    fn proceed(&mut self) -> Vec<Told> {
         let mut news = Vec::new();
         while let Some(output) = self.monitor.poll_output() {
             match output {
                 Output::Check { server, number } => self.waiting.push_back((server, number)),
-                Output::Changed { server, is_up, cause, results } => news.push(News::Changed(Changed { server, is_up, cause, results })),
-                Output::Noted { server, note } => news.push(News::Noted(server, note)),
+                Output::Changed { server, is_up, cause, results } => {
+                    news.extend(self.told(&server.clone(), News::Changed(Changed { server, is_up, cause, results })));
+                }
+                Output::Noted { server, note } => news.extend(self.told(&server.clone(), News::Noted(server, note))),
             }
         }
         while self.running.len() < MOST_AT_ONCE
@@ -193,6 +212,10 @@ impl Checks {
             self.start(server, number);
         }
         news
+    }
+
+    fn told(&self, server: &ServerName, news: News) -> Option<Told> {
+        Some(Told { seat: self.targets.get(server)?.seat, news })
     }
 
     fn start(&mut self, server: Rc<ServerName>, number: u64) {

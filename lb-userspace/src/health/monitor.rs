@@ -58,15 +58,6 @@ impl Presumption {
     }
 }
 
-/// What of a server's check is another than before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Anew {
-    /// The question: what is known of the server holds until the results speak against it.
-    Question,
-    /// The server, for its address is another: nothing is known of it.
-    Server,
-}
-
 /// What has to be done.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Output {
@@ -240,11 +231,10 @@ impl Monitor {
         }
     }
 
-    /// Asks this server anew: what is under way counts for nothing.
-    pub fn restart(&mut self, name: &ServerName, anew: Anew, now: Instant) {
+    /// Asks this server something else: what is under way counts for nothing; what is known of it holds until the results speak against it.
+    pub fn restart(&mut self, name: &ServerName, now: Instant) {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.running = None;
-            entry.is_found &= anew == Anew::Question;
             entry.known.is_unsure = true;
             entry.known.last = None;
             entry.known.contradicting = 0;
@@ -336,7 +326,8 @@ impl Monitor {
         self.entries.get(name).map(|entry| &entry.known)
     }
 
-    fn forget(&mut self, name: &ServerName) {
+    /// Does not check this server any more; nothing is known of it.
+    pub fn forget(&mut self, name: &ServerName) {
         if let Some(entry) = self.entries.remove(name) {
             self.due.remove(&(entry.next, entry.name));
         }

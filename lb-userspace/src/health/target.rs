@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -19,6 +19,8 @@ pub const MOST_PATHS: usize = 8;
 /// One server and what it is asked.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Target {
+    /// The server as flows are sent to it, its port 0 if it has none of its own: what checks find is known of this, whatever it is called.
+    pub seat: SocketAddr,
     /// Where the question goes.
     pub address: IpAddr,
     /// Its port; 0 for a command that is told none.
@@ -106,7 +108,17 @@ fn target(node: &Node, pool: &Pool, check: &Check, server: &Server, binds: &Bind
             (Route::Datapath(paths), first)
         }
     };
-    Some(Target { address: server.address, port, route, probe: check.probe.clone(), tls: check.tls.clone(), timeout: check.pace.timeout })
+    let (probe, tls, timeout) = (check.probe.clone(), check.tls.clone(), check.pace.timeout);
+    Some(Target { seat: seat(server), address: server.address, port, route, probe, tls, timeout })
+}
+
+/// As [`Target::seat`].
+pub const fn seat(server: &Server) -> SocketAddr {
+    let port = match server.port {
+        Some(port) => port,
+        None => 0,
+    };
+    SocketAddr::new(server.address, port)
 }
 
 fn from_snat(snat: &[IpAddr], server: &Server) -> Route {

@@ -240,6 +240,10 @@ impl Daemon {
         let ends =
             switched.switch(&configured, &listener, pool.as_deref()).map(|()| cut_off(&self.config, &switched.effective(&configured)));
         let ends = ends.map_err(|error| Refusal::of(&error))?;
+        if !ends.is_empty() && !force {
+            let hint = Some("--force does it all the same".to_owned());
+            return Err(Refusal { details: ends, hint, ..Refusal::text("live connections would end") });
+        }
         let servers = self
             .say(
                 |overrides| {
@@ -424,6 +428,15 @@ impl Daemon {
         if self.admin.path().is_some_and(is_gone) {
             warn!("somebody removed the admin socket");
             self.open_admin();
+        }
+        if let Some(why) = self.admin.refusal() {
+            let again = AdminSocket::listen(&self.config);
+            if again.refusal().as_ref() != Some(&why) {
+                self.report.forgone.retain(|line| *line != why);
+                self.admin = again;
+                self.report.admin_socket = self.admin.path();
+                self.admin.refusal().into_iter().for_each(|why| self.forgo(why));
+            }
         }
     }
 

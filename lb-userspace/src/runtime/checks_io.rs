@@ -15,7 +15,7 @@ use crate::{
     dataplane::Witness,
     health::{
         book::Wanted,
-        driver::{self, Command, News, Snapshot},
+        driver::{self, Command, Snapshot, Told},
     },
 };
 
@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// The daemon's end of the checks. They end when it is dropped.
 pub(super) struct Checks {
     commands: mpsc::Sender<Command>,
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<Told>,
 }
 
 impl Checks {
@@ -87,7 +87,7 @@ impl Checks {
     }
 
     /// What they tell next; nothing ever again once the thread is gone.
-    pub(super) async fn news(&mut self) -> News {
+    pub(super) async fn news(&mut self) -> Told {
         match self.news.recv().await {
             Some(news) => news,
             None => std::future::pending().await,

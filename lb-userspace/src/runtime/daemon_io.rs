@@ -24,9 +24,9 @@ use super::{
     metrics::Tallies,
     names_io::recall_names,
     own_macs::own_macs,
-    readback,
+    readback, registry_io,
     report::{Report, in_words, names_of},
-    report_io,
+    report_io::{self, Prepared},
     silence_io::Looks,
     ways_io::Detours,
 };
@@ -179,6 +179,12 @@ impl Daemon {
             report_io::unprepare(&state_dir, prepared);
         }
         let mut daemon = started?;
+        if prepared == Prepared::Refused {
+            warn!("{} takes nothing: until it does the daemon keeps nothing of what it says and is told", state_dir.display());
+        }
+        if let Err(error) = registry_io::register(config_path, &state_dir) {
+            warn!(%error, "commands find this daemon by its configuration file alone");
+        }
         forgone.into_iter().chain(mounts.then(|| OWN_MOUNT.into())).for_each(|what| daemon.forgo(what));
         daemon.write_report_now();
         Ok(daemon)
@@ -519,6 +525,7 @@ impl Daemon {
             warn!(error = in_words(error), "weir status will not know this daemon");
         }
         self.is_record_refused = written.is_err();
+        self.report.unwritten = written.err().map(|error| format!("what weir status reads is old: {}", in_words(&error)));
         self.is_report_due = false;
         self.report_written = Instant::now();
         self.report_took = began.elapsed();

@@ -12,7 +12,7 @@ use crate::{
         standing::{AdminState, Override, ServerName},
     },
     health::{
-        driver::{Changed, News},
+        driver::{Changed, News, Told},
         monitor::Note,
     },
 };
@@ -41,7 +41,11 @@ impl Daemon {
     }
 
     /// The checks tell something.
-    pub(super) async fn handle_health(&mut self, news: News) {
+    pub(super) async fn handle_health(&mut self, Told { seat, news }: Told) {
+        let (News::Changed(Changed { server, .. }) | News::Noted(server, _)) = &news;
+        if !self.book.is_of(server, seat) {
+            return;
+        }
         match news {
             News::Changed(changed) => self.handle_changed(changed).await,
             News::Noted(server, note) => self.handle_noted(server, &note),

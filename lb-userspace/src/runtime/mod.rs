@@ -16,6 +16,7 @@
 //! | `readback` | what the maps hold, as `control` models it |
 //! | `details_io` | everything that is known of each server |
 //! | `report` | the record that the daemon leaves for `weir status`, and its reading (`report_io`) |
+//! | `registry_io` | where the record of a file's daemon is, whatever the file says by now |
 //! | `problems` | what is wrong with a node, in words, the gravest first. Pure |
 //! | `status` | maps and record together: a node as it is |
 
@@ -42,6 +43,7 @@ mod names_io;
 mod own_macs;
 mod problems;
 pub mod readback;
+pub mod registry_io;
 mod reload;
 pub mod report;
 pub mod report_io;

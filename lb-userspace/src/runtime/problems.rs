@@ -54,7 +54,7 @@ pub(super) fn problems(report: &Report, interfaces: &[Interface], services: &[Se
     let forgotten = forgotten(services);
     let of_servers = report.unresolved.iter().chain(&report.unanswered).filter(|(server, _)| !forgotten.contains(server));
     of_servers.for_each(|(server, why)| add(Gravity::Unsure, format!("server {server}: {why}")));
-    let rest = report.forgone.iter().chain(&report.unkept).chain(&report.address_errors).chain(&report.held_back);
+    let rest = report.forgone.iter().chain(&report.unwritten).chain(&report.unkept).chain(&report.address_errors).chain(&report.held_back);
     let rest = rest.chain(&report.narrow_ways).chain(&report.ways_errors).chain(&report.name_troubles).chain(&report.file_troubles);
     rest.for_each(|line| add(Gravity::Other, line.clone()));
     found.sort_by_key(|(gravity, _)| *gravity);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     fn entry(is_up: bool, cause: Option<&str>, not_made: Option<&str>) -> Entry {
-        Entry { is_up, since_ms: 1, cause: cause.map(Into::into), is_checked: true, not_made: not_made.map(Into::into) }
+        Entry { is_up, since_ms: 1, cause: cause.map(Into::into), is_checked: true, seat: None, not_made: not_made.map(Into::into) }
     }
 
     fn name(server: &str) -> ServerName {

@@ -16,13 +16,7 @@ pub(super) fn restart_only(old: &Config, new: &Config) -> Vec<String> {
     let mut held: Vec<String> = differing
         .map(|(key, _)| format!("{key} differs from what the data plane was made with: `weir stop`, then start, to change it"))
         .collect();
-    let (is_pin_dir, is_state_dir) = (old.node.pin_dir != new.node.pin_dir, old.node.state_dir != new.node.state_dir);
-    if is_pin_dir && is_state_dir {
-        let [pins, state] = [&old.node.pin_dir, &old.node.state_dir].map(|dir| dir.display());
-        held.push(format!(
-            "node.pin_dir and node.state_dir both differ, so that no command finds what runs: let one of them be {pins} or {state} again, then `weir stop`"
-        ));
-    } else if is_state_dir {
+    if old.node.state_dir != new.node.state_dir {
         held.push("node.state_dir differs from the one in use: start the daemon again to change it".into());
     }
     held

@@ -51,6 +51,8 @@ pub struct Report {
     pub forgone: Vec<String>,
     /// What of the operator's words and the configurations would not outlive this daemon, and why.
     pub unkept: Option<String>,
+    /// Why the record on disk is an older one than this.
+    pub unwritten: Option<String>,
     /// What keeps the maps from being as they should be.
     pub apply_error: Option<String>,
     /// Changes that wait for a restart or never come, in words.

@@ -42,11 +42,13 @@ fn path_in(state_dir: &Path) -> PathBuf {
 pub fn prepare(state_dir: &Path) -> Result<Prepared, ReportError> {
     let prepared = if state_dir.exists() { Prepared::Found } else { Prepared::Made };
     let probe = state_dir.join(format!("probe-{}", std::process::id()));
-    fs::create_dir_all(state_dir)
-        .and_then(|()| fs::write(&probe, []))
-        .and_then(|()| fs::remove_file(&probe))
-        .map_err(|source| ReportError::File { path: state_dir.into(), source })?;
-    Ok(prepared)
+    let written = fs::create_dir_all(state_dir).and_then(|()| fs::write(&probe, [])).and_then(|()| fs::remove_file(&probe));
+    match written {
+        Ok(()) => Ok(prepared),
+        // Whoever starts after a crash finds its data plane all the same.
+        Err(error) if matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::StorageFull) => Ok(Prepared::Refused),
+        Err(source) => Err(ReportError::File { path: state_dir.into(), source }),
+    }
 }
 
 /// What [`prepare`] found.
@@ -56,6 +58,8 @@ pub enum Prepared {
     Found,
     /// It was made.
     Made,
+    /// Its file system takes nothing: nothing of what the daemon says and hears is kept.
+    Refused,
 }
 
 /// Removes the directory that [`prepare`] made, unless somebody put something into it.

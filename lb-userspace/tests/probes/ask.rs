@@ -16,7 +16,7 @@ const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(500);
 
 pub(crate) fn target(address: SocketAddr, probe: Probe) -> Target {
-    Target { address: address.ip(), port: address.port(), route: Route::Direct, probe, tls: None, timeout: LONG }
+    Target { seat: address, address: address.ip(), port: address.port(), route: Route::Direct, probe, tls: None, timeout: LONG }
 }
 
 /// The same with TLS whose certificate is not looked at.

@@ -27,13 +27,20 @@ fn up_or_down(server: &str, is_up: bool) -> Changed {
     Changed { server: name(server), is_up, cause: None, results: 1 }
 }
 
+fn seat(text: &str) -> Option<SocketAddr> {
+    Some(text.parse().unwrap())
+}
+
 fn said(state: AdminState) -> BTreeMap<ServerName, Override> {
     [(name("b"), Override { state: Some(state), weight: None })].into()
 }
 
 #[test]
 fn servers_count_as_an_earlier_process_knew_them_else_as_up() {
-    let known = [(name("a"), Entry { is_up: false, since_ms: 5, cause: Some("L4 refused".into()), is_checked: true, not_made: None })];
+    let known = [(
+        name("a"),
+        Entry { is_up: false, since_ms: 5, cause: Some("L4 refused".into()), is_checked: true, seat: seat("10.0.0.1:0"), not_made: None },
+    )];
     let mut book = Book::new(known.clone().into());
     assert_eq!(presumed(&mut book, &config(&["a", "b"]), &BTreeMap::new()), [("a".into(), false), ("b".into(), true)]);
     assert_eq!(book.entries()[&name("a")], known[0].1);
@@ -60,7 +67,14 @@ fn who_is_down_is_so_for_what_its_last_checks_found() {
     presumed(&mut book, &config, &BTreeMap::new());
     let failure = |text: &str| crate::health::outcome::Failure::new(crate::health::outcome::Layer::L4, text);
     book.handle_noted(&name("b"), &Note::FoundDown(failure("refused")), 7);
-    let entry = |text: &str| Entry { is_up: false, since_ms: 7, cause: Some(text.into()), is_checked: true, not_made: None };
+    let entry = |text: &str| Entry {
+        is_up: false,
+        since_ms: 7,
+        cause: Some(text.into()),
+        is_checked: true,
+        seat: seat("10.0.0.2:0"),
+        not_made: None,
+    };
     assert_eq!(book.entries()[&name("b")], entry("L4 refused"));
     book.handle_noted(&name("b"), &Note::Cause(failure("timeout")), 9);
     assert_eq!(book.entries()[&name("b")], entry("L4 timeout"));
@@ -80,6 +94,38 @@ fn a_server_that_is_added_waits_for_its_first_check_while_others_are_up() {
         [("a".into(), false), ("b".into(), true)],
         "nobody else serves"
     );
+}
+
+#[test]
+fn a_verdict_is_that_of_an_address_and_a_port_whatever_they_are_called() {
+    let mut book = Book::default();
+    let presumptions = |book: &mut Book, config: &Config| {
+        let checks = book.checks(config, &BTreeMap::new());
+        checks.into_iter().map(|(name, (.., presumption))| (name.server, presumption)).collect::<Vec<_>>()
+    };
+    presumed(&mut book, &config(&["a", "b"]), &BTreeMap::new());
+    book.handle_noted(&name("a"), &Note::FoundUp, 1);
+    book.handle_changed(&up_or_down("b", false), &config(&["a", "b"]), epoch(), 2);
+    let swapped = [("a".to_owned(), Presumption::KnownDown), ("b".to_owned(), Presumption::KnownUp)];
+    assert_eq!(presumptions(&mut book, &config(&["b", "a"])), swapped);
+    let renamed = [("c".to_owned(), Presumption::KnownUp), ("d".to_owned(), Presumption::KnownDown)];
+    assert_eq!(presumptions(&mut book, &config(&["c", "d"])), renamed);
+
+    // All servers answer elsewhere: nothing is known of any, so that the first results decide.
+    let ported = |port: u16| {
+        let mut config = config(&["c", "d"]);
+        let pool = config.pools.values_mut().next().unwrap();
+        std::sync::Arc::make_mut(pool).servers.values_mut().for_each(|server| server.port = Some(port));
+        config
+    };
+    let unknown = [("c".to_owned(), Presumption::Up), ("d".to_owned(), Presumption::Up)];
+    assert_eq!(presumptions(&mut book, &ported(8099)), unknown);
+    for server in ["c", "d"] {
+        book.handle_changed(&up_or_down(server, false), &ported(8099), epoch(), 3);
+    }
+    assert_eq!(presumptions(&mut book, &ported(8080)), unknown, "what was found elsewhere");
+    assert_eq!(book.entries()[&name("c")].cause, None);
+    assert!(!book.is_of(&name("c"), seat("10.0.0.1:8099").unwrap()) && book.is_of(&name("c"), seat("10.0.0.1:8080").unwrap()));
 }
 
 #[test]

@@ -134,14 +134,12 @@ fn who_was_known_goes_up_or_down_by_rise_and_fall_alone() {
 }
 
 #[test]
-fn another_question_needs_fall_bad_results_and_another_server_one() {
-    for (anew, results) in [(Anew::Question, 3), (Anew::Server, 1)] {
-        let mut trial = Trial::new(Presumption::Up);
-        trial.run(1_500, 10, |_| true);
-        trial.monitor.restart(&web(), anew, trial.now);
-        trial.run(4_000, 10, |_| false);
-        assert_eq!(trial.changes.iter().map(|(_, is_up, results)| (*is_up, *results)).collect::<Vec<_>>(), [(false, results)]);
-    }
+fn another_question_needs_fall_bad_results() {
+    let mut trial = Trial::new(Presumption::Up);
+    trial.run(1_500, 10, |_| true);
+    trial.monitor.restart(&web(), trial.now);
+    trial.run(4_000, 10, |_| false);
+    assert_eq!(trial.changes.iter().map(|(_, is_up, results)| (*is_up, *results)).collect::<Vec<_>>(), [(false, 3)]);
 }
 
 #[test]
@@ -256,7 +254,7 @@ fn results_of_a_question_that_is_asked_no_more_count_for_nothing() {
     let at = trial.monitor.poll_timeout().unwrap();
     trial.monitor.handle_timeout(at);
     let Some(Output::Check { server, number }) = trial.monitor.poll_output() else { panic!("a check is due") };
-    trial.monitor.restart(&server, Anew::Question, at);
+    trial.monitor.restart(&server, at);
     trial.monitor.handle_outcome(&server, number, &Outcome::bad(Failure::new(Layer::L4, "refused"), MS(1)), at);
     assert_eq!(trial.monitor.poll_output(), None);
     assert!(trial.monitor.poll_timeout().is_some(), "it is asked again");

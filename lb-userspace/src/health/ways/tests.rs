@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use super::*;
 use crate::{
@@ -17,6 +17,7 @@ fn wanted(servers: &[(&str, Vec<Path>)]) -> Wanted {
     let pace = Pace { interval: SECOND, interval_unsure: SECOND, interval_down: SECOND, timeout: SECOND, rise: 1, fall: 1 };
     let one = |(address, paths): &(&str, Vec<Path>)| {
         let target = Target {
+            seat: SocketAddr::new(address.parse().unwrap(), 0),
             address: address.parse().unwrap(),
             port: 80,
             route: Route::Datapath(paths.clone()),
