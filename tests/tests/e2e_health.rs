@@ -147,3 +147,50 @@ fn causes_are_told_of_who_was_dead_from_the_start_and_of_checks_that_cannot_be_m
     weir.write_config(&both).unwrap();
     wait_until("it to be told no more", SOON, || !problems().contains("cannot be made")).unwrap();
 }
+
+#[test]
+fn a_verdict_is_that_of_an_address_and_a_port_whatever_they_are_called() {
+    let lab = Topology::builder(Shape::TwoArmed).servers(2).build().unwrap();
+    let serve = |index: usize| TcpServer::start(&lab.servers[index].namespace, &format!("s{}", index + 1), PORT).unwrap();
+    let (_first, second) = (serve(0), serve(1));
+    let servers = |port: u16, names: [&str; 2]| {
+        let line = |(name, host): (&str, &weir_tests::lab::Host)| format!("servers.{name} = \"{}:{port}\"\n", host.v4);
+        let lines: String = names.into_iter().zip(&lab.servers).map(line).collect();
+        let pool = "[pool.echo]\ncheck = { tcp = true, interval = \"20s\", interval_unsure = \"20s\", interval_down = \"20s\", rise = 3 }";
+        format!("\n[listener.echo]\nmode = \"l4\"\nbind = \"{}:{PORT}\"\npool = \"echo\"\nslots = 4096\n\n{pool}\n{lines}", lab.vip4())
+    };
+    let weir = Weir::start(lab.node(), &servers(PORT, ["a", "b"])).unwrap();
+    let of = |host: usize| {
+        let (status, address) = (weir.status().unwrap(), lab.servers[host].v4.to_string());
+        let is_it = |one: &&Value| one["address"] == address.as_str() && one["port"] == PORT;
+        status["services"][0]["members"].as_array().unwrap().iter().find(is_it).cloned().unwrap_or_default()
+    };
+    let serves = |host: usize| of(host)["slots"].as_u64().is_some_and(|slots| slots > 0);
+    let health = || weir.status().unwrap()["checks"].clone();
+    let all_checked = || health().as_object().is_some_and(|all| all.len() == 2 && all.values().all(|one| one["is_checked"] == true));
+    wait_until("the first results", SOON, all_checked).unwrap();
+
+    // Nobody answers there: the first result says so. And what it says is not known of the port that all return to.
+    weir.write_config(&servers(PORT + 1, ["a", "b"])).unwrap();
+    let is_none_up = || health().as_object().is_some_and(|all| all.values().all(|one| one["is_up"] == false));
+    wait_until("both to be down", SOON, is_none_up).unwrap();
+    weir.write_config(&servers(PORT, ["a", "b"])).unwrap();
+    let back = Instant::now();
+    wait_until("both to be up", SOON, || serves(0) && serves(1)).unwrap();
+    assert!(back.elapsed() < Duration::from_secs(15), "{:?}: they were not asked thrice", back.elapsed());
+    wait_until("the first results", SOON, all_checked).unwrap();
+
+    // A server that is down stays so under the name of the other one.
+    drop(second);
+    weir.write_config(&servers(PORT, ["a", "c"])).unwrap();
+    weir.write_config(&servers(PORT, ["a", "b"]).replace("20s", "200ms")).unwrap();
+    wait_until("the second to be down", SOON, || !serves(1)).unwrap();
+    weir.write_config(&servers(PORT, ["b", "a"])).unwrap();
+    wait_until("the names to be swapped", SOON, || {
+        let swapped = health();
+        assert!(!serves(1), "the dead one takes flows: {swapped:#}");
+        swapped["echo/a"]["is_up"] == false && swapped["echo/b"]["is_up"] == true
+    })
+    .unwrap();
+    assert!(serves(0) && !serves(1));
+}
