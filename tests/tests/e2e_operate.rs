@@ -280,7 +280,8 @@ fn others_may_look_if_they_are_let_in_and_admins_may_operate() {
     let fixture = Fixture::new();
     let mut weir = Weir::prepare(fixture.lab.node(), &fixture.config("[admin]\ngroup = \"games\"\nusers = [\"nosuchuser\"]\n")).unwrap();
     weir.run().unwrap();
-    assert!(done(&weir, &["status"]).contains("there is no user \"nosuchuser\""), "it is said, and the packets go on");
+    let is_told = || done(&weir, &["status"]).contains("there is no user \"nosuchuser\"");
+    wait_until("it to be said, and the packets go on", SOON, is_told).unwrap();
     done(&weir, &["drain", "blue/s1"]);
     done(&weir, &["ready", "blue/s1"]);
     weir.write_config(&fixture.config("[admin]\ngroup = \"games\"\nusers = [\"daemon\"]\n")).unwrap();
