@@ -119,7 +119,7 @@ impl Lab {
 
     fn with_weir(&self, traffic: &mut Traffic) -> anyhow::Result<f64> {
         self.enter("balancer")?;
-        let link = Link { ifindex: ifindex("l1")?, mac: BACK_MAC, server_mac: SERVER_MAC };
+        let link = Link { ifindex: ifindex("l1")?, mac: BACK_MAC, front_mac: FRONT_MAC, server_mac: SERVER_MAC };
         let mut world = World::load(&Limits::default(), Features(Settings::NAT), &["l0".to_owned()], link)?;
         world.dataplane().applier().allow_interface(link.ifindex, LinkInfo { mac: bytemuck::cast(BACK_MAC), mtu: 1500 })?;
         world.install(&Spec { vip: IpAddr::V4(VIP), port: 80, protocol: 6, forward: ForwardKind::Nat, flags: 0 }, Slots::Clean)?;

@@ -57,12 +57,14 @@ pub struct Link {
     pub ifindex: u32,
     /// Its address.
     pub mac: [u8; 6],
+    /// Where clients send their frames.
+    pub front_mac: [u8; 6],
     /// The servers'.
     pub server_mac: [u8; 6],
 }
 
 /// The loopback interface, by which BPF_PROG_TEST_RUN lets frames come in: so they are sent back out of it.
-pub const LOOPBACK: Link = Link { ifindex: 1, mac: [2, 0, 0, 0, 0, 1], server_mac: [2, 0, 0, 0, 0, 2] };
+pub const LOOPBACK: Link = Link { ifindex: 1, mac: [2, 0, 0, 0, 0, 1], front_mac: [2, 0, 0, 0, 0, 1], server_mac: [2, 0, 0, 0, 0, 2] };
 
 /// Servers of a service.
 pub const SERVERS: u16 = 100;
@@ -94,7 +96,7 @@ impl World {
             limits,
             slot_key: 0x0123_4567_89ab_cdef,
             features,
-            macs: OwnMacs::new(&[link.mac]),
+            macs: OwnMacs::new(&[link.front_mac, link.mac]),
             interfaces,
             mode: XdpMode::Auto,
             rules,
