@@ -235,6 +235,8 @@ fn a_full_disk_or_one_that_cannot_be_written_stops_nothing_but_what_has_to_be_ke
     let weight = |weir: &Weir<'_>| met(weir).into_values().next().unwrap().into_values().map(|(weight, _)| weight).max();
     wait_until("the weight to be in force", SOON, || weight(&weir) == Some(3)).unwrap();
     wait_until("the log to say so", SOON, || weir.stderr().contains("No space left")).unwrap();
+    // The record is of the time before: the daemon tells what it cannot write.
+    wait_until("the status to be the daemon's own", SOON, || problems(&weir).contains("what weir status reads is old")).unwrap();
     fs::remove_file(&filler).unwrap();
     wait_until("the history to be kept", SOON, || weir.is_ready() && !problems(&weir).contains("not kept")).unwrap();
     assert!(done(&weir, &["history"]).lines().count() >= 3);

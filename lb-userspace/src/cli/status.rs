@@ -51,8 +51,8 @@ pub enum Screen {
     Stream,
 }
 
-/// A daemon that runs writes its record more often.
-const OLD_MS: u64 = 10_000;
+/// A daemon that runs writes its record more often, but for the largest nodes: to ask it does no harm.
+const OLD_MS: u64 = 3000;
 
 /// Clears a terminal (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[J";

@@ -61,6 +61,7 @@ pub fn plan(desired: &Desired, installed: &Installed, now_unix_s: u64, freeable:
 }
 
 /// What leads from `installed` to `desired`, as [`change_from`] finds it.
+#[cfg(test)]
 pub fn change(before: &Desired, desired: &Desired, installed: &Installed, now_unix_s: u64, incarnation: &mut dyn FnMut() -> u64) -> Plan {
     change_from(installed.clone(), before, desired, now_unix_s, incarnation).0
 }
