@@ -128,6 +128,7 @@ enum Action {
         #[command(flatten)]
         config: ConfigPath,
         /// Its number in the history; the one before if none is given.
+        #[arg(add = apply::generations())]
         number: Option<u64>,
         #[command(flatten)]
         output: Output,
@@ -341,8 +342,8 @@ fn perform(action: Action) -> io::Result<Exit> {
         Action::Limit { config, arguments, output } => limit::limit(&config.config, arguments, output.format, &mut out, &mut err),
         Action::Table { config, arguments, output } => limit::sources(&config.config, arguments, output.format, &mut out, &mut err),
         Action::Switch { config, arguments, output } => operate::switch(&config.config, arguments, output.format, &mut out, &mut err),
-        Action::Flows { config, arguments, output } => flows::flows(&config.config, &arguments, output.format, &mut out, &mut err),
-        Action::Bpf { config, arguments, output } => bpf::bpf(&config.config, &arguments, output.format, &mut out, &mut err),
+        Action::Flows { config, arguments, output } => flows::flows(&config.config, arguments, output.format, &mut out, &mut err),
+        Action::Bpf { config, arguments, output } => bpf::bpf(&config.config, arguments, output.format, &mut out, &mut err),
         Action::Metrics { config } => api::metrics(&config.config, &mut out, &mut err),
         Action::Api => api::api(&mut out),
         Action::Events { config, arguments, output } => events::events(&config.config, &arguments, output.format, &mut out, &mut err),

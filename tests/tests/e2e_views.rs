@@ -210,6 +210,51 @@ fn maps_are_shown_as_they_are_without_a_daemon_too() {
     assert!(done(&weir, &["bpf", "SERVICES"]).contains(&vip));
 }
 
+#[test]
+fn what_shows_the_node_asks_the_daemon_and_does_without_one_that_is_gone_or_hangs() {
+    let fixture = Fixture::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.config()).unwrap();
+    fixture.request(20);
+    let to = format!("{}:{PORT}", fixture.lab.vip4());
+    // Which port a translated flow would get depends on the moment.
+    let but_its_port = |mut told: Value| {
+        told["nat_flow"].take();
+        told
+    };
+    let explained = |weir: &Weir<'_>| but_its_port(json(weir, &["explain", "192.0.2.7:1", &to]));
+    let shown = |weir: &Weir<'_>| {
+        let services = json(weir, &["bpf", "SERVICES"]);
+        (explained(weir), services, json(weir, &["flows"])["translated_total"].clone())
+    };
+    let by_daemon = shown(&weir);
+    let ask = |path: &str, body: &str| curl(&weir, &["-X", "POST", "-d", body], path);
+    let (status, body) = ask("/v1/explain", &format!("{{\"source\": \"192.0.2.7:1\", \"destination\": \"{to}\"}}"));
+    assert_eq!((status.as_str(), but_its_port(serde_json::from_str(&body).unwrap())), ("200", by_daemon.0.clone()));
+    let part: Value = serde_json::from_str(&ask("/v1/status/part", "{\"target\": \"blue\"}").1).unwrap();
+    assert_eq!((part["of_services"].clone(), part["servers"].as_array().unwrap().len()), (true.into(), 2), "{part:#}");
+    for (path, body, told) in [
+        ("/v1/flows", "{\"limit\": 10001}", "at most 10000 entries"),
+        ("/v1/flows", "{\"servers\": \"[\"}", "is no pattern"),
+        ("/v1/maps/entries", "{\"map\": \"SERVICE\"}", "did you mean"),
+        ("/v1/status/part", "{\"target\": \"bleu\"}", "did you mean"),
+        ("/v1/explain", "{\"source\": \"192.0.2.7:1\", \"destination\": \"[2001:db8::1]:1\"}", "different families"),
+    ] {
+        let (status, body) = ask(path, body);
+        assert!(status == "409" && body.contains(told), "{path}: {status} {body}");
+    }
+    assert_eq!(json(&weir, &["bpf", "SERVICES", "-n", "10001"]), by_daemon.1, "read from the maps, past the daemon");
+
+    weir.signal(Signal::STOP).unwrap();
+    let begun = Instant::now();
+    assert_eq!(explained(&weir), by_daemon.0);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    weir.signal(Signal::CONT).unwrap();
+    weir.kill_9().unwrap();
+    assert_eq!(shown(&weir), by_daemon);
+    let (code, text) = said(&weir.operate(&["status", "blue"]).unwrap());
+    assert!(code == Some(1) && text.contains("daemon not running") && text.contains("blue/s2"), "{code:?} {text}");
+}
+
 /// What the admin socket answers: the status, and the body.
 fn curl(weir: &Weir<'_>, arguments: &[&str], path: &str) -> (String, String) {
     let socket = weir.config().with_file_name("state").join("admin.sock");
@@ -255,7 +300,7 @@ fn the_api_is_as_its_document_says() {
             answers += 1;
         }
     }
-    assert_eq!(answers, 24);
+    assert_eq!(answers, 29);
     // What is answered has the fields of its schema, and no other.
     let fields = |schema: &str| -> Vec<String> {
         document["components"]["schemas"][schema]["properties"].as_object().unwrap().keys().cloned().collect()

@@ -1,10 +1,15 @@
 //! What the daemon answers with: what the admin API's document describes, and `-o json` prints.
 
-use std::net::IpAddr;
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::node::Status;
 use crate::{
     control::{
         course::Transition,
@@ -47,13 +52,119 @@ pub struct ServerView {
 }
 
 /// A node as it is.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 pub struct StatusView {
     /// Whether nobody has to look after it.
     pub healthy: bool,
     /// As `weir status -o json` prints it.
-    #[schema(value_type = Object)]
-    pub status: serde_json::Value,
+    pub status: Status,
+}
+
+/// Who is connected where.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct FlowsView {
+    /// Translated flows, as many as were asked for.
+    pub translated: Vec<FlowView>,
+    /// How many there are.
+    pub translated_total: usize,
+    /// Flows of other modes by server: of these the tables know no more than a fingerprint.
+    pub remembered: BTreeMap<String, u64>,
+}
+
+/// A translated flow.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct FlowView {
+    /// `tcp` or `udp`.
+    pub protocol: Cow<'static, str>,
+    /// Who opened it.
+    #[schema(value_type = String, example = "192.0.2.7:40000")]
+    pub client: SocketAddr,
+    /// Where to.
+    #[schema(value_type = String, example = "198.51.100.1:443")]
+    pub vip: SocketAddr,
+    /// `POOL/SERVER`; empty if nobody calls it so any more.
+    pub server: String,
+    /// Where packets are sent.
+    #[schema(value_type = String, example = "192.0.2.10:443")]
+    pub to: SocketAddr,
+    /// What the server sees.
+    #[schema(value_type = String, example = "192.0.2.1:1024")]
+    pub from: SocketAddr,
+    /// How far it is: `opening`, `answered`, `established`, `client-closing`, `server-closing`, `closed`, `resting` or `reset`.
+    pub state: Cow<'static, str>,
+    /// Seconds since its last packet.
+    pub idle_s: u32,
+}
+
+/// Where a packet would go, and why.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// The packet, in words.
+    pub packet: String,
+    /// The service that it is for.
+    pub service: Option<String>,
+    /// The slot that its flow hashes to.
+    pub slot: Option<SlotView>,
+    /// What the flow cache knows: `miss`, or whom it names.
+    pub cache: Option<String>,
+    /// What is known of its translation.
+    pub nat_flow: Option<String>,
+    /// Who was chosen.
+    pub member: Option<String>,
+    /// How it gets there.
+    pub forward: Option<String>,
+    /// `pass`, `drop`, `echo`, `send`, or `send-to-client`.
+    pub decision: Cow<'static, str>,
+    /// The drop reason.
+    pub drop_reason: Option<Cow<'static, str>>,
+    /// The decision in words.
+    pub why: String,
+}
+
+/// A service's slot.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SlotView {
+    /// Its number.
+    pub index: u32,
+    /// How many there are.
+    pub of: u32,
+    /// `clean`, `learning` or `settled`.
+    pub state: Cow<'static, str>,
+    /// Who gets new flows.
+    pub current: Option<String>,
+    /// Who has older ones that nobody remembers.
+    pub default: Option<String>,
+}
+
+/// A map of the kernel.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MapView {
+    /// Its name.
+    pub name: Cow<'static, str>,
+    /// What it is to the kernel.
+    pub kind: Cow<'static, str>,
+    /// Entries in use: words of lines, pages of slots.
+    pub used: u64,
+    /// Most entries, as the kernel counts them.
+    pub max: u32,
+    /// Kernel memory that it takes; none if the kernel does not tell.
+    pub bytes: Option<u64>,
+    /// What its entries are.
+    pub holds: Cow<'static, str>,
+}
+
+/// A map's entries.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MapEntries {
+    /// The map's name.
+    pub map: String,
+    /// How many are in use.
+    pub used: u64,
+    /// The keys of an entry, in their order.
+    pub columns: Vec<String>,
+    /// As many as were asked for; what an entry has depends on the map.
+    #[schema(value_type = Vec<Object>)]
+    pub entries: Vec<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// A server as it is, with all that is known of its checks and of its past.

@@ -1,13 +1,17 @@
 //! Requests; their answers are in `answer`. Paths begin with `/v1/`; a change that breaks clients gets another number.
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use super::answer::{
-    Applied, DiffView, HistoryEntry, HistoryView, InForce, LimitView, ProbeView, Refusal, ServerDetail, ServerView, SourceView, StatusView,
-    Switched, TableView,
+    Applied, DiffView, Explanation, FlowView, FlowsView, HistoryEntry, HistoryView, InForce, LimitView, MapEntries, MapView, ProbeView,
+    Refusal, ServerDetail, ServerView, SlotView, SourceView, StatusView, Switched, TableView,
 };
 use crate::{
     config::Fragment,
@@ -26,8 +30,8 @@ pub enum Request {
     Details,
     /// Everything that is counted, for Prometheus.
     Metrics,
-    /// The node as `weir status` shows it.
-    Status,
+    /// What the maps tell.
+    Look(Look),
     /// The overrides.
     Overrides,
     /// The configurations that were in force.
@@ -66,6 +70,62 @@ pub enum Request {
     Watched(Source),
     /// It is forgotten.
     Forget(Forget),
+}
+
+/// What is answered from the kernel's maps, and changes nothing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Look {
+    /// The node as `weir status` shows it.
+    Status,
+    /// A part of it in detail.
+    Part(PartQuestion),
+    /// Who is connected where.
+    Flows(FlowsQuestion),
+    /// Where a packet would go, and why.
+    Explain(PacketQuestion),
+    /// The maps.
+    Maps,
+    /// Entries of one of them.
+    Entries(EntriesQuestion),
+}
+
+impl Look {
+    /// Its method and path.
+    pub const fn path(&self) -> (&'static str, &'static str) {
+        match self {
+            Self::Status => ("GET", "/v1/status"),
+            Self::Part(_) => ("POST", "/v1/status/part"),
+            Self::Flows(_) => ("POST", "/v1/flows"),
+            Self::Explain(_) => ("POST", "/v1/explain"),
+            Self::Maps => ("GET", "/v1/maps"),
+            Self::Entries(_) => ("POST", "/v1/maps/entries"),
+        }
+    }
+
+    fn body(&self) -> serde_json::Result<Option<String>> {
+        let body = match self {
+            Self::Status | Self::Maps => return Ok(None),
+            Self::Part(body) => serde_json::to_string(body),
+            Self::Flows(body) => serde_json::to_string(body),
+            Self::Explain(body) => serde_json::to_string(body),
+            Self::Entries(body) => serde_json::to_string(body),
+        };
+        body.map(Some)
+    }
+}
+
+/// As the command that asks for it.
+impl fmt::Display for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status => f.write_str("status"),
+            Self::Part(PartQuestion { target }) => write!(f, "status {target}"),
+            Self::Flows(_) => f.write_str("flows"),
+            Self::Explain(PacketQuestion { source, destination, .. }) => write!(f, "explain {source} {destination}"),
+            Self::Maps => f.write_str("bpf"),
+            Self::Entries(EntriesQuestion { map, .. }) => write!(f, "bpf {map}"),
+        }
+    }
 }
 
 /// Which events.
@@ -203,6 +263,98 @@ pub struct Source {
     pub source: Option<IpAddr>,
 }
 
+/// What of the node is meant.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PartQuestion {
+    /// A pool, a server (`web/a`), a listener, or a pattern of them.
+    #[schema(example = "web/*")]
+    pub target: String,
+}
+
+/// Entries that are told at most in one answer: whoever wants more reads the maps, which root may.
+pub const MOST_ENTRIES: usize = 10_000;
+
+const fn some_entries() -> usize {
+    100
+}
+
+/// Whose flows.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FlowsQuestion {
+    /// Of servers that this pattern fits; none: of all.
+    #[serde(default)]
+    #[schema(example = "web/*")]
+    pub servers: Option<String>,
+    /// Of this client; none: of all.
+    #[serde(default)]
+    #[schema(value_type = Option<String>, example = "192.0.2.7")]
+    pub client: Option<IpAddr>,
+    /// So many at most, up to 10 000.
+    #[serde(default = "some_entries")]
+    pub limit: usize,
+}
+
+/// A packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PacketQuestion {
+    /// Where it comes from.
+    #[schema(value_type = String, example = "192.0.2.7:40000")]
+    pub source: SocketAddr,
+    /// Where it goes.
+    #[schema(value_type = String, example = "198.51.100.1:443")]
+    pub destination: SocketAddr,
+    /// Its protocol.
+    #[serde(default)]
+    pub protocol: Transport,
+    /// What TCP packet of a connection it is.
+    #[serde(default)]
+    pub kind: PacketKind,
+}
+
+/// A packet's protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// TCP.
+    #[default]
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What a TCP packet is to its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum PacketKind {
+    /// It opens a connection.
+    #[default]
+    Syn,
+    /// It belongs to an open one.
+    Ack,
+    /// It closes one.
+    Fin,
+    /// It resets one.
+    Rst,
+}
+
+/// Which entries of which map.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EntriesQuestion {
+    /// Its name.
+    #[schema(example = "SERVICES")]
+    pub map: String,
+    /// So many at most, up to 10 000.
+    #[serde(default = "some_entries")]
+    pub limit: usize,
+    /// The bytes of the values instead of what they mean.
+    #[serde(default)]
+    pub raw: bool,
+}
+
 /// What is to be forgotten of connection rates.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -223,7 +375,7 @@ impl Request {
             Self::Servers => ("GET", "/v1/servers"),
             Self::Details => ("GET", "/v1/servers/details"),
             Self::Metrics => ("GET", "/v1/metrics"),
-            Self::Status => ("GET", "/v1/status"),
+            Self::Look(look) => look.path(),
             Self::Overrides => ("GET", "/v1/overrides"),
             Self::History => ("GET", "/v1/history"),
             Self::Events(_) => ("GET", "/v1/events"),
@@ -252,7 +404,7 @@ impl Request {
             Self::Servers
             | Self::Details
             | Self::Metrics
-            | Self::Status
+            | Self::Look(_)
             | Self::Overrides
             | Self::History
             | Self::Events(_)
@@ -284,12 +436,12 @@ impl Request {
             Self::Servers
             | Self::Details
             | Self::Metrics
-            | Self::Status
             | Self::Overrides
             | Self::History
             | Self::Events(_)
             | Self::Confirm
             | Self::Limits => return Ok(None),
+            Self::Look(look) => return look.body(),
             Self::Diff(body) => serde_json::to_string(body),
             Self::Apply(body) => serde_json::to_string(body),
             Self::Rollback(body) => serde_json::to_string(body),
@@ -315,7 +467,7 @@ impl fmt::Display for Request {
             Self::Servers => f.write_str("servers"),
             Self::Details => f.write_str("status SERVER"),
             Self::Metrics => f.write_str("metrics"),
-            Self::Status => f.write_str("status"),
+            Self::Look(look) => look.fmt(f),
             Self::Overrides => f.write_str("overrides"),
             Self::History => f.write_str("history"),
             Self::Events(_) => f.write_str("events"),

@@ -40,8 +40,11 @@ pub enum AskError {
     #[error("the daemon did not answer")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No answer in time.
-    #[error("the daemon has not answered for {} s", PATIENCE.as_secs())]
-    Silent,
+    #[error("the daemon has not answered for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// It is of a version that has no such request.
+    #[error("the daemon does not know `{0}`\nhint: it is of another version than this command")]
+    Unknown(&'static str),
     /// The daemon refuses.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -58,11 +61,19 @@ impl AskError {
 /// # Errors
 /// [`AskError`].
 pub fn ask(socket: &Path, request: &Request) -> Result<Value, AskError> {
+    ask_within(socket, request, PATIENCE)
+}
+
+/// Asks it, and waits so long for the answer.
+///
+/// # Errors
+/// [`AskError`].
+pub fn ask_within(socket: &Path, request: &Request, patience: Duration) -> Result<Value, AskError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::broken)?;
     runtime.block_on(async {
-        match tokio::time::timeout(PATIENCE, exchange(socket, request)).await {
+        match tokio::time::timeout(patience, exchange(socket, request)).await {
             Ok(answer) => answer,
-            Err(_) => Err(AskError::Silent),
+            Err(_) => Err(AskError::Silent(patience)),
         }
     })
 }
@@ -75,7 +86,7 @@ pub fn ask_text(socket: &Path, request: &Request) -> Result<String, AskError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(AskError::broken)?;
     let (status, body) = runtime.block_on(async {
         let asked = send(socket, Method::GET, request.path().1, String::new());
-        tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err(AskError::Silent))
+        tokio::time::timeout(PATIENCE, asked).await.unwrap_or(Err(AskError::Silent(PATIENCE)))
     })?;
     if status == StatusCode::OK {
         return String::from_utf8(body.to_vec()).map_err(AskError::broken);
@@ -92,6 +103,7 @@ async fn exchange(socket: &Path, request: &Request) -> Result<Value, AskError> {
     let answer: Result<Value, _> = serde_json::from_slice(&body);
     match (status, answer) {
         (StatusCode::OK, Ok(answer)) => Ok(answer),
+        (StatusCode::NOT_FOUND, _) => Err(AskError::Unknown(request.path().1)),
         (_, Ok(answer)) => Err(match serde_json::from_value::<Refusal>(answer) {
             Ok(refusal) => refusal.into(),
             Err(error) => AskError::broken(error),

@@ -1,9 +1,11 @@
-//! The admin API: JSON over HTTP on a Unix socket. The commands of `weir` that need the daemon speak it and nothing else.
+//! The admin API: JSON over HTTP on a Unix socket. The commands of `weir` speak it and nothing else to the daemon;
+//! where none answers, what shows reads the kernel's maps itself.
 //!
 //! | file | what |
 //! |---|---|
 //! | `api` | requests, as both sides know them. Pure |
 //! | `answer` | their answers. Pure |
+//! | `node` | the node as it is, in answers. Pure |
 //! | `openapi` | their description for others. Pure |
 //! | `admission` | how many connections each user has at once. Pure |
 //! | `server_io` | the daemon's side: the socket, and who connects |
@@ -16,6 +18,7 @@ pub mod answer;
 pub mod api;
 pub mod client_io;
 mod connection_io;
+pub mod node;
 pub mod openapi;
 mod routes_io;
 pub mod server_io;

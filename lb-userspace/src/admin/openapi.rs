@@ -11,9 +11,11 @@ use utoipa::{
 };
 
 use super::api::{
-    Addition, Applied, Apply, Candidate, DiffView, Forget, HistoryView, InForce, Limit, LimitView, Refusal, Removal, Rollback, Selection,
-    ServerDetail, ServerView, Source, StatusView, Switch, Switched, TableView, WeightChange,
+    Addition, Applied, Apply, Candidate, DiffView, EntriesQuestion, Explanation, FlowsQuestion, FlowsView, Forget, HistoryView, InForce,
+    Limit, LimitView, MapEntries, MapView, PacketQuestion, PartQuestion, Refusal, Removal, Rollback, Selection, ServerDetail, ServerView,
+    Source, StatusView, Switch, Switched, TableView, WeightChange,
 };
+use super::node::Part;
 use crate::control::{event::Event, overrides::Overrides};
 
 #[derive(utoipa::OpenApi)]
@@ -23,13 +25,22 @@ use crate::control::{event::Event, overrides::Overrides};
     Apply,
     Candidate,
     DiffView,
+    EntriesQuestion,
     Event,
+    Explanation,
+    FlowsQuestion,
+    FlowsView,
     Forget,
     HistoryView,
     InForce,
     Limit,
     LimitView,
+    MapEntries,
+    MapView,
     Overrides,
+    PacketQuestion,
+    Part,
+    PartQuestion,
     Refusal,
     Removal,
     Rollback,
@@ -78,19 +89,30 @@ const fn change(path: &'static str, summary: &'static str, body: Option<&'static
     Route { method: "POST", path, summary, body, answer, is_change: true }
 }
 
-const ROUTES: [Route; 24] = [
+const fn question(path: &'static str, summary: &'static str, body: &'static str, answer: Answer) -> Route {
+    Route { method: "POST", path, summary, body: Some(body), answer, is_change: false }
+}
+
+const ROUTES: [Route; 29] = [
     look("/v1/servers", "Servers with their standing, checks and overrides.", Answer::Many("ServerView")),
     look("/v1/servers/details", "The same, and all that is known of their checks and of their past.", Answer::Many("ServerDetail")),
     look("/v1/status", "The node as it is: services, servers, counters, what is wrong.", Answer::One("StatusView")),
+    question("/v1/status/part", "Servers, pools or listeners with all that is known of them.", "PartQuestion", Answer::One("Part")),
+    question("/v1/flows", "Who is connected where.", "FlowsQuestion", Answer::One("FlowsView")),
+    question(
+        "/v1/explain",
+        "Where a packet would go and why, by the decision that the kernel program makes on its tables.",
+        "PacketQuestion",
+        Answer::One("Explanation"),
+    ),
+    look("/v1/maps", "The kernel's maps.", Answer::Many("MapView")),
+    question("/v1/maps/entries", "Entries of one map.", "EntriesQuestion", Answer::One("MapEntries")),
     look("/v1/overrides", "What the operator says beside the configuration.", Answer::One("Overrides")),
     look("/v1/history", "The last ten configurations that were in force.", Answer::One("HistoryView")),
     look("/v1/events", "What happened.", Answer::Events),
     look("/v1/metrics", "Everything that is counted, for Prometheus.", Answer::Metrics),
     look("/v1/openapi.json", "This document.", Answer::Document),
-    Route {
-        is_change: false,
-        ..change("/v1/diff", "What a configuration would change. It changes nothing.", Some("Candidate"), Answer::One("DiffView"))
-    },
+    question("/v1/diff", "What a configuration would change. It changes nothing.", "Candidate", Answer::One("DiffView")),
     change("/v1/apply", "Has a configuration in force.", Some("Apply"), Answer::One("Applied")),
     change("/v1/confirm", "Confirms the configuration that waits for it.", None, Answer::One("InForce")),
     change("/v1/rollback", "Has an earlier configuration in force.", Some("Rollback"), Answer::One("InForce")),
@@ -109,10 +131,7 @@ const ROUTES: [Route; 24] = [
     change("/v1/switch", "Has a listener use another pool.", Some("Switch"), Answer::One("Switched")),
     look("/v1/limits", "The connection rates of listeners, and what they refused.", Answer::Many("LimitView")),
     change("/v1/limit", "Gives a listener another connection rate.", Some("Limit"), Answer::One("LimitView")),
-    Route {
-        is_change: false,
-        ..change("/v1/table", "Sources whose connection rate is watched. It changes nothing.", Some("Source"), Answer::One("TableView"))
-    },
+    question("/v1/table", "Sources whose connection rate is watched. It changes nothing.", "Source", Answer::One("TableView")),
     change("/v1/table/clear", "Forgets earlier connections of a source, or of all.", Some("Forget"), Answer::One("TableView")),
 ];
 
@@ -218,7 +237,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::admin::api::{Request, Since};
+    use crate::admin::api::{Look, Request, Since};
 
     fn written() -> Value {
         serde_json::from_str(&text().unwrap()).unwrap()
@@ -228,11 +247,17 @@ mod tests {
         let selection = || Selection { servers: "web/a".into(), force: false };
         let added = serde_json::from_str("{\"address\": \"192.0.2.1\"}").unwrap();
         let server = || "web/a".parse().unwrap();
+        let packet = serde_json::from_str(r#"{"source": "192.0.2.1:1", "destination": "192.0.2.2:2"}"#).unwrap();
         vec![
             Request::Servers,
             Request::Details,
             Request::Metrics,
-            Request::Status,
+            Request::Look(Look::Status),
+            Request::Look(Look::Part(PartQuestion { target: "web".into() })),
+            Request::Look(Look::Flows(FlowsQuestion { servers: None, client: None, limit: 1 })),
+            Request::Look(Look::Explain(packet)),
+            Request::Look(Look::Maps),
+            Request::Look(Look::Entries(EntriesQuestion { map: "VIPS".into(), limit: 1, raw: false })),
             Request::Overrides,
             Request::History,
             Request::Events(Since::default()),

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     admission::{Admission, Full, Places, Role},
-    api::{DAEMON_HEADER, Refusal, Request, Since},
+    api::{DAEMON_HEADER, Look, Refusal, Request, Since},
     openapi,
     server_io::{Ask, Caller},
 };
@@ -153,7 +153,12 @@ pub(super) fn routes(daemon: Daemon) -> Router {
     Router::new()
         .route("/v1/servers", look(|| Request::Servers))
         .route("/v1/servers/details", look(|| Request::Details))
-        .route("/v1/status", look(|| Request::Status))
+        .route("/v1/status", look(|| Request::Look(Look::Status)))
+        .route("/v1/status/part", taking(Role::Reader, Size::Small, |asked| Request::Look(Look::Part(asked))))
+        .route("/v1/flows", taking(Role::Reader, Size::Small, |asked| Request::Look(Look::Flows(asked))))
+        .route("/v1/explain", taking(Role::Reader, Size::Small, |asked| Request::Look(Look::Explain(asked))))
+        .route("/v1/maps", look(|| Request::Look(Look::Maps)))
+        .route("/v1/maps/entries", taking(Role::Reader, Size::Small, |asked| Request::Look(Look::Entries(asked))))
         .route("/v1/overrides", look(|| Request::Overrides))
         .route("/v1/history", look(|| Request::History))
         .route("/v1/diff", taking(Role::Reader, Size::Large, Request::Diff))

@@ -8,9 +8,10 @@ use std::{
 };
 
 use clap::Args;
+use clap_complete::ArgValueCompleter;
 
 use super::{
-    Exit, Format,
+    Exit, Format, complete,
     operate::{asked, json, refuse},
     render::table,
     tell,
@@ -73,6 +74,12 @@ pub fn apply(config: &Path, arguments: &ApplyArgs, format: Format, out: &mut imp
 /// Those of writing.
 pub fn confirm(config: &Path, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
     in_force(config, &Request::Confirm, "stays", format, out, err)
+}
+
+/// What completes the number of an earlier configuration.
+#[must_use]
+pub fn generations() -> ArgValueCompleter {
+    ArgValueCompleter::new(complete::generations)
 }
 
 /// Performs `weir rollback`.

@@ -1,4 +1,4 @@
-//! `weir bpf`: the maps as they are. Reads the pinned maps, so that it works without a daemon; changes nothing.
+//! `weir bpf`: the maps as they are. Changes nothing.
 
 use std::{
     io::{self, Write},
@@ -7,14 +7,15 @@ use std::{
 
 use clap::Args;
 use clap_complete::ArgValueCompleter;
-use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::{Exit, Format, complete, operate::json, place_io::Place, render::table, tell};
-use crate::{
-    config,
-    dataplane::{self, Access, MapKind, Notation, PinDir, SETTINGS, Tables},
+use super::{
+    Exit, Format, complete,
+    look_io::{look, look_past_daemon},
+    operate::{json, refuse_look},
+    render::table,
 };
+use crate::admin::api::{EntriesQuestion, Look, MOST_ENTRIES, MapEntries, MapView, Request};
 
 /// `weir bpf`.
 #[derive(Args, Debug)]
@@ -30,82 +31,37 @@ pub struct BpfArgs {
     raw: bool,
 }
 
-/// A map, as `-o json` prints it in the list.
-#[derive(Serialize, Debug)]
-struct Listed {
-    name: &'static str,
-    /// What it is to the kernel.
-    kind: &'static str,
-    /// Entries in use: words of lines, pages of slots.
-    used: u64,
-    /// Most entries, as the kernel counts them.
-    max: u32,
-    /// Kernel memory that it takes; none if the kernel does not tell.
-    bytes: Option<u64>,
-    holds: &'static str,
-}
-
-/// A map's entries, as `-o json` prints them.
-#[derive(Serialize, Debug)]
-struct Entries {
-    map: String,
-    /// How many are in use.
-    used: u64,
-    entries: Vec<Map<String, Value>>,
-}
-
-/// Performs `weir bpf`.
+/// Performs `weir bpf`. Works without a daemon.
 ///
 /// # Errors
 /// Those of writing.
-pub fn bpf(config: &Path, arguments: &BpfArgs, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
-    let place = match Place::of(config) {
-        Ok(place) => place,
-        Err(error) => return tell(err, &error, Exit::Usage),
+pub fn bpf(config: &Path, arguments: BpfArgs, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    let BpfArgs { map, limit, raw } = arguments;
+    let Some(map) = map else { return list(config, format, out, err) };
+    let question = EntriesQuestion { map, limit, raw };
+    let entries = if limit > MOST_ENTRIES {
+        look_past_daemon(config, |inspector| inspector.entries(&question))
+    } else {
+        look(config, &Request::Look(Look::Entries(question.clone())), |inspector| inspector.entries(&question))
     };
-    let tables = match Tables::open(&place.pins, Access::ReadOnly) {
-        Ok(tables) => tables,
-        Err(error) => return tell(err, &error, Exit::Refused),
-    };
-    let shown = match &arguments.map {
-        None => list(&tables, &place.pins, format, out),
-        Some(map) => entries(&tables, &place.pins, map, arguments, format, out, err),
-    };
-    match shown {
-        Ok(exit) => Ok(exit),
-        Err(error) => match error.downcast::<io::Error>() {
-            Ok(error) => Err(error),
-            Err(error) => {
-                writeln!(err, "error: {error:#}")?;
-                Ok(Exit::Refused)
-            }
-        },
+    match entries {
+        Err(error) => refuse_look(err, &error),
+        Ok(entries) if format == Format::Json => json(&entries, out).map(|()| Exit::Fine),
+        Ok(entries) => show(&entries, limit, out, err).map(|()| Exit::Fine),
     }
 }
 
-fn list(tables: &Tables, pins: &PinDir, format: Format, out: &mut impl Write) -> anyhow::Result<Exit> {
-    let now = dataplane::moment(pins)?.tick;
-    let mut maps = Vec::new();
-    for (name, kind, holds) in dataplane::map_names(tables) {
-        let used = dataplane::dump(tables, name, 0, Notation::Decoded, now)?.map_or(0, |dump| dump.used);
-        let (max, bytes) = dataplane::map_facts(pins, name)?;
-        maps.push(Listed { name, kind: kind_word(kind), used, max, bytes, holds });
-    }
-    let (settings, bytes) = dataplane::settings(pins, Notation::Decoded)?;
-    maps.push(Listed {
-        name: SETTINGS,
-        kind: "read-only data",
-        used: settings.used,
-        max: 1,
-        bytes: Some(bytes),
-        holds: "what the packet program was loaded for",
-    });
+fn list(config: &Path, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
+    let maps: Vec<MapView> = match look(config, &Request::Look(Look::Maps), |inspector| inspector.maps()) {
+        Ok(maps) => maps,
+        Err(error) => return refuse_look(err, &error),
+    };
     match format {
         Format::Json => json(&maps, out)?,
         Format::Text => {
-            let row = |map: &Listed| {
+            let row = |map: &MapView| {
                 let bytes = map.bytes.map_or_else(|| "-".to_owned(), |bytes| bytes.to_string());
-                vec![map.name.into(), map.kind.into(), map.used.to_string(), map.max.to_string(), bytes, map.holds.into()]
+                vec![map.name.to_string(), map.kind.to_string(), map.used.to_string(), map.max.to_string(), bytes, map.holds.to_string()]
             };
             table(&["MAP", "TYPE", "USED", "ENTRIES", "BYTES", "HOLDS"], &maps.iter().map(row).collect::<Vec<_>>(), out)?;
         }
@@ -113,53 +69,16 @@ fn list(tables: &Tables, pins: &PinDir, format: Format, out: &mut impl Write) ->
     Ok(Exit::Fine)
 }
 
-fn entries(
-    tables: &Tables,
-    pins: &PinDir,
-    map: &str,
-    arguments: &BpfArgs,
-    format: Format,
-    out: &mut impl Write,
-    err: &mut impl Write,
-) -> anyhow::Result<Exit> {
-    let notation = if arguments.raw { Notation::Raw } else { Notation::Decoded };
-    let name = map.to_uppercase();
-    let dump = if name == SETTINGS {
-        let (mut dump, _) = dataplane::settings(pins, notation)?;
-        dump.rows.truncate(arguments.limit);
-        Some(dump)
-    } else {
-        dataplane::dump(tables, &name, arguments.limit, notation, dataplane::moment(pins)?.tick)?
-    };
-    let Some(dump) = dump else {
-        let names = dataplane::all_map_names();
-        writeln!(err, "error: there is no map {map:?}\nhint: {}; weir bpf lists them", config::alike(&name, &names))?;
-        return Ok(Exit::Refused);
-    };
-    if format == Format::Json {
-        let entry = |row: Vec<Value>| {
-            let keys = dump.columns.iter().map(|column| column.to_lowercase().replace(' ', "_"));
-            keys.zip(row).collect()
-        };
-        json(&Entries { map: name, used: dump.used, entries: dump.rows.into_iter().map(entry).collect() }, out)?;
-        return Ok(Exit::Fine);
-    }
+fn show(entries: &MapEntries, limit: usize, out: &mut impl Write, err: &mut impl Write) -> io::Result<()> {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let rows: Vec<Vec<String>> = dump.rows.iter().map(|row| row.iter().map(text).collect()).collect();
-    table(&dump.columns, &rows, out)?;
-    if rows.len() >= arguments.limit {
-        writeln!(err, "{} entries are in use; --limit shows more than {}", dump.used, arguments.limit)?;
+    let row = |entry: &serde_json::Map<String, Value>| {
+        entries.columns.iter().map(|column| entry.get(column).map(text).unwrap_or_default()).collect()
+    };
+    let rows: Vec<Vec<String>> = entries.entries.iter().map(row).collect();
+    let heads: Vec<String> = entries.columns.iter().map(|column| column.to_uppercase().replace('_', " ")).collect();
+    table(&heads.iter().map(String::as_str).collect::<Vec<_>>(), &rows, out)?;
+    if rows.len() >= limit {
+        writeln!(err, "{} entries are in use; --limit shows more than {limit}", entries.used)?;
     }
-    Ok(Exit::Fine)
-}
-
-const fn kind_word(kind: MapKind) -> &'static str {
-    match kind {
-        MapKind::Mapped => "array",
-        MapKind::Pages => "array of arrays",
-        MapKind::PerCpu => "per-CPU array",
-        MapKind::Trie => "LPM trie",
-        MapKind::Interfaces => "hash by interface",
-        MapKind::Ring => "ring buffer",
-    }
+    Ok(())
 }

@@ -1,18 +1,26 @@
 //! Names for the shell's completion: servers, pools, listeners, asked of the daemon that runs, and maps.
 
-use std::{env, ffi::OsStr, path::PathBuf};
+use std::{env, ffi::OsStr, path::PathBuf, time::Duration};
 
 use clap_complete::CompletionCandidate;
+use serde::de::DeserializeOwned;
 
-use super::{CONFIG_FILE, CONFIG_VARIABLE, operate::asked, place_io::Place};
+use super::{CONFIG_FILE, CONFIG_VARIABLE, look_io::answered, place_io::Place};
 use crate::{
-    admin::api::{Request, ServerView},
+    admin::api::{HistoryView, Request, ServerView},
     dataplane,
 };
+
+/// Whoever types does not wait longer.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The file that `--config` would name: what stands on the line so far is not known here.
 fn config() -> PathBuf {
     env::var_os(CONFIG_VARIABLE).map_or_else(|| CONFIG_FILE.into(), PathBuf::from)
+}
+
+fn asked<T: DeserializeOwned>(request: &Request) -> Option<T> {
+    answered(&Place::of(&config()).ok()?, request, PATIENCE).ok()
 }
 
 fn fitting(names: impl Iterator<Item = String>, typed: &OsStr) -> Vec<CompletionCandidate> {
@@ -22,7 +30,7 @@ fn fitting(names: impl Iterator<Item = String>, typed: &OsStr) -> Vec<Completion
 
 /// `POOL/SERVER` of every server; none without a daemon.
 pub(super) fn servers(typed: &OsStr) -> Vec<CompletionCandidate> {
-    let servers: Vec<ServerView> = asked(&config(), &Request::Servers).unwrap_or_default();
+    let servers: Vec<ServerView> = asked(&Request::Servers).unwrap_or_default();
     fitting(servers.into_iter().map(|server| server.server.to_string()), typed)
 }
 
@@ -36,6 +44,14 @@ pub(super) fn listeners(typed: &OsStr) -> Vec<CompletionCandidate> {
     names(typed, |service| service.listener.clone())
 }
 
+/// The configurations that were in force, by number.
+pub(super) fn generations(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let history: Option<HistoryView> = asked(&Request::History);
+    let numbers =
+        history.into_iter().flat_map(|history| history.entries).filter(|entry| !entry.in_force).map(|entry| entry.generation.to_string());
+    fitting(numbers, typed)
+}
+
 /// The maps of the kernel, however they are typed.
 pub(super) fn maps(typed: &OsStr) -> Vec<CompletionCandidate> {
     fitting(dataplane::all_map_names().into_iter().map(str::to_owned), &typed.to_ascii_uppercase())
@@ -43,7 +59,7 @@ pub(super) fn maps(typed: &OsStr) -> Vec<CompletionCandidate> {
 
 /// The pools that some server is in.
 pub(super) fn pools(typed: &OsStr) -> Vec<CompletionCandidate> {
-    let servers: Vec<ServerView> = asked(&config(), &Request::Servers).unwrap_or_default();
+    let servers: Vec<ServerView> = asked(&Request::Servers).unwrap_or_default();
     let mut pools: Vec<String> = servers.into_iter().map(|server| server.server.pool).collect();
     pools.dedup();
     fitting(pools.into_iter(), typed)

@@ -1,205 +1,22 @@
 //! `weir status POOL`, `POOL/SERVER`, `LISTENER`: a part of a node with everything that is known of it.
 
 use std::{
-    borrow::Cow,
-    collections::BTreeSet,
     io::{self, Write},
-    net::{IpAddr, SocketAddr},
-    path::Path,
+    net::SocketAddr,
     time::Duration,
 };
 
-use serde::Serialize;
-
 use super::{
     apply::time,
-    operate::asked,
     render::{self, table},
 };
 use crate::{
-    admin::api::{ProbeView, Request, ServerDetail},
-    config,
-    control::{
-        course::Transition,
-        standing::{ServerName, Why},
+    admin::{
+        api::{ProbeView, ServerDetail},
+        node::{Part, Placement, ServerPart},
     },
-    health::book::Entry,
-    runtime::{
-        report::Report,
-        status::{Member, RESOLVED, Service, Status},
-    },
+    control::standing::Why,
 };
-
-/// What `-o json` prints.
-#[derive(Serialize, Debug)]
-pub(super) struct Part {
-    /// The node's name.
-    node: String,
-    /// Whether a daemon runs.
-    running: bool,
-    /// Why more is not known of servers, though one runs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    not_told: Option<String>,
-    /// The services that are meant, or that the servers belong to.
-    services: Vec<Service>,
-    /// The servers.
-    servers: Vec<ServerPart>,
-    /// Whether services were asked for, and not single servers.
-    #[serde(skip)]
-    is_of_services: bool,
-}
-
-/// A server.
-#[derive(Serialize, Debug)]
-struct ServerPart {
-    server: ServerName,
-    /// Why it takes new flows, or does not.
-    why: Option<Why>,
-    /// Milliseconds of the Unix epoch since when it is so.
-    since_ms: Option<u64>,
-    /// Whether it is up, and since when, by its checks.
-    check: Option<Entry>,
-    /// The last changes of what it is, the oldest first.
-    transitions: Vec<Transition>,
-    /// What only a daemon that runs can tell.
-    detail: Option<ServerDetail>,
-    /// What it is to each of its services.
-    members: Vec<Placement>,
-}
-
-/// A server in one of its services.
-#[derive(Serialize, Debug)]
-struct Placement {
-    listener: String,
-    vip: IpAddr,
-    service_port: u16,
-    protocol: Cow<'static, str>,
-    /// All slots of the service.
-    slots_total: u32,
-    #[serde(flatten)]
-    member: Member,
-}
-
-/// Nothing is called so.
-#[derive(Debug, thiserror::Error)]
-#[error("no pool, server or listener is {target:?}\nhint: {hint}")]
-pub(super) struct NoTarget {
-    target: String,
-    hint: String,
-}
-
-/// What a target means.
-#[derive(PartialEq, Eq, Debug)]
-struct Selected {
-    servers: BTreeSet<ServerName>,
-    /// Pools and listeners that are meant as a whole.
-    pools: BTreeSet<String>,
-    listeners: BTreeSet<String>,
-}
-
-/// What `target` means, of these servers and these pairs of listener and pool.
-fn select<'n>(
-    target: &str,
-    servers: impl Iterator<Item = &'n ServerName> + Clone,
-    listeners: &[(&str, &str)],
-) -> Result<Selected, NoTarget> {
-    let names: Vec<String> = servers.clone().map(ToString::to_string).collect();
-    let known_pools: BTreeSet<&str> =
-        servers.clone().map(|name| name.pool.as_str()).chain(listeners.iter().map(|(_, pool)| *pool)).collect();
-    let known_listeners: BTreeSet<&str> = listeners.iter().map(|(listener, _)| *listener).collect();
-    let none = || {
-        let known: Vec<&str> = if target.contains('/') {
-            names.iter().map(String::as_str).collect()
-        } else {
-            known_pools.iter().chain(&known_listeners).copied().collect::<BTreeSet<_>>().into_iter().collect()
-        };
-        NoTarget { target: target.to_owned(), hint: config::alike(target, &known) }
-    };
-    let mut selected = Selected { servers: BTreeSet::new(), pools: BTreeSet::new(), listeners: BTreeSet::new() };
-    if let Some((pool, server)) = target.split_once('/') {
-        let (Ok(pool), Ok(server)) = (glob::Pattern::new(pool), glob::Pattern::new(server)) else { return Err(none()) };
-        selected.servers = servers.filter(|name| pool.matches(&name.pool) && server.matches(&name.server)).cloned().collect();
-        return if selected.servers.is_empty() { Err(none()) } else { Ok(selected) };
-    }
-    let Ok(pattern) = glob::Pattern::new(target) else { return Err(none()) };
-    let owned = |names: &BTreeSet<&str>| names.iter().filter(|name| pattern.matches(name)).map(|name| (*name).to_owned()).collect();
-    (selected.pools, selected.listeners) = (owned(&known_pools), owned(&known_listeners));
-    if selected.pools.is_empty() && selected.listeners.is_empty() {
-        return Err(none());
-    }
-    let meant = |pool: &str| {
-        selected.pools.contains(pool) || listeners.iter().any(|(listener, of)| *of == pool && selected.listeners.contains(*listener))
-    };
-    selected.servers = servers.filter(|name| meant(&name.pool)).cloned().collect();
-    Ok(selected)
-}
-
-/// The part of `status` that `target` names, with what the daemon that `config` describes tells of its servers.
-///
-/// # Errors
-/// [`NoTarget`] if nothing is called so.
-pub(super) fn part(config: &Path, target: &str, status: Status, report: &Report) -> Result<Part, NoTarget> {
-    let listeners: Vec<(&str, &str)> = report.services.iter().map(|service| (service.listener.as_str(), service.pool.as_str())).collect();
-    let selected = select(target, report.standings.keys(), &listeners)?;
-    let (mut details, mut not_told) = (Vec::new(), None);
-    if status.daemon.running {
-        match asked::<Vec<ServerDetail>>(config, &Request::Details) {
-            Ok(told) => details = told,
-            Err(error) => not_told = Some(error.to_string().replace("\nhint: ", "; ")),
-        }
-    }
-    let mut services = status.services;
-    let servers = selected
-        .servers
-        .iter()
-        .map(|name| {
-            let detail = details.iter().position(|detail| detail.view.server == *name).map(|found| details.swap_remove(found));
-            let transitions = report.courses.of(name).to_vec();
-            ServerPart {
-                why: report.standings.get(name).copied(),
-                since_ms: transitions.last().map(|last| last.at_ms),
-                check: report.health.get(name).cloned(),
-                transitions,
-                detail,
-                members: placements(name, &services),
-                server: name.clone(),
-            }
-        })
-        .collect();
-    let is_of_services = !selected.pools.is_empty() || !selected.listeners.is_empty();
-    services.retain(|service| {
-        selected.pools.contains(&service.pool)
-            || selected.listeners.contains(&service.listener)
-            || selected.servers.iter().any(|name| !is_of_services && name.pool == service.pool)
-    });
-    Ok(Part { node: status.node, running: status.daemon.running, not_told, services, servers, is_of_services })
-}
-
-fn placements(name: &ServerName, services: &[Service]) -> Vec<Placement> {
-    let of_pool = services.iter().filter(|service| service.pool == name.pool);
-    of_pool
-        .flat_map(|service| {
-            service.members.iter().filter(|member| member.server == name.server).map(|member| Placement {
-                listener: service.listener.clone(),
-                vip: service.vip,
-                service_port: service.port,
-                protocol: service.protocol.clone(),
-                slots_total: service.slots.total,
-                member: member.clone(),
-            })
-        })
-        .collect()
-}
-
-impl Part {
-    /// Whether nobody has to look after it: its servers pass their checks and can be reached, and a daemon runs.
-    pub(super) fn is_healthy(&self) -> bool {
-        let is_well = |server: &ServerPart| {
-            server.why != Some(Why::Unhealthy) && server.members.iter().all(|one| one.member.slots == 0 || one.member.next_hop == RESOLVED)
-        };
-        self.running && self.servers.iter().all(is_well)
-    }
-}
 
 /// Writes it for people. `now_ms` is the time in milliseconds of the Unix epoch.
 pub(super) fn show(part: &Part, now_ms: u64, out: &mut impl Write) -> io::Result<()> {
@@ -212,7 +29,7 @@ pub(super) fn show(part: &Part, now_ms: u64, out: &mut impl Write) -> io::Result
     if let Some(why) = &part.not_told {
         writeln!(out, "! the daemon does not tell more: {why}")?;
     }
-    if part.is_of_services {
+    if part.of_services {
         for service in &part.services {
             writeln!(out)?;
             render::service(service, out)?;
@@ -222,7 +39,7 @@ pub(super) fn show(part: &Part, now_ms: u64, out: &mut impl Write) -> io::Result
         writeln!(out)?;
         show_server(server, now_ms, out)?;
     }
-    if !part.is_of_services {
+    if !part.of_services {
         for service in part.services.iter().filter(|service| !service.drops.is_empty() || !service.notes.is_empty()) {
             writeln!(out)?;
             writeln!(out, "of all packets of {}, {} port {} {}", service.listener, service.vip, service.port, service.protocol)?;
@@ -345,36 +162,7 @@ fn ago(now_ms: u64, at_ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn names() -> Vec<ServerName> {
-        ["blue/s1", "blue/s2", "green/s1", "web/s1"].map(|name| name.parse().unwrap()).to_vec()
-    }
-
-    fn chosen(target: &str) -> Result<Vec<String>, String> {
-        let listeners = [("web", "blue"), ("mail", "green")];
-        let selected = select(target, names().iter(), &listeners).map_err(|error| error.to_string())?;
-        Ok(selected.servers.iter().map(ToString::to_string).collect())
-    }
-
-    #[test]
-    fn a_target_is_a_server_a_pool_or_a_listener_or_a_pattern_of_them() {
-        assert_eq!(chosen("blue/s1").unwrap(), ["blue/s1"]);
-        assert_eq!(chosen("*/s1").unwrap(), ["blue/s1", "green/s1", "web/s1"]);
-        assert_eq!(chosen("green").unwrap(), ["green/s1"]);
-        assert_eq!(chosen("mail").unwrap(), ["green/s1"]);
-        assert_eq!(chosen("web").unwrap(), ["blue/s1", "blue/s2", "web/s1"], "a pool, and a listener of the same name");
-        assert_eq!(chosen("??*e*").unwrap().len(), 3);
-    }
-
-    #[test]
-    fn what_is_not_there_is_told_with_what_is_like_it() {
-        let refused = |target| chosen(target).unwrap_err();
-        assert_eq!(refused("bleu"), "no pool, server or listener is \"bleu\"\nhint: did you mean `blue`?");
-        assert_eq!(refused("blue/s3"), "no pool, server or listener is \"blue/s3\"\nhint: did you mean `blue/s1`?");
-        assert!(refused("nothing/here").contains("hint: there are `blue/s1`"), "{}", refused("nothing/here"));
-        assert!(refused("[").contains("hint: "));
-    }
+    use super::ago;
 
     #[test]
     fn times_are_told_as_people_do() {

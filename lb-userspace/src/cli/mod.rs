@@ -12,6 +12,7 @@ pub mod explain;
 pub mod flows;
 mod follow_io;
 pub mod limit;
+mod look_io;
 pub mod man_io;
 pub mod operate;
 mod place_io;

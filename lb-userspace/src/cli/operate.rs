@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Exit, Format, complete,
+    look_io::LookError,
     place_io::{Place, PlaceError},
     render::table,
     tell, wait_io,
@@ -151,9 +152,13 @@ pub(super) enum OperateError {
 
 /// The socket of the daemon that `config` describes.
 pub(super) fn socket_of(config: &Path) -> Result<PathBuf, OperateError> {
-    let place = Place::of(config)?;
-    let told = place.report.ok().and_then(|report| report.admin_socket);
-    Ok(told.unwrap_or_else(|| place.state_dir.join("admin.sock")))
+    Ok(socket_of_place(&Place::of(config)?))
+}
+
+/// The socket of the daemon of that node.
+pub(super) fn socket_of_place(place: &Place) -> PathBuf {
+    let told = place.report.as_ref().ok().and_then(|report| report.admin_socket.clone());
+    told.unwrap_or_else(|| place.state_dir.join("admin.sock"))
 }
 
 /// Asks the daemon, and understands the answer.
@@ -169,6 +174,15 @@ pub(super) fn refuse(err: &mut impl Write, error: &OperateError) -> io::Result<E
     }
     let exit = if matches!(error, OperateError::Place(_)) { Exit::Usage } else { Exit::Refused };
     tell(err, error, exit)
+}
+
+/// Tells why nothing is shown.
+pub(super) fn refuse_look(err: &mut impl Write, error: &LookError) -> io::Result<Exit> {
+    match error {
+        LookError::Asked(error) => refuse(err, error),
+        LookError::Place(error) => tell(err, error, Exit::Usage),
+        LookError::Inspect(error) => tell(err, error, Exit::Refused),
+    }
 }
 
 /// Performs `weir drain`.

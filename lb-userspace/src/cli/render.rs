@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::runtime::status::{Member, Plane, Service, Status};
+use crate::admin::node::{Member, Plane, Service, Status};
 
 /// So many problems are shown; more of them are of one kind, most likely.
 const MOST_PROBLEMS: usize = 30;

@@ -12,18 +12,19 @@ use clap_complete::ArgValueCompleter;
 
 use super::{
     Exit, Format, complete, detail,
-    operate::{asked, refuse},
+    look_io::{PATIENCE, answered, inspector},
+    operate::{OperateError, refuse},
     place_io::Place,
     render, tell, watch_io,
 };
 use crate::{
-    admin::api::{Request, StatusView},
-    dataplane::{Access, Tables, TablesError},
-    runtime::{
-        report::Report,
-        report_io,
-        status::{Status, gather},
+    admin::{
+        api::{Look, PartQuestion, Request, StatusView},
+        client_io::AskError,
+        node::{Member, Part},
     },
+    dataplane::TablesError,
+    runtime::{inspect::InspectError, report::Report, report_io},
 };
 
 /// `weir status`.
@@ -51,9 +52,6 @@ pub enum Screen {
     Stream,
 }
 
-/// A daemon that runs writes its record more often, but for the largest nodes: to ask it does no harm.
-const OLD_MS: u64 = 3000;
-
 /// Clears a terminal (ECMA-48: CUP, ED).
 const CLEAR: &str = "\x1b[H\x1b[J";
 
@@ -66,14 +64,14 @@ struct Earlier {
 
 impl Earlier {
     /// Gives each member the rate since then, if there was a look, and keeps this one.
-    fn follow(&mut self, status: &mut Status, now_ms: u64) {
+    fn follow<'m>(&mut self, members: impl Iterator<Item = &'m mut Member>, now_ms: u64) {
         let elapsed_ms = now_ms.saturating_sub(self.at_ms);
-        let members = || status.services.iter().flat_map(|service| &service.members);
-        let packets = members().map(|member| (member.id, member.packets)).collect();
-        for member in status.services.iter_mut().flat_map(|service| &mut service.members) {
+        let mut packets = BTreeMap::new();
+        for member in members {
             if let Some(&before) = self.packets.get(&member.id).filter(|_| self.at_ms != 0 && elapsed_ms > 0) {
                 member.packets_per_second = Some(member.packets.saturating_sub(before) as f64 * 1000.0 / elapsed_ms as f64);
             }
+            packets.insert(member.id, member.packets);
         }
         *self = Self { at_ms: now_ms, packets };
     }
@@ -145,89 +143,82 @@ fn look(
         Ok(place) => place,
         Err(error) => return tell(err, &error, Exit::Usage),
     };
-    let (daemon, differences) = (place.daemon(), place.differences());
-    let Place { pins, report, .. } = place;
-    let report = match report {
-        Ok(report) => report,
-        Err(error) => return tell(err, &error, Exit::Refused),
-    };
-    let is_old = report_io::is_running(&report) && now_ms.saturating_sub(report.read_at_ms) > OLD_MS;
-    if is_old {
-        match target {
-            // What it cannot write it can tell.
-            None => {
-                if let Ok(view) = asked(config, &Request::Status) {
-                    return show_view(view, manner, out);
-                }
-            }
-            Some(_) => writeln!(err, "warning: the daemon's record is {} s old", (now_ms - report.read_at_ms) / 1000)?,
-        }
+    match target {
+        None => look_at_all(place, manner, now_ms, earlier, out, err),
+        Some(target) => look_at_part(place, target, manner, now_ms, earlier, out, err),
     }
-    let tables = match Tables::open(&pins, Access::ReadOnly) {
-        Ok(tables) => tables,
-        Err(error) if error.is_denied() => return asked_of_daemon(config, target, &error, manner, out, err),
-        Err(error) => return not_loaded(&error, &report, daemon, manner, out, err),
-    };
-    let mut status = match gather(&tables, &pins, &report, daemon, now_ms) {
-        Ok(status) => status,
-        Err(error) => {
-            writeln!(err, "error: {error:#}")?;
-            return Ok(Exit::Refused);
+}
+
+fn look_at_all(
+    place: Place,
+    manner: Manner,
+    now_ms: u64,
+    earlier: &mut Earlier,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<Exit> {
+    let (daemon, differences) = (place.daemon(), place.differences());
+    let (mut status, is_healthy) = match answered::<StatusView>(&place, &Request::Look(Look::Status), PATIENCE) {
+        Ok(StatusView { healthy, status }) => (status, healthy),
+        Err(unanswered) => {
+            let report = match &place.report {
+                Ok(report) => report.clone(),
+                Err(error) => return tell(err, error, Exit::Refused),
+            };
+            match inspector(place).status(now_ms) {
+                Ok(status) => {
+                    let is_healthy = status.is_healthy();
+                    (status, is_healthy)
+                }
+                Err(error) if error.is_denied() => return refuse(err, &unanswered),
+                Err(InspectError::Tables(error)) => return not_loaded(&error, &report, daemon, manner, out, err),
+                Err(error) => return tell(err, &error, Exit::Refused),
+            }
         }
     };
-    earlier.follow(&mut status, now_ms);
-    let Some(target) = target else {
-        status.problems.extend(differences);
-        match manner.format {
-            Format::Json => manner.document(&status, out)?,
-            Format::Text => render::status(&status, out)?,
-        }
-        return Ok(if status.is_healthy() { Exit::Fine } else { Exit::Refused });
-    };
-    let part = match detail::part(config, target, status, &report) {
+    earlier.follow(status.services.iter_mut().flat_map(|service| &mut service.members), now_ms);
+    status.problems.extend(differences);
+    match manner.format {
+        Format::Json => manner.document(&status, out)?,
+        Format::Text => render::status(&status, out)?,
+    }
+    Ok(if is_healthy { Exit::Fine } else { Exit::Refused })
+}
+
+fn look_at_part(
+    place: Place,
+    target: &str,
+    manner: Manner,
+    now_ms: u64,
+    earlier: &mut Earlier,
+    out: &mut impl Write,
+    err: &mut impl Write,
+) -> io::Result<Exit> {
+    let request = Request::Look(Look::Part(PartQuestion { target: target.to_owned() }));
+    let part: Result<Part, _> = answered(&place, &request, PATIENCE);
+    let mut part = match part {
         Ok(part) => part,
-        Err(error) => return tell(err, &error, Exit::Refused),
+        Err(refused @ OperateError::Ask(AskError::Refused(_))) => return refuse(err, &refused),
+        Err(unanswered) => {
+            let not_told = place.daemon().map(|_| unanswered.to_string().replace("\nhint: ", "; "));
+            if let Err(error) = &place.report {
+                return tell(err, error, Exit::Refused);
+            }
+            match inspector(place).part(target, Vec::new(), not_told, now_ms) {
+                Ok(part) => part,
+                Err(error) if error.is_denied() => return refuse(err, &unanswered),
+                Err(error) => return tell(err, &error, Exit::Refused),
+            }
+        }
     };
+    let of_services = part.services.iter_mut().flat_map(|service| &mut service.members);
+    let of_servers = part.servers.iter_mut().flat_map(|server| server.members.iter_mut().map(|placement| &mut placement.member));
+    earlier.follow(of_services.chain(of_servers), now_ms);
     match manner.format {
         Format::Json => manner.document(&part, out)?,
         Format::Text => detail::show(&part, now_ms, out)?,
     }
     Ok(if part.is_healthy() { Exit::Fine } else { Exit::Refused })
-}
-
-/// For whoever may not read the maps, and may ask the daemon, which does.
-fn asked_of_daemon(
-    config: &Path,
-    target: Option<&str>,
-    denied: &TablesError,
-    manner: Manner,
-    out: &mut impl Write,
-    err: &mut impl Write,
-) -> io::Result<Exit> {
-    if target.is_some() {
-        tell(err, denied, Exit::Refused)?;
-        writeln!(
-            err,
-            "hint: root may read the kernel's maps, which the details are read from; weir status and weir server list ask the daemon"
-        )?;
-        return Ok(Exit::Refused);
-    }
-    match asked(config, &Request::Status) {
-        Ok(view) => show_view(view, manner, out),
-        Err(error) => refuse(err, &error),
-    }
-}
-
-/// As the daemon sees itself.
-fn show_view(view: StatusView, manner: Manner, out: &mut impl Write) -> io::Result<Exit> {
-    match manner.format {
-        Format::Json => manner.document(&view.status, out)?,
-        Format::Text => {
-            let status: Status = serde_json::from_value(view.status)?;
-            render::status(&status, out)?;
-        }
-    }
-    Ok(if view.healthy { Exit::Fine } else { Exit::Refused })
 }
 
 fn not_loaded(

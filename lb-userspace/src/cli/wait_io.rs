@@ -70,7 +70,7 @@ fn is_away(error: &OperateError) -> bool {
     match error {
         OperateError::Ask(error) => match error {
             AskError::NoDaemon { .. } | AskError::Broken(_) => true,
-            AskError::Denied { .. } | AskError::Silent | AskError::Refused(_) => false,
+            AskError::Denied { .. } | AskError::Silent(_) | AskError::Unknown(_) | AskError::Refused(_) => false,
         },
         OperateError::Place(_) | OperateError::Answer(_) => false,
     }

@@ -154,8 +154,8 @@ impl Daemon {
         if request == Request::Metrics {
             return self.handle_scrape(reply).await;
         }
-        if request == Request::Status {
-            return self.handle_look(reply);
+        if let Request::Look(look) = request {
+            return self.handle_look(look, reply).await;
         }
         let by = name_of(&by);
         let command = request.to_string();
@@ -179,7 +179,7 @@ impl Daemon {
         match request {
             Request::Servers => serialised(&self.servers_as_they_are()?),
             Request::Details => serialised(&self.details().await?),
-            Request::Metrics | Request::Status => Err(Refusal::text("this is answered elsewhere")),
+            Request::Metrics | Request::Look(_) => Err(Refusal::text("this is answered elsewhere")),
             Request::Overrides => serialised(&self.overrides),
             Request::History => serialised(&self.history_as_it_is()),
             Request::Events(since) => serialised(&self.events.since(since.since).collect::<Vec<_>>()),

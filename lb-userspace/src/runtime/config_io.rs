@@ -165,7 +165,7 @@ impl Daemon {
         }
         if let Some(otherwise) = awaited.filter(|_| self.history.awaited().is_none()) {
             let line = format!(
-                "configuration {before} waited to be confirmed, or {otherwise} would have followed: {generation} is in its place, and nothing is awaited"
+                "configuration {before} waited to be confirmed, or {otherwise} would have followed: it is waited for no more, {generation} is in its place"
             );
             warn!("{line}");
             self.report.config_warnings.push(line);

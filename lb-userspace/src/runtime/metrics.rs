@@ -10,11 +10,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{
-    report::Report,
-    status::{Plane, Service, Status},
-};
+use super::report::Report;
 use crate::{
+    admin::node::{Member, Plane, Service, Status},
     control::{
         event::What,
         standing::{ServerName, Why},
@@ -239,7 +237,7 @@ fn of_service(service: &Service) -> Labels {
 }
 
 fn for_services(page: &mut Page, services: &[Service]) {
-    let sum = |service: &Service, of: fn(&super::status::Member) -> u64| service.members.iter().map(of).sum::<u64>();
+    let sum = |service: &Service, of: fn(&Member) -> u64| service.members.iter().map(of).sum::<u64>();
     let packets = services.iter().map(|one| (of_service(one), sum(one, |member| member.packets)));
     page.counters("service_packets", "Packets of a service sent to servers", packets);
     let bytes = services.iter().map(|one| (of_service(one), sum(one, |member| member.bytes)));

@@ -6,39 +6,26 @@ use std::sync::Arc;
 use tokio::{sync::oneshot, task::spawn_blocking};
 
 use super::{
+    admin_io::Answer,
     daemon_io::{Daemon, unix_ms},
+    inspect::Inspector,
     metrics::{self, Facts},
-    report::{Report, in_words},
-    status::{Status, gather},
 };
 use crate::{
-    admin::api::{Refusal, StatusView},
+    admin::answer::Refusal,
     config::model::Pool,
     control::standing::{ServerName, standings},
-    dataplane::{Access, PinDir, Tables},
+    dataplane::PinDir,
 };
-
-type Answer = Result<serde_json::Value, Refusal>;
 
 impl Daemon {
     /// Answers with the metrics. The thread ends by itself, after one reading.
     pub(super) async fn handle_scrape(&mut self, reply: oneshot::Sender<Answer>) {
         let facts = self.facts().await;
-        let pins = PinDir::at(&self.config.node.pin_dir);
+        let inspector = Inspector::new(PinDir::at(&self.config.node.pin_dir), facts.report.clone(), Some(facts.report.pid));
         spawn_blocking(move || {
             // Who asked may have gone.
-            let _ = reply.send(metrics_text(&pins, &facts));
-        });
-    }
-
-    /// Answers with the node as it is, as [`Self::handle_scrape`]. Rates are those since the counters of the record.
-    pub(super) fn handle_look(&mut self, reply: oneshot::Sender<Answer>) {
-        self.follow_standings();
-        let report = self.report.clone();
-        let pins = PinDir::at(&self.config.node.pin_dir);
-        spawn_blocking(move || {
-            // Who asked may have gone.
-            let _ = reply.send(status_view(&pins, &report));
+            let _ = reply.send(metrics_text(&inspector, &facts));
         });
     }
 
@@ -58,19 +45,7 @@ impl Daemon {
     }
 }
 
-fn status_view(pins: &PinDir, report: &Report) -> Answer {
-    let status = gathered(pins, report, unix_ms())?;
-    let refused = |error: serde_json::Error| Refusal::text(error.to_string());
-    let view = StatusView { healthy: status.is_healthy(), status: serde_json::to_value(&status).map_err(refused)? };
-    serde_json::to_value(view).map_err(refused)
-}
-
-fn gathered(pins: &PinDir, report: &Report, now_ms: u64) -> Result<Status, Refusal> {
-    let tables = Tables::open(pins, Access::ReadOnly).map_err(|error| Refusal::text(in_words(&error)))?;
-    gather(&tables, pins, report, Some(report.pid), now_ms).map_err(|error| Refusal::text(format!("{error:#}")))
-}
-
-fn metrics_text(pins: &PinDir, facts: &Facts) -> Answer {
-    let status = gathered(pins, &facts.report, facts.report.read_at_ms)?;
+fn metrics_text(inspector: &Inspector, facts: &Facts) -> Answer {
+    let status = inspector.status(facts.report.read_at_ms)?;
     metrics::text(&status, facts).map(serde_json::Value::String).map_err(|error| Refusal::text(error.to_string()))
 }

@@ -17,8 +17,7 @@
 //! | `details_io` | everything that is known of each server |
 //! | `report` | the record that the daemon leaves for `weir status`, and its reading (`report_io`) |
 //! | `registry_io` | where the record of a file's daemon is, whatever the file says by now |
-//! | `problems` | what is wrong with a node, in words, the gravest first. Pure |
-//! | `status` | maps and record together: a node as it is |
+//! | `inspect/` | what maps and record tell together, for whoever looks; `look_io` has a thread read them |
 
 mod addresses;
 mod admin_io;
@@ -33,15 +32,16 @@ mod driver;
 mod fault_io;
 mod files_io;
 mod health_io;
+pub mod inspect;
 mod keep_io;
 mod limits_io;
 mod links_io;
+mod look_io;
 mod lookup_io;
 mod metrics;
 mod metrics_io;
 mod names_io;
 mod own_macs;
-mod problems;
 pub mod readback;
 pub mod registry_io;
 mod reload;
@@ -50,7 +50,6 @@ pub mod report_io;
 mod retirement;
 mod save_io;
 mod silence_io;
-pub mod status;
 mod view_io;
 mod ways_io;
 

@@ -5,14 +5,12 @@ use std::{
     net::IpAddr,
 };
 
-use super::{
-    report::{Report, Silence},
-    status::{Interface, Member, Service, troubles},
-};
+use super::status::troubles;
 use crate::{
+    admin::node::{DETACHED, Interface, Member, Service},
     control::standing::{ServerName, Why},
-    dataplane::LinkState,
     health::book::Entry,
+    runtime::report::{Report, Silence},
 };
 
 /// How bad something is: the first is the worst.
@@ -93,9 +91,10 @@ fn of_node(report: &Report, interfaces: &[Interface], process: Process, found: &
     report.apply_error.iter().for_each(|error| add(format!("maps not as they should be: {error}")));
     let troubles = troubles(report, process != Process::Gone);
     for one in interfaces.iter().filter(|one| !one.attached && !troubles.contains_key(&one.name)) {
-        add(match one.state {
-            LinkState::Missing => format!("interface {} is not attached: no packet is taken from it", one.name),
-            LinkState::Attached | LinkState::Gone => format!("interface {} is gone", one.name),
+        add(if one.mode == DETACHED {
+            format!("interface {} is not attached: no packet is taken from it", one.name)
+        } else {
+            format!("interface {} is gone", one.name)
         });
     }
     troubles.iter().for_each(|(name, trouble)| add(format!("interface {name} {trouble}")));
@@ -150,7 +149,7 @@ fn forgotten(services: &[Service]) -> BTreeSet<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::status::Slots;
+    use crate::admin::node::Slots;
 
     fn member(last: u8, state: &'static str, flows: u32) -> Member {
         Member {

@@ -1,208 +1,29 @@
 //! A node as it is: what the data plane does, from its maps, and what the daemon says of itself, from its record. Works without a daemon.
 
-use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr};
 
 use lb_common::words::{MemberId, MemberWord, ServiceId, SlotState, SlotWord};
-use serde::{Deserialize, Serialize};
 
-use super::{
-    problems::{Process, problems},
-    readback,
-    report::{Report, ServiceName, Trouble},
-    report_io,
-};
+use super::problems::{Process, problems};
 use crate::{
+    admin::node::{DETACHED, Daemon, Interface, Member, Nat, Plane, RESOLVED, Service, Slots, Status},
     control::standing::{ServerName, Why},
     dataplane::{self, LinkState, PinDir, Tables},
-    health::book::Entry,
+    runtime::{
+        readback,
+        report::{Report, ServiceName, Trouble},
+        report_io,
+    },
 };
-
-/// What `-o json` prints.
-#[derive(Serialize, Deserialize, Debug)]
-pub struct Status {
-    /// The node's name.
-    pub node: String,
-    /// Whether the data plane forwards and is as the configuration wants it.
-    pub ready: bool,
-    /// The daemon.
-    pub daemon: Daemon,
-    /// Whether the interfaces are in another network namespace than this command.
-    pub elsewhere: bool,
-    /// Interfaces that packets are taken from.
-    pub interfaces: Vec<Interface>,
-    /// What checks found of servers, by `POOL/SERVER`.
-    pub checks: BTreeMap<ServerName, Entry>,
-    /// Bytes of kernel memory that the maps take.
-    pub memory_bytes: u64,
-    /// The services.
-    pub services: Vec<Service>,
-    /// Packets dropped that belong to no service, by reason.
-    pub drops: BTreeMap<Cow<'static, str>, u64>,
-    /// Other counts that belong to no service.
-    pub notes: BTreeMap<Cow<'static, str>, u64>,
-    /// How NAT ports are used.
-    pub nat: Nat,
-    /// What is wrong, in words.
-    pub problems: Vec<String>,
-    /// What is otherwise than the file says, in words.
-    pub notices: Vec<String>,
-}
-
-/// The daemon.
-#[derive(Serialize, Deserialize, Debug)]
-pub struct Daemon {
-    /// Whether it runs.
-    pub running: bool,
-    /// Its process; 0 if it does not run.
-    pub pid: u32,
-    /// Whether the rest is its own record, not that of an earlier one.
-    pub recorded: bool,
-    /// Its version.
-    pub version: String,
-    /// Seconds of the Unix epoch.
-    pub started_at: u64,
-    /// `fresh` or `adopted`.
-    pub origin: String,
-    /// Seconds of the Unix epoch.
-    pub config_taken_at: u64,
-    /// Errors of the file as it is now.
-    pub config_errors: Vec<String>,
-    /// Warnings of the configuration in force.
-    pub config_warnings: Vec<String>,
-}
-
-/// An interface.
-#[derive(Serialize, Deserialize, Debug)]
-pub struct Interface {
-    /// Its name.
-    pub name: String,
-    /// `native`, `generic`, or `unknown` without a daemon's record.
-    pub mode: String,
-    /// Whether the program is attached to it.
-    pub attached: bool,
-    /// Why not.
-    #[serde(skip)]
-    pub state: LinkState,
-}
-
-/// A service.
-#[derive(Serialize, Deserialize, Debug)]
-pub struct Service {
-    /// Its number in the maps.
-    pub id: u16,
-    /// The listener, if the daemon's record knows it.
-    pub listener: String,
-    /// The pool.
-    pub pool: String,
-    /// Whether no listener has it any more: it is here for the flows that are left.
-    pub leaving: bool,
-    /// The VIP.
-    pub vip: IpAddr,
-    /// The port, 0 for every one.
-    pub port: u16,
-    /// `tcp` or `udp`.
-    pub protocol: Cow<'static, str>,
-    /// Its slots.
-    pub slots: Slots,
-    /// Its members.
-    pub members: Vec<Member>,
-    /// Packets dropped, by reason.
-    pub drops: BTreeMap<Cow<'static, str>, u64>,
-    /// Other counts.
-    pub notes: BTreeMap<Cow<'static, str>, u64>,
-}
-
-/// A service's slots by state.
-#[derive(Serialize, Deserialize, Clone, Copy, Default, Debug)]
-pub struct Slots {
-    /// All.
-    pub total: u32,
-    /// The table alone answers.
-    pub clean: u32,
-    /// Flows are remembered as they come.
-    pub learning: u32,
-    /// Older flows are remembered.
-    pub settled: u32,
-}
-
-/// A member.
-#[derive(Serialize, Deserialize, Clone, Debug)]
-pub struct Member {
-    /// Its number in the maps.
-    pub id: u16,
-    /// The server's name, if the daemon's record knows it.
-    pub server: String,
-    /// Its address.
-    pub address: IpAddr,
-    /// Its port, 0 for the packet's.
-    pub port: u16,
-    /// How packets reach it.
-    pub forward: Cow<'static, str>,
-    /// Its weight.
-    pub weight: u16,
-    /// `ready`, `drain`, `down`, `closing` or `retired`.
-    pub state: Cow<'static, str>,
-    /// Why it takes new flows or does not; none if the daemon's record does not know it.
-    pub why: Option<Why>,
-    /// Whether its next hop is resolved, and its answers are translated; else why not.
-    pub next_hop: String,
-    /// Slots that name it.
-    pub slots: u32,
-    /// Packets sent to it.
-    pub packets: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Packets a second, over the last seconds; none without a daemon.
-    pub packets_per_second: Option<f64>,
-    /// Remembered flows that are alive: cached ones, or translated ones.
-    pub flows: u32,
-}
-
-/// How NAT is used.
-#[derive(Serialize, Deserialize, Default, Debug)]
-pub struct Nat {
-    /// Chunks of 256 flows that nobody has.
-    pub free_chunks: u64,
-    /// The planes.
-    pub planes: Vec<Plane>,
-}
-
-/// Ports from one SNAT address toward one server.
-#[derive(Serialize, Deserialize, Debug)]
-pub struct Plane {
-    /// The address that the server sees.
-    pub snat: IpAddr,
-    /// The server.
-    pub server: IpAddr,
-    /// Its port, 0 for every one.
-    pub port: u16,
-    /// `tcp` or `udp`.
-    pub protocol: Cow<'static, str>,
-    /// Ports with a live flow.
-    pub flows: u32,
-    /// Ports that it has been given memory for.
-    pub given: u64,
-    /// Ports that it may have.
-    pub most: u64,
-    /// Bytes of memory that its flows take.
-    pub memory_bytes: u64,
-}
 
 /// Bytes to a translated flow: its record, its port word, and its part of the directory.
 const NAT_FLOW_BYTES: u64 = 64 + 8 + 16;
-
-impl Status {
-    /// Whether nobody has to look after it.
-    pub fn is_healthy(&self) -> bool {
-        self.ready && self.daemon.running && self.daemon.config_errors.is_empty() && self.services.iter().all(|service| !service.is_out())
-    }
-}
 
 /// Reads the maps, and what the daemon says of itself. `daemon` is its process, `now_ms` the time in milliseconds of the Unix epoch.
 ///
 /// # Errors
 /// What the kernel refuses.
-pub fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, now_ms: u64) -> anyhow::Result<Status> {
+pub(super) fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u32>, now_ms: u64) -> anyhow::Result<Status> {
     let running = daemon.is_some();
     let now = dataplane::moment(pins)?.tick;
     let flows = tables.flows_by_member(now)?;
@@ -331,10 +152,9 @@ fn interfaces(report: &Report, links: Vec<(String, LinkState)>) -> Vec<Interface
     states.extend(links);
     let interface = |(name, state): (String, LinkState)| Interface {
         mode: match state {
-            LinkState::Missing => "detached".into(),
+            LinkState::Missing => DETACHED.into(),
             LinkState::Attached | LinkState::Gone => report.interfaces.get(&name).cloned().unwrap_or_else(|| "unknown".into()),
         },
-        state,
         attached: state == LinkState::Attached,
         name,
     };
@@ -344,24 +164,6 @@ fn interfaces(report: &Report, links: Vec<(String, LinkState)>) -> Vec<Interface
 /// Of a daemon that runs: links change, and nobody else tells.
 pub(super) fn troubles(report: &Report, running: bool) -> BTreeMap<String, Trouble> {
     if running { report.troubled_interfaces.clone() } else { BTreeMap::new() }
-}
-
-impl Service {
-    /// Whether no server takes new flows, or none that does can be reached.
-    fn is_out(&self) -> bool {
-        !self.leaving && (self.is_deserted() || self.is_unreachable())
-    }
-
-    /// Whether no server takes new flows.
-    pub(super) fn is_deserted(&self) -> bool {
-        self.slots.total > 0 && self.members.iter().all(|member| member.slots == 0)
-    }
-
-    /// Whether none of the servers that take new flows can be sent to, or answer.
-    pub(super) fn is_unreachable(&self) -> bool {
-        let mut taking = self.members.iter().filter(|member| member.slots > 0).peekable();
-        taking.peek().is_some() && taking.all(|member| member.next_hop != RESOLVED)
-    }
 }
 
 /// Whether packets can come, and go to a server of at least one service.
@@ -390,7 +192,7 @@ fn in_another_namespace(report: &Report, running: bool) -> String {
 }
 
 /// The names of the installed services.
-pub(crate) fn names<'r>(installed: &[(ServiceId, lb_common::maps::Service)], report: &'r Report) -> BTreeMap<ServiceId, &'r ServiceName> {
+pub(super) fn names<'r>(installed: &[(ServiceId, lb_common::maps::Service)], report: &'r Report) -> BTreeMap<ServiceId, &'r ServiceName> {
     let known: BTreeMap<(IpAddr, u16, u8), &ServiceName> =
         report.services.iter().map(|name| ((name.vip, name.port, name.protocol), name)).collect();
     let named = installed.iter().map(|(id, record)| (*id, known.get(&(record.vip.ip(), record.port, record.protocol))));
@@ -432,7 +234,7 @@ fn count_slots(words: &[SlotWord]) -> Slots {
     slots
 }
 
-pub(crate) fn state_word(word: MemberWord, retired_at: u64) -> &'static str {
+pub(super) fn state_word(word: MemberWord, retired_at: u64) -> &'static str {
     match () {
         () if retired_at != 0 => "retired",
         () if word.is(MemberWord::CLOSING) => "closing",
@@ -442,8 +244,6 @@ pub(crate) fn state_word(word: MemberWord, retired_at: u64) -> &'static str {
     }
 }
 
-pub(crate) const RESOLVED: &str = "resolved";
-
 fn next_hop_word(report: &Report, word: MemberWord, address: IpAddr) -> String {
     if word.header() != 0 {
         return report.unanswered.get(&address).cloned().unwrap_or_else(|| RESOLVED.into());
@@ -451,7 +251,7 @@ fn next_hop_word(report: &Report, word: MemberWord, address: IpAddr) -> String {
     report.unresolved.get(&address).cloned().unwrap_or_else(|| "unresolved".into())
 }
 
-pub(crate) fn forward_word(kind: u8) -> &'static str {
+pub(super) fn forward_word(kind: u8) -> &'static str {
     use lb_common::maps::ForwardKind;
     match ForwardKind::from_number(kind) {
         Some(ForwardKind::Nat) => "nat",
@@ -462,6 +262,6 @@ pub(crate) fn forward_word(kind: u8) -> &'static str {
     }
 }
 
-pub(crate) fn protocol_word(protocol: u8) -> &'static str {
+pub(super) fn protocol_word(protocol: u8) -> &'static str {
     if protocol == 6 { "tcp" } else { "udp" }
 }

@@ -1,0 +1,84 @@
+//! What shows the node asks the daemon. Where none answers, it reads the kernel's maps itself, which root may.
+
+use std::{path::Path, time::Duration};
+
+use serde::de::DeserializeOwned;
+
+use super::{
+    operate::{OperateError, socket_of_place},
+    place_io::{Place, PlaceError},
+};
+use crate::{
+    admin::{
+        api::Request,
+        client_io::{AskError, ask_within},
+    },
+    runtime::inspect::{InspectError, Inspector},
+};
+
+/// A daemon that is busy answers later than that only with the largest tables; one that hangs is not waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why nothing can be shown.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookError {
+    /// Where the node is is not known.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
+    /// The daemon refuses, or the maps may not be read and it does not answer.
+    #[error(transparent)]
+    Asked(OperateError),
+    /// There is no daemon, and the maps tell nothing.
+    #[error(transparent)]
+    Inspect(#[from] InspectError),
+}
+
+/// What the daemon answers, or what `read` finds in the maps.
+///
+/// # Errors
+/// [`LookError`].
+pub(super) fn look<T: DeserializeOwned>(
+    config: &Path,
+    request: &Request,
+    read: impl FnOnce(&Inspector) -> Result<T, InspectError>,
+) -> Result<T, LookError> {
+    let place = Place::of(config)?;
+    match answered(&place, request, PATIENCE) {
+        Ok(answer) => Ok(answer),
+        Err(unanswered) => read_otherwise(place, unanswered, read),
+    }
+}
+
+/// What `read` finds in the maps.
+///
+/// # Errors
+/// [`LookError`].
+pub(super) fn look_past_daemon<T>(config: &Path, read: impl FnOnce(&Inspector) -> Result<T, InspectError>) -> Result<T, LookError> {
+    Ok(read(&inspector(Place::of(config)?))?)
+}
+
+fn read_otherwise<T>(
+    place: Place,
+    unanswered: OperateError,
+    read: impl FnOnce(&Inspector) -> Result<T, InspectError>,
+) -> Result<T, LookError> {
+    if matches!(unanswered, OperateError::Ask(AskError::Refused(_))) {
+        return Err(LookError::Asked(unanswered));
+    }
+    read(&inspector(place)).map_err(|error| if error.is_denied() { LookError::Asked(unanswered) } else { error.into() })
+}
+
+/// What the daemon of the node answers within `patience`.
+///
+/// # Errors
+/// [`OperateError`].
+pub(super) fn answered<T: DeserializeOwned>(place: &Place, request: &Request, patience: Duration) -> Result<T, OperateError> {
+    let answer = ask_within(&socket_of_place(place), request, patience)?;
+    serde_json::from_value(answer).map_err(OperateError::Answer)
+}
+
+/// The reader of the node's maps.
+pub(super) fn inspector(place: Place) -> Inspector {
+    let daemon = place.daemon();
+    Inspector::new(place.pins, place.report.unwrap_or_default(), daemon)
+}
