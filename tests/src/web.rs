@@ -1,6 +1,6 @@
 //! A web site in the lab: three nginx, and who of them serves a client.
 
-use std::time::Duration;
+use std::{cell::RefCell, time::Duration};
 
 use crate::lab::{Nginx, Shape, Topology, Weir, http_tally, wait_until};
 
@@ -14,7 +14,7 @@ const REQUESTS: usize = 40;
 pub struct Web {
     /// The lab.
     pub lab: Topology,
-    _servers: Vec<Nginx>,
+    servers: RefCell<Vec<Option<Nginx>>>,
 }
 
 impl Web {
@@ -24,9 +24,23 @@ impl Web {
     /// If it cannot be built.
     pub fn new() -> Self {
         let lab = Topology::builder(Shape::TwoArmed).servers(3).build().expect("a lab is built");
-        let start = |(index, host): (usize, &crate::lab::Host)| Nginx::start(&host.namespace, &format!("s{}", index + 1), PORT);
-        let servers = lab.servers.iter().enumerate().map(start).collect::<Result<_, _>>().expect("nginx starts");
-        Self { lab, _servers: servers }
+        let web = Self { servers: RefCell::new(lab.servers.iter().map(|_| None).collect()), lab };
+        (0..web.lab.servers.len()).for_each(|index| web.start_server(index));
+        web
+    }
+
+    /// Starts the server of this index.
+    ///
+    /// # Panics
+    /// If nginx does not start.
+    pub fn start_server(&self, index: usize) {
+        let host = &self.lab.servers[index];
+        self.servers.borrow_mut()[index] = Some(Nginx::start(&host.namespace, &format!("s{}", index + 1), PORT).expect("nginx starts"));
+    }
+
+    /// Ends it.
+    pub fn stop_server(&self, index: usize) {
+        self.servers.borrow_mut()[index] = None;
     }
 
     /// A listener `web` on the VIP that uses this pool.

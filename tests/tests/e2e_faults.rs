@@ -287,7 +287,7 @@ fn what_somebody_removes_comes_back() {
 #[test]
 fn a_file_that_is_written_slowly_is_taken_whole_and_a_broken_one_hides_nothing() {
     let fixture = Fixture::new(2);
-    let weir = Weir::start(fixture.lab.node(), &fixture.config(&[(1, ""), (2, "")], "")).unwrap();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.config(&[(1, ""), (2, "")], "")).unwrap();
     let whole = fs::read_to_string(weir.config()).unwrap();
     let before = done(&weir, &["history"]);
     let (first, rest) = whole.split_at(whole.find("[pool").unwrap());
@@ -302,9 +302,10 @@ fn a_file_that_is_written_slowly_is_taken_whole_and_a_broken_one_hides_nothing()
     assert!(!weir.stderr().contains("error"), "{}", weir.stderr());
 
     fs::write(weir.config(), whole.replace("interfaces", "interfces")).unwrap();
-    let told = || said(&weir.operate(&["status"]).unwrap());
+    let told = |weir: &Weir<'_>| said(&weir.operate(&["status"]).unwrap());
     let is_told = |(code, text): (Option<i32>, String)| code == Some(1) && text.contains("unknown key `interfces`");
-    wait_until("the status to say what is wrong", SOON, || is_told(told())).unwrap_or_else(|error| panic!("{error} {:?}", told()));
+    wait_until("the status to say what is wrong", SOON, || is_told(told(&weir)))
+        .unwrap_or_else(|error| panic!("{error} {:?}", told(&weir)));
     done(&weir, &["drain", "echo/s1"]);
     assert_eq!(fixture.greeters(), ["s2"]);
 
@@ -316,10 +317,30 @@ fn a_file_that_is_written_slowly_is_taken_whole_and_a_broken_one_hides_nothing()
         fs::write(weir.config(), text).unwrap();
         done(&weir, &[command, "echo/s1"]);
         done(&weir, &["history"]);
-        let (code, said) = told();
+        let (code, said) = told(&weir);
         assert!(code == Some(1) || text == elsewhere.as_bytes() && said.contains("the data plane that is loaded has"), "{said}");
     }
     fs::remove_file(weir.config()).unwrap();
     done(&weir, &["drain", "echo/s1"]);
     assert_eq!(fixture.greeters(), ["s2"]);
+
+    // A start finds what was in force as well.
+    fs::write(weir.config(), &whole).unwrap();
+    wait_until("the file to be taken", SOON, || told(&weir).0 == Some(0)).unwrap_or_else(|error| panic!("{error} {:?}", told(&weir)));
+    fs::remove_file(weir.config()).unwrap();
+    for (text, others) in [(None, "failed to read"), (Some("[node]\n"), "error"), (Some("[node"), "error")] {
+        weir.kill_9().unwrap();
+        match text {
+            None => assert!(!weir.config().exists()),
+            Some(text) => fs::write(weir.config(), text).unwrap(),
+        }
+        weir.spawn().unwrap();
+        wait_until("the daemon to be there again", SOON, || weir.operate(&["server", "list"]).unwrap().status.success())
+            .unwrap_or_else(|error| panic!("{error}: {text:?}: {}", weir.stderr()));
+        let (code, status) = told(&weir);
+        assert!(code == Some(1) && status.contains("configuration not taken") && status.contains(others), "{text:?}: {status}");
+        assert_eq!(fixture.greeters(), ["s2"]);
+    }
+    fs::write(weir.config(), whole).unwrap();
+    wait_until("the file to be taken", SOON, || !told(&weir).1.contains("configuration not taken")).unwrap();
 }

@@ -228,6 +228,57 @@ fn a_configuration_whose_servers_go_down_is_taken_back_before_its_time() {
 }
 
 #[test]
+fn who_is_known_to_be_down_or_not_known_at_all_gets_no_listener() {
+    let fixture = Fixture::new();
+    fixture.stop_server(2);
+    let check = |text: String, port: &str| {
+        let check = format!("check = {{ tcp = true, interval = \"200ms\", fall = 2{port} }}\n");
+        text.replace("[pool.blue]\n", &format!("[pool.blue]\n{check}")).replace("[pool.green]\n", &format!("[pool.green]\n{check}"))
+    };
+    let weir = Weir::start(fixture.lab.node(), &check(fixture.config(""), "")).unwrap();
+    let detail = |name: &str| json(&weir, &["status", name])["servers"][0]["detail"].clone();
+    wait_until("s1 to be checked", SOON, || detail("blue/s1")["probe"]["last_good"] == true).unwrap();
+    // Nobody knows at which port it would serve.
+    assert!(detail("green/s3")["unchecked"].as_str().unwrap().contains("no listener uses its pool"), "{:#}", detail("green/s3"));
+    refused(&weir, &["switch", "web", "green"], "green/s3 has not been checked");
+    assert_eq!(fixture.served(), ["s1", "s2"]);
+
+    // One that no listener uses is known to be down before it is used.
+    let text = fs::read_to_string(weir.config()).unwrap();
+    let file = weir.config().with_file_name("other.toml");
+    weir.write_config(&check(fixture.config(""), &format!(", port = {PORT}"))).unwrap();
+    wait_until("green to be found down", SOON, || servers(&weir)["green/s3"]["why"] == "unhealthy").unwrap();
+    fs::write(&file, fs::read_to_string(weir.config()).unwrap().replace("pool = \"blue\"", "pool = \"green\"")).unwrap();
+    let path = file.to_str().unwrap();
+    refused(&weir, &["apply", path, "--confirm", "10m"], "all servers of pool green are down under the later one");
+    assert_eq!(fixture.served(), ["s1", "s2"]);
+    refused(&weir, &["confirm"], "no configuration waits");
+    refused(&weir, &["switch", "web", "green"], "");
+
+    // The colour that was left goes on being checked, so that the way back is known.
+    fs::write(&file, &text).unwrap();
+    weir.write_config(&check(fixture.config(""), "")).unwrap();
+    wait_until("the file to be taken", SOON, || detail("green/s3")["unchecked"].is_string()).unwrap();
+    fixture.start_server(2);
+    done(&weir, &["switch", "web", "green", "--force"]);
+    assert_eq!(fixture.served(), ["s3"]);
+    wait_until("s1 to be checked", SOON, || detail("blue/s1")["probe"]["last_good"] == true).unwrap();
+    done(&weir, &["switch", "web"]);
+    assert_eq!(fixture.served(), ["s1", "s2"]);
+
+    // What is known goes with the address, in `diff` as when it is applied.
+    fixture.stop_server(1);
+    wait_until("s2 to be down", SOON, || servers(&weir)["blue/s2"]["why"] == "unhealthy").unwrap();
+    let [s1, s2] = [0, 1].map(|index: usize| fixture.lab.servers[index].v4.to_string());
+    let swapped = fs::read_to_string(weir.config()).unwrap().replace(&s1, "?").replace(&s2, &s1).replace('?', &s2);
+    fs::write(&file, swapped).unwrap();
+    let told = json(&weir, &["diff", path]);
+    assert_eq!(told["operations"], 0, "{told:#}");
+    assert!(done(&weir, &["apply", path]).contains("configuration"));
+    assert_eq!(fixture.served(), ["s1"]);
+}
+
+#[test]
 fn a_drain_waits_for_the_flows_and_ends_in_maintenance() {
     let lab = Topology::builder(Shape::TwoArmed).servers(2).build().unwrap();
     let _servers: Vec<TcpServer> = lab
@@ -270,8 +321,8 @@ fn a_drain_waits_for_the_flows_and_ends_in_maintenance() {
     done(&weir, &["ready", "echo/s1"]);
     let load = TcpLoad::start(&lab.client().namespace, to, 60, Duration::from_millis(100), Duration::from_secs(20)).unwrap();
     load.wait_opened().unwrap();
-    let waited = done(&weir, &["drain", "echo/s2", "--wait", "--deadline", "2s"]);
-    assert!(waited.contains("the deadline is over with"), "{waited}");
+    let (code, waited) = said(&weir.operate(&["drain", "echo/s2", "--wait", "--deadline", "2s"]).unwrap());
+    assert!(code == Some(1) && waited.contains("the deadline is over with"), "{code:?} {waited}");
     let report = load.finish().unwrap();
     assert_eq!(report.broken.len(), 0, "{report:?}");
 }

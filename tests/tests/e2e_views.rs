@@ -237,17 +237,22 @@ fn what_shows_the_node_asks_the_daemon_and_does_without_one_that_is_gone_or_hang
         ("/v1/flows", "{\"servers\": \"[\"}", "is no pattern"),
         ("/v1/maps/entries", "{\"map\": \"SERVICE\"}", "did you mean"),
         ("/v1/status/part", "{\"target\": \"bleu\"}", "did you mean"),
+        ("/v1/flows", "[]", "no JSON object"),
         ("/v1/explain", "{\"source\": \"192.0.2.7:1\", \"destination\": \"[2001:db8::1]:1\"}", "different families"),
     ] {
         let (status, body) = ask(path, body);
-        assert!(status == "409" && body.contains(told), "{path}: {status} {body}");
+        let expected = if told.starts_with("no JSON") { "400" } else { "409" };
+        assert!(status == expected && body.contains(told), "{path}: {status} {body}");
     }
+    refused(&weir, &["status", "bleu", "--watch"], "did you mean");
     assert_eq!(json(&weir, &["bpf", "SERVICES", "-n", "10001"]), by_daemon.1, "read from the maps, past the daemon");
 
     weir.signal(Signal::STOP).unwrap();
     let begun = Instant::now();
     assert_eq!(explained(&weir), by_daemon.0);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let (code, text) = said(&weir.operate(&["status"]).unwrap());
+    assert!(code == Some(1) && text.contains("does not answer") && !text.starts_with("ready"), "{code:?} {text}");
     weir.signal(Signal::CONT).unwrap();
     weir.kill_9().unwrap();
     assert_eq!(shown(&weir), by_daemon);

@@ -177,6 +177,9 @@ pub struct ServerDetail {
     pub configured_state: Option<String>,
     /// Its checks; none without, or if they could not be asked in time.
     pub probe: Option<ProbeView>,
+    /// Why it is not checked, though its pool has a check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchecked: Option<String>,
     /// The last changes of what it is, the oldest first.
     pub transitions: Vec<Transition>,
 }

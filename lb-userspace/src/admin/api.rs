@@ -477,7 +477,7 @@ impl fmt::Display for Request {
                 name.as_ref().map_or(Ok(()), |name| write!(f, " {name}"))?;
                 confirm_s.map_or(Ok(()), |seconds| write!(f, " --confirm {seconds}s"))
             }
-            Self::Confirm => f.write_str("apply --confirmed"),
+            Self::Confirm => f.write_str("confirm"),
             Self::Rollback(Rollback { to: Some(to) }) => write!(f, "rollback {to}"),
             Self::Rollback(Rollback { to: None }) => f.write_str("rollback"),
             Self::Drain(which) => write!(f, "drain {}{}", which.servers, force(which.force)),

@@ -40,7 +40,7 @@ pub enum AskError {
     #[error("the daemon did not answer")]
     Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// No answer in time.
-    #[error("the daemon has not answered for {} s", .0.as_secs())]
+    #[error("the daemon has not answered for {} s: it hangs, or is very busy, and may still do what it was asked for", .0.as_secs())]
     Silent(Duration),
     /// It is of a version that has no such request.
     #[error("the daemon does not know `{0}`\nhint: it is of another version than this command")]

@@ -201,6 +201,10 @@ fn taking<T: DeserializeOwned + Send + 'static>(least: Role, size: Size, request
             let _turn = turn(&peer, size).await?;
             is_expecting = false;
             let bytes = whole(&mut body, size).await?;
+            // Serde takes a list for a structure.
+            if bytes.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|first| *first != b'{') {
+                return Err(bad("the request's body is not understood: it is no JSON object".into()));
+            }
             let parsed = serde_json::from_slice(if bytes.is_empty() { b"{}" } else { &bytes });
             drop(bytes);
             let asked = parsed.map_err(|error| bad(format!("the request's body is not understood: {error}")))?;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Exit, Format};
 use crate::{
     config::{self, ConfigText, Diagnostic, LoadError, LocatedDiagnostic, Severity, model::Config},
-    health::probe::authorities,
+    health::{probe::authorities, target::targets},
 };
 
 /// What was found of a file: the document of `-o json`.
@@ -93,7 +93,10 @@ fn unusable_authorities(config: &Config, text: &ConfigText) -> Vec<Diagnostic> {
 
 /// By pool, the longest time until a failed server is out of use.
 fn detection(config: &Config) -> BTreeMap<String, Duration> {
-    config.pools.iter().filter_map(|(name, pool)| Some((name.clone(), pool.check.as_ref()?.pace.detection()))).collect()
+    let targets = targets(config);
+    let is_checked = |pool: &str| targets.keys().any(|server| server.pool == pool);
+    let pools = config.pools.iter().filter(|(name, pool)| pool.servers.is_empty() || is_checked(name));
+    pools.filter_map(|(name, pool)| Some((name.clone(), pool.check.as_ref()?.pace.detection()))).collect()
 }
 
 impl Counts {

@@ -69,6 +69,9 @@ fn show_server(server: &ServerPart, now_ms: u64, out: &mut impl Write) -> io::Re
         writeln!(out, "  flows    {}", detail.view.flows)?;
         match &detail.probe {
             Some(probe) => show_probe(probe, now_ms, out)?,
+            None if detail.unchecked.is_some() => {
+                writeln!(out, "  check    not made: {}", detail.unchecked.as_deref().unwrap_or_default())?;
+            }
             None if detail.view.check.is_some() => writeln!(out, "  check    not told in time")?,
             None => writeln!(out, "  check    none")?,
         }

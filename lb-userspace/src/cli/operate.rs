@@ -16,7 +16,8 @@ use super::{
     look_io::LookError,
     place_io::{Place, PlaceError},
     render::table,
-    tell, wait_io,
+    tell,
+    wait_io::{self, Waited},
 };
 use crate::{
     admin::{
@@ -49,7 +50,7 @@ pub struct DrainArgs {
     /// Waits until their flows have ended, and has them in maintenance then.
     #[arg(long)]
     wait: bool,
-    /// Waits so long at most; what flows are left then are the pool's `on_down`'s.
+    /// Waits so long at most; flows that are left then are the pool's `on_down`'s, and the command ends with 1.
     #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration, requires = "wait")]
     deadline: Option<Duration>,
 }
@@ -145,6 +146,14 @@ pub(super) enum OperateError {
     /// It refuses, or is not there.
     #[error(transparent)]
     Ask(#[from] AskError),
+    /// It runs, but its socket is not there.
+    #[error("the daemon, process {pid}, does not listen on {path}\nhint: it has just begun, or its log tells why it cannot", path = .path.display())]
+    Mute {
+        /// Its process.
+        pid: u32,
+        /// The socket.
+        path: PathBuf,
+    },
     /// The answer is of another version.
     #[error("the daemon's answer is not understood\nhint: is it of another version than this command?")]
     Answer(#[source] serde_json::Error),
@@ -163,7 +172,11 @@ pub(super) fn socket_of_place(place: &Place) -> PathBuf {
 
 /// Asks the daemon, and understands the answer.
 pub(super) fn asked<T: DeserializeOwned>(config: &Path, request: &Request) -> Result<T, OperateError> {
-    let answer = ask(&socket_of(config)?, request)?;
+    let place = Place::of(config)?;
+    let answer = ask(&socket_of_place(&place), request).map_err(|error| match (error, place.daemon()) {
+        (AskError::NoDaemon { path, .. }, Some(pid)) => OperateError::Mute { pid, path },
+        (error, _) => error.into(),
+    })?;
     serde_json::from_value(answer).map_err(OperateError::Answer)
 }
 
@@ -200,9 +213,10 @@ pub fn drain(config: &Path, arguments: &DrainArgs, format: Format, out: &mut imp
         return show(&drained, format, out);
     }
     let names: Vec<ServerName> = drained.into_iter().map(|server| server.server).collect();
-    if let Err(error) = wait_io::until_empty(config, &names, arguments.deadline, err)? {
-        return refuse(err, &error);
-    }
+    let waited = match wait_io::until_empty(config, &names, arguments.deadline, err)? {
+        Ok(waited) => waited,
+        Err(error) => return refuse(err, &error),
+    };
     // Somebody may have said something else of them meanwhile.
     let now: Vec<ServerView> = match asked(config, &Request::Servers) {
         Ok(now) => now,
@@ -212,7 +226,7 @@ pub fn drain(config: &Path, arguments: &DrainArgs, format: Format, out: &mut imp
     let still = |server: &ServerView| server.said.is_some_and(|said| said.state == Some(AdminState::Drain));
     let (draining, others): (Vec<ServerView>, Vec<ServerView>) =
         now.into_iter().filter(|server| names.contains(&server.server)).partition(still);
-    let mut exit = Exit::Fine;
+    let mut exit = if waited == Waited::Over { Exit::Fine } else { Exit::Refused };
     for gone in names.iter().filter(|name| !known.contains(name)) {
         writeln!(err, "{gone} is not configured any more: the flows that it has left are told by weir status")?;
         exit = Exit::Refused;

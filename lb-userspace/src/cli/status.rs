@@ -15,7 +15,8 @@ use super::{
     look_io::{PATIENCE, answered, inspector},
     operate::{OperateError, refuse},
     place_io::Place,
-    render, tell, watch_io,
+    render, tell,
+    watch_io::{self, Shown},
 };
 use crate::{
     admin::{
@@ -116,9 +117,13 @@ pub fn status(
     let Some(interval) = arguments.watch else {
         return look(config, target, Manner { format, is_line: false }, now_ms, &mut earlier, out, err);
     };
+    let mut is_first = true;
     watch_io::each(interval, |now_ms| {
         let mut block = Vec::new();
         let exit = look(config, target, Manner { format, is_line: true }, now_ms, &mut earlier, &mut block, err)?;
+        if std::mem::take(&mut is_first) && block.is_empty() {
+            return Ok(Shown::Nothing(exit));
+        }
         match (format, screen) {
             (Format::Json, Screen::Terminal | Screen::Stream) => {}
             (Format::Text, Screen::Terminal) => out.write_all(CLEAR.as_bytes())?,
@@ -126,7 +131,7 @@ pub fn status(
         }
         out.write_all(&block)?;
         out.flush()?;
-        Ok(exit)
+        Ok(if exit == Exit::Usage { Shown::Nothing(exit) } else { Shown::Something })
     })
 }
 
@@ -158,7 +163,7 @@ fn look_at_all(
     err: &mut impl Write,
 ) -> io::Result<Exit> {
     let (daemon, differences) = (place.daemon(), place.differences());
-    let (mut status, is_healthy) = match answered::<StatusView>(&place, &Request::Look(Look::Status), PATIENCE) {
+    let (mut status, mut is_healthy) = match answered::<StatusView>(&place, &Request::Look(Look::Status), PATIENCE) {
         Ok(StatusView { healthy, status }) => (status, healthy),
         Err(unanswered) => {
             let report = match &place.report {
@@ -166,8 +171,12 @@ fn look_at_all(
                 Err(error) => return tell(err, error, Exit::Refused),
             };
             match inspector(place).status(now_ms) {
-                Ok(status) => {
+                Ok(mut status) => {
                     let is_healthy = status.is_healthy();
+                    if let Some(pid) = daemon {
+                        status.ready = false;
+                        status.problems.insert(0, not_answering(pid, &unanswered));
+                    }
                     (status, is_healthy)
                 }
                 Err(error) if error.is_denied() => return refuse(err, &unanswered),
@@ -176,6 +185,7 @@ fn look_at_all(
             }
         }
     };
+    is_healthy &= status.ready;
     earlier.follow(status.services.iter_mut().flat_map(|service| &mut service.members), now_ms);
     status.problems.extend(differences);
     match manner.format {
@@ -239,6 +249,15 @@ fn not_loaded(
         writeln!(err, "{problem}")?;
     }
     tell(err, error, Exit::Refused)
+}
+
+/// What it means that a daemon that is there does not answer.
+fn not_answering(pid: u32, why: &OperateError) -> String {
+    let why = why.to_string();
+    let why = why.lines().next().unwrap_or_default();
+    format!(
+        "the daemon, process {pid}, does not answer, so that nobody knows whether servers are checked and what it does is as it last wrote it: {why}"
+    )
 }
 
 /// What a daemon does whose data plane is not there.

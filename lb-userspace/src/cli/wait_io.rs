@@ -21,13 +21,22 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// A daemon that starts again is waited for so long.
 const AWAY: Duration = Duration::from_secs(60);
 
+/// How the waiting ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Waited {
+    /// Nothing is left to wait for.
+    Over,
+    /// Flows were left at the deadline.
+    Late,
+}
+
 /// Waits until these servers have no flows left, one of them is not configured any more, or `deadline` is over; says on `err` how many are left each time that the number changes.
 pub(super) fn until_empty(
     config: &Path,
     names: &[ServerName],
     deadline: Option<Duration>,
     err: &mut impl Write,
-) -> io::Result<Result<(), OperateError>> {
+) -> io::Result<Result<Waited, OperateError>> {
     let began = Instant::now();
     let mut first: Option<u64> = None;
     let (mut told, mut away) = (None, None);
@@ -47,7 +56,7 @@ pub(super) fn until_empty(
         away = None;
         if names.iter().any(|name| !servers.iter().any(|server| server.server == *name)) {
             // Who asked tells it.
-            return Ok(Ok(()));
+            return Ok(Ok(Waited::Over));
         }
         let left: u64 = servers.iter().filter(|server| names.contains(&server.server)).map(|server| server.flows).sum();
         let most = *first.get_or_insert(left);
@@ -56,11 +65,11 @@ pub(super) fn until_empty(
             told = Some(left);
         }
         if left == 0 {
-            return Ok(Ok(()));
+            return Ok(Ok(Waited::Over));
         }
         if deadline.is_some_and(|deadline| began.elapsed() >= deadline) {
             writeln!(err, "the deadline is over with {left} flows left")?;
-            return Ok(Ok(()));
+            return Ok(Ok(Waited::Late));
         }
         sleep(LOOK_INTERVAL.min(deadline.map_or(LOOK_INTERVAL, |deadline| deadline.saturating_sub(began.elapsed()))));
     }
@@ -72,6 +81,7 @@ fn is_away(error: &OperateError) -> bool {
             AskError::NoDaemon { .. } | AskError::Broken(_) => true,
             AskError::Denied { .. } | AskError::Silent(_) | AskError::Unknown(_) | AskError::Refused(_) => false,
         },
+        OperateError::Mute { .. } => true,
         OperateError::Place(_) | OperateError::Answer(_) => false,
     }
 }

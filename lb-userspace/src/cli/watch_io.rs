@@ -14,19 +14,28 @@ use tokio::{
 
 use super::Exit;
 
-/// Calls `show` each `interval`, with the time in milliseconds of the Unix epoch, until the process is interrupted or told to end. A command that cannot be
-/// carried out as it was given ends it at once.
+/// What a look came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Shown {
+    /// The next one may show something else.
+    Something,
+    /// There is nothing to look at.
+    Nothing(Exit),
+}
+
+/// Calls `show` each `interval`, with the time in milliseconds of the Unix epoch, until the process is interrupted or told to end. Where there is
+/// nothing to look at it ends at once.
 ///
 /// # Errors
 /// Those of `show`, and of watching signals.
-pub(super) fn each(interval: Duration, mut show: impl FnMut(u64) -> io::Result<Exit>) -> io::Result<Exit> {
+pub(super) fn each(interval: Duration, mut show: impl FnMut(u64) -> io::Result<Shown>) -> io::Result<Exit> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let (mut interrupt, mut terminate) =
         runtime.block_on(async { Ok::<_, io::Error>((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)) })?;
     loop {
         // Outside of the runtime, which may not be in another one: what is shown may have to be asked for.
-        if show(now_ms())? == Exit::Usage {
-            return Ok(Exit::Usage);
+        if let Shown::Nothing(exit) = show(now_ms())? {
+            return Ok(exit);
         }
         let is_over = runtime.block_on(async {
             // Every arm is cancel safe: signals stay pending.

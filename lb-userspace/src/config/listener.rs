@@ -121,6 +121,7 @@ fn listener_model(keys: ListenerKeys, binds: Vec<Spanned<Bind>>, pool: Spanned<S
     Ok(Listener {
         binds: binds.into_iter().map(Spanned::into_inner).collect(),
         pool: pool.into_inner(),
+        set_aside: None,
         allow: plain(keys.allow)?,
         deny: plain(keys.deny)?,
         conn_rate: or(keys.conn_rate, None)?,

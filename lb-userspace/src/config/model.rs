@@ -125,6 +125,8 @@ pub struct Listener {
     pub binds: Vec<Bind>,
     /// The pool's name.
     pub pool: String,
+    /// The pool that the file names, while the operator has it use another one: that goes on being checked.
+    pub set_aside: Option<String>,
     /// If not empty, only these sources are let in.
     pub allow: Vec<IpNet>,
     /// These sources are refused; between `allow` and `deny` the longer prefix wins.

@@ -150,8 +150,9 @@ impl Overrides {
         for (listener, pool) in &self.switched {
             if let Some(listener) = config.listeners.get_mut(listener)
                 && config.pools.contains_key(pool)
+                && listener.pool != *pool
             {
-                listener.pool.clone_from(pool);
+                listener.set_aside = Some(std::mem::replace(&mut listener.pool, pool.clone()));
             }
         }
         for (listener, rate) in &self.limits {

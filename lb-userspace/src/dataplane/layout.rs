@@ -238,6 +238,7 @@ mod tests {
     fn only_what_a_listener_uses_is_in_the_program() {
         let listener = |address: &str, pool: &str| Listener {
             binds: vec![Bind { address: address.parse().unwrap(), port: Some(80), protocol: Protocol::Tcp }],
+            set_aside: None,
             pool: pool.to_owned(),
             allow: vec![],
             deny: vec!["10.0.0.0/8".parse().unwrap()],

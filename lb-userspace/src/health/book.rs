@@ -65,7 +65,7 @@ const fn of_earlier_version() -> bool {
 pub type Wanted = BTreeMap<ServerName, (Target, Pace, Presumption)>;
 
 /// The health of all servers that are checked.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Book {
     entries: BTreeMap<ServerName, Entry>,
     /// When servers that come back began to.

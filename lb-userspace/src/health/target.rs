@@ -75,14 +75,17 @@ impl Path {
     }
 }
 
-/// The targets of every pool that is checked, and their pace. Servers of a pool that no listener uses are checked as well, if their port is known and
-/// the way is direct.
+/// The targets of every pool that is checked, and their pace. Servers of a pool that no listener uses are checked as well, if their port is known, as it is
+/// while the operator has its listener use another pool, and the way is direct.
 pub fn targets(config: &Config) -> BTreeMap<ServerName, (Target, Pace)> {
     let mut targets = BTreeMap::new();
     let by_pool = config.binds_by_pool();
     for (name, pool) in &config.pools {
         let Some(check) = &pool.check else { continue };
-        let binds = by_pool.get(name.as_str()).into_iter().flatten().map(|bind| (bind.protocol, bind.port, bind.address)).collect();
+        let used = by_pool.get(name.as_str()).into_iter().flatten();
+        let set_aside =
+            config.listeners.values().filter(|listener| listener.set_aside.as_ref() == Some(name)).flat_map(|listener| &listener.binds);
+        let binds = used.chain(set_aside).map(|bind| (bind.protocol, bind.port, bind.address)).collect();
         for (server_name, server) in &pool.servers {
             if let Some(target) = target(&config.node, pool, check, server, &binds) {
                 targets.insert(ServerName::new(name, server_name), (target, check.pace));

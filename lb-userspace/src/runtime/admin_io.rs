@@ -39,7 +39,7 @@ use crate::{
         event::{Event, What},
         history::Entry,
         overrides::{OverrideError, Overrides, deserted, select},
-        standing::{AdminState, Override, ServerName, View},
+        standing::{AdminState, Override, ServerName, View, standings},
     },
 };
 
@@ -157,6 +157,10 @@ impl Daemon {
         if let Request::Look(look) = request {
             return self.handle_look(look, reply).await;
         }
+        // Whoever has given up does not expect a change any more.
+        if request.is_change() && reply.is_closed() {
+            return;
+        }
         let by = name_of(&by);
         let command = request.to_string();
         let is_change = request.is_change();
@@ -244,6 +248,7 @@ impl Daemon {
             let hint = Some("--force does it all the same".to_owned());
             return Err(Refusal { details: ends, hint, ..Refusal::text("live connections would end") });
         }
+        self.refuse_unchecked(&used).or_else(|refusal| if force || used == was { Ok(()) } else { Err(refusal) })?;
         let servers = self
             .say(
                 |overrides| {
@@ -256,6 +261,25 @@ impl Daemon {
             )
             .await?;
         serialised(&Switched { listener, was, pool: used, servers, ends })
+    }
+
+    /// Whether servers of a pool that has a check would take flows without one.
+    fn refuse_unchecked(&self, pool: &str) -> Result<(), Refusal> {
+        let Some(section) = self.config.pools.get(pool).filter(|section| section.check.is_some()) else { return Ok(()) };
+        let standings = standings(pool, section, &self.view());
+        let names = section.servers.keys().map(|server| ServerName::new(pool, server));
+        let is_unchecked = |name: &ServerName| !self.book.entries().get(name).is_some_and(|entry| entry.is_checked);
+        let unchecked: Vec<String> = names
+            .zip(standings)
+            .filter(|(name, standing)| standing.weight > 0 && is_unchecked(name))
+            .map(|(name, _)| format!("{name} has not been checked"))
+            .collect();
+        if unchecked.is_empty() {
+            return Ok(());
+        }
+        let hint =
+            "servers with a port of their own, or a check with one, are checked before a listener uses them; --force switches all the same";
+        Err(Refusal { details: unchecked, hint: Some(hint.into()), ..Refusal::text(format!("nobody knows whether pool {pool} serves")) })
     }
 
     async fn set_state(&mut self, selection: &Selection, state: impl Fn(bool) -> Option<AdminState>) -> Answer {
@@ -329,6 +353,7 @@ impl Daemon {
             self.refuse_programs(&text)?;
         }
         let (before, waited) = (self.history.in_force, self.history.awaited());
+        let ruined_before = self.ruined_pools();
         let own_before = is_own.then(|| std::mem::replace(&mut self.history.own_text, text.text.clone()));
         let generation = match self.apply(&text, by).await {
             Ok(generation) => generation,
@@ -344,6 +369,12 @@ impl Daemon {
             };
             self.history.await_confirmation(unix_ms() + seconds * 1000, otherwise);
             self.keep_history();
+            if let Some(pool) = self.ruined_pools().difference(&ruined_before).next() {
+                let why = format!("all servers of pool {pool} are down under the later one");
+                self.go_back(otherwise, &why).await;
+                let in_force = format!("configuration {} is in force", self.history.in_force);
+                return Err(Refusal { details: vec![why], ..Refusal::text(format!("it was taken back at once: {in_force}")) });
+            }
         }
         serialised(&Applied {
             generation,

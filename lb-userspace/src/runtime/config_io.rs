@@ -1,7 +1,11 @@
 //! Which configuration is in force: the file's, one that the operator applied, or an earlier one. A bad one leaves that in force as it is.
 #![allow(clippy::disallowed_methods, reason = "reads the configuration file and the clock")]
 
-use std::{collections::BTreeSet, path::Path, time::Instant};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use tracing::{error, info, warn};
 
@@ -13,8 +17,10 @@ use super::{
     keep_io,
     names_io::Named,
     own_macs::own_macs,
+    registry_io,
     reload::{cut_off, restart_only, with_fixed},
     report::{errors_of, in_words, load_errors, warnings},
+    report_io,
 };
 use crate::{
     config::{self, ConfigText, LoadError, Parser, model::Config},
@@ -54,11 +60,17 @@ impl First {
     /// [`LoadError`] if neither is a configuration.
     pub(super) fn of(path: &Path) -> Result<Self, LoadError> {
         let host_name = config::host_name();
-        let text = config::read_text(path)?;
+        let (text, unread) = match config::read_text(path) {
+            Ok(text) => (text, None),
+            Err(error) => (ConfigText::new(path.display().to_string(), String::new()), Some(error)),
+        };
         let mut parser = Parser::default();
         let parsed = parser.parse(&text, &host_name);
         let node = parsed.as_ref().ok().map(|(config, _)| config.node.clone()).or_else(|| config::node_section(&text, &host_name));
-        let node = node.unwrap_or_else(|| config::node_directories(&text, &host_name));
+        let mut node = node.unwrap_or_else(|| config::node_directories(&text, &host_name));
+        if parsed.is_err() && !PinDir::at(&node.pin_dir).is_loaded() {
+            registered(path).into_iter().for_each(|(state_dir, pin_dir)| (node.state_dir, node.pin_dir) = (state_dir, pin_dir));
+        }
         let mut lost = Vec::new();
         let mut history: History = or_lost(keep_io::find_history(&node.state_dir), &mut lost).unwrap_or_default();
         let kept = |entry: Option<&Entry>| {
@@ -85,9 +97,9 @@ impl First {
             Err(findings) => {
                 let is_loaded = PinDir::at(&node.pin_dir).is_loaded();
                 let Some((kept, told)) = kept(history.current()).filter(|_| is_loaded) else {
-                    return Err(LoadError::Invalid { text, findings });
+                    return Err(unread.unwrap_or(LoadError::Invalid { text, findings }));
                 };
-                let errors = warnings(&findings, &text);
+                let errors = unread.map_or_else(|| warnings(&findings, &text), |error| vec![in_words(&error)]);
                 errors.iter().for_each(|line| error!("{line}"));
                 warn!(generation = history.in_force, "the file is broken: the configuration that was in force stays");
                 (kept, told, errors)
@@ -97,6 +109,14 @@ impl First {
         history.own_text = text.text;
         Ok(Self { config, warnings: told, errors, history, parser, lost, admin: None })
     }
+}
+
+/// Where the last daemon of this file kept its record, and where its data plane is.
+fn registered(path: &Path) -> Option<(PathBuf, PathBuf)> {
+    let state_dir = registry_io::find(path)?;
+    let report = report_io::read(&state_dir).ok()??;
+    let is_of_path = std::path::absolute(&report.config).ok()? == std::path::absolute(path).ok()?;
+    is_of_path.then_some((state_dir, report.pin_dir))
 }
 
 /// What was kept. What cannot be understood is put aside, and told in `lost`.

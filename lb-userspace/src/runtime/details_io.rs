@@ -51,7 +51,10 @@ impl Daemon {
             let name = &view.server;
             let probe = targets.get(name).zip(checked.get(name)).map(|((target, _), checked)| probe_view(target, checked, now));
             let state = self.configured.server(&name.pool, &name.server).map(|server| state_word(server.state).to_owned());
-            ServerDetail { configured_state: state, probe, transitions: self.report.courses.of(name).to_vec(), view }
+            let has_check = self.config.pools.get(&name.pool).is_some_and(|pool| pool.check.is_some());
+            let unchecked = (has_check && !targets.contains_key(name))
+                .then(|| "no listener uses its pool, and neither it nor its check has a port of its own".to_owned());
+            ServerDetail { configured_state: state, probe, unchecked, transitions: self.report.courses.of(name).to_vec(), view }
         };
         Ok(self.servers_as_they_are()?.into_iter().map(detail).collect())
     }

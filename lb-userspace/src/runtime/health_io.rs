@@ -1,7 +1,10 @@
 //! What becomes of the checks' results: the maps follow, and the log tells why.
 #![allow(clippy::disallowed_methods, reason = "reads the clock for the daemon")]
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use tracing::{info, warn};
 
@@ -48,12 +51,12 @@ impl Daemon {
         }
         match news {
             News::Changed(changed) => self.handle_changed(changed).await,
-            News::Noted(server, note) => self.handle_noted(server, &note),
+            News::Noted(server, note) => self.handle_noted(server, &note).await,
         }
     }
 
     /// The record follows within a second: there may be many of them.
-    fn handle_noted(&mut self, server: ServerName, note: &Note) {
+    async fn handle_noted(&mut self, server: ServerName, note: &Note) {
         let was_made = self.book.entries().get(&server).is_some_and(|entry| entry.not_made.is_none());
         self.book.handle_noted(&server, note, unix_time().as_millis() as u64);
         match note {
@@ -70,7 +73,9 @@ impl Daemon {
             Note::FoundDown(cause) => {
                 let cause = cause.to_string();
                 warn!(%server, cause, "the server is down at its first check");
+                let pool = server.pool.clone();
                 self.tell(What::ServerDown { server, cause: Some(cause), results: 1 });
+                self.go_back_from_ruin(&pool).await;
             }
         }
     }
@@ -92,12 +97,19 @@ impl Daemon {
 
     /// A configuration that waits to be confirmed is not, if all servers of a pool go down under it.
     async fn go_back_from_ruin(&mut self, pool: &str) {
-        let mut checked = self.book.entries().iter().filter(|(name, _)| name.pool == pool).peekable();
-        let is_used = self.config.listeners.values().any(|listener| listener.pool == pool);
-        let is_ruined = is_used && checked.peek().is_some() && checked.all(|(_, entry)| !entry.is_up);
-        if is_ruined && self.history.confirm_until_ms.is_some() {
+        if self.history.confirm_until_ms.is_some() && self.ruined_pools().contains(pool) {
             self.go_back(self.history.otherwise, &format!("all servers of pool {pool} are down under the later one")).await;
         }
+    }
+
+    /// Pools that listeners use and whose servers have all been found down.
+    pub(super) fn ruined_pools(&self) -> BTreeSet<String> {
+        let used: BTreeSet<&String> = self.config.listeners.values().map(|listener| &listener.pool).collect();
+        let mut ruined: BTreeMap<&String, bool> = BTreeMap::new();
+        for (name, entry) in self.book.entries().iter().filter(|(name, _)| used.contains(&name.pool)) {
+            *ruined.entry(&name.pool).or_insert(true) &= !entry.is_up && entry.is_checked;
+        }
+        ruined.into_iter().filter(|(_, is_ruined)| *is_ruined).map(|(pool, _)| pool.clone()).collect()
     }
 
     /// When a server that comes back gets more of its weight.

@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
+    time::Instant,
 };
 
 use lb_common::words::{MemberId, ServiceId};
@@ -31,7 +32,7 @@ use crate::{
         names::expand::unknown,
         plan::{self, Freeable},
         settings,
-        standing::{ServerName, Why, standings},
+        standing::{ServerName, View, Why, standings},
     },
 };
 
@@ -143,15 +144,19 @@ impl Daemon {
         let unresolved = self.unknown_next_hops(&config);
         let host = self.host();
         let now = unix_time().as_secs();
-        let planned = |config: &Config| {
-            let desired = Desired::from_config(config, &self.view(), &host);
+        // What is known of servers goes with their addresses, as it would if this were applied.
+        let mut book = self.book.clone();
+        book.checks(&config, &self.overrides.servers);
+        let followed = View { health: book.health(&config, Instant::now()), overrides: self.overrides.servers.clone() };
+        let planned = |config: &Config, view: &View| {
+            let desired = Desired::from_config(config, view, &host);
             let mut after = self.installed.clone();
             let plan = plan::plan(&desired, &self.installed, now, &Freeable::default(), &mut || 0);
             plan.ops.iter().for_each(|op| after.apply(op));
             (plan, after)
         };
         // What changes of itself, as while a server comes back, is no difference.
-        let ((_, before), (plan, after)) = (planned(&self.config), planned(&config));
+        let ((_, before), (plan, after)) = (planned(&self.config, &self.view()), planned(&config, &followed));
         let difference = difference(&before, &after, &self.flows()?);
         Ok(DiffView {
             difference,

@@ -52,6 +52,7 @@ fn the_smallest_file_has_the_documented_defaults() {
     let listener = Listener {
         binds: vec![tcp("192.0.2.10", 80)],
         pool: "web".to_owned(),
+        set_aside: None,
         allow: vec![],
         deny: vec![],
         conn_rate: None,

@@ -32,6 +32,7 @@ fn listener(binds: &[(&str, Option<u16>, Protocol)]) -> Listener {
     let binds = binds.iter().map(|&(address, port, protocol)| Bind { address: ip(address), port, protocol }).collect();
     Listener {
         binds,
+        set_aside: None,
         pool: "p".into(),
         allow: Vec::new(),
         deny: Vec::new(),

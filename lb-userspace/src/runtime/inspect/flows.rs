@@ -1,7 +1,7 @@
 //! Who is connected where.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
@@ -74,8 +74,10 @@ pub(super) fn flows(tables: &Tables, pins: &PinDir, report: &Report, question: &
 /// The pattern, if it fits a server that is known by name.
 fn pattern_of(text: &str, report: &Report) -> Result<glob::Pattern, InspectError> {
     let pattern = glob::Pattern::new(text).map_err(|error| InspectError::Question(format!("{text:?} is no pattern: {error}")))?;
-    let servers = |service: &ServiceName| service.servers.iter().map(|(name, ..)| format!("{}/{name}", service.pool)).collect::<Vec<_>>();
-    let known: Vec<String> = report.services.iter().flat_map(servers).collect();
+    let of_service =
+        |service: &ServiceName| service.servers.iter().map(|(name, ..)| format!("{}/{name}", service.pool)).collect::<Vec<_>>();
+    let known: BTreeSet<String> =
+        report.services.iter().flat_map(of_service).chain(report.standings.keys().map(ToString::to_string)).collect();
     if known.iter().any(|name| pattern.matches(name)) {
         return Ok(pattern);
     }

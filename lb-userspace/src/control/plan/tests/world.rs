@@ -62,6 +62,7 @@ pub(super) fn bind(address: &str, port: Option<u16>, protocol: Protocol) -> Bind
 pub(super) fn web() -> Listener {
     Listener {
         binds: vec![bind("192.0.2.1", Some(80), Protocol::Tcp)],
+        set_aside: None,
         pool: "p0".into(),
         allow: Vec::new(),
         deny: Vec::new(),
