@@ -12,7 +12,7 @@ use utoipa::{
 
 use super::api::{
     Addition, Applied, Apply, Candidate, DiffView, Forget, HistoryView, InForce, Limit, LimitView, Refusal, Removal, Rollback, Selection,
-    ServerDetail, ServerView, Source, StatusView, Switch, Switched, TableView, WeightChange,
+    ServerDetail, ServerView, Source, StatusView, Switch, Switched, TableView, VrrpView, WeightChange, Which,
 };
 use crate::control::{event::Event, overrides::Overrides};
 
@@ -41,7 +41,9 @@ use crate::control::{event::Event, overrides::Overrides};
     Switch,
     Switched,
     TableView,
-    WeightChange
+    VrrpView,
+    WeightChange,
+    Which
 )))]
 struct Schemas;
 
@@ -78,7 +80,7 @@ const fn change(path: &'static str, summary: &'static str, body: Option<&'static
     Route { method: "POST", path, summary, body, answer, is_change: true }
 }
 
-const ROUTES: [Route; 24] = [
+const ROUTES: [Route; 27] = [
     look("/v1/servers", "Servers with their standing, checks and overrides.", Answer::Many("ServerView")),
     look("/v1/servers/details", "The same, and all that is known of their checks and of their past.", Answer::Many("ServerDetail")),
     look("/v1/status", "The node as it is: services, servers, counters, what is wrong.", Answer::One("StatusView")),
@@ -114,6 +116,9 @@ const ROUTES: [Route; 24] = [
         ..change("/v1/table", "Sources whose connection rate is watched. It changes nothing.", Some("Source"), Answer::One("TableView"))
     },
     change("/v1/table/clear", "Forgets earlier connections of a source, or of all.", Some("Forget"), Answer::One("TableView")),
+    look("/v1/vrrp", "Virtual routers as they are.", Answer::One("VrrpView")),
+    change("/v1/vrrp/yield", "Has virtual routers hand over.", Some("Which"), Answer::One("VrrpView")),
+    change("/v1/vrrp/ready", "Has virtual routers that yielded preempt again.", Some("Which"), Answer::One("VrrpView")),
 ];
 
 /// The document.
@@ -252,6 +257,9 @@ mod tests {
             Request::Limit(Limit { listener: "web".into(), conn_rate: None }),
             Request::Watched(Source::default()),
             Request::Forget(Forget::default()),
+            Request::Vrrp,
+            Request::VrrpYield(Which::default()),
+            Request::VrrpReady(Which::default()),
         ]
     }
 

@@ -10,7 +10,7 @@ use std::{
 use super::{
     Exit,
     place_io::Place,
-    stop_io::{DAEMON_ENDS, end_daemon, take_back},
+    stop_io::{DAEMON_ENDS, end_daemon, end_speaker, take_back},
     tell,
 };
 use crate::{
@@ -36,6 +36,7 @@ pub fn stop(config: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Re
     if let Err(error) = end_daemon(&place) {
         return tell(err, &error, Exit::Refused);
     }
+    end_speaker(&place.state_dir);
     let Place { node, pins, state_dir, report } = place;
     let report = report.unwrap_or_default();
     let had_record = report != Report::default();

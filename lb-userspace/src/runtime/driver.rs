@@ -166,6 +166,7 @@ async fn serve(
                 }
             },
             news = daemon.checks.news() => daemon.handle_health(news).await,
+            news = daemon.vrrp.news() => daemon.handle_vrrp(news).await,
             ask = daemon.admin.asked() => daemon.handle_ask(ask).await,
             (question, answer) = daemon.lookups.answered() => daemon.handle_answered(&question, answer).await,
             () = at(lookup) => daemon.begin_lookups(),

@@ -59,6 +59,8 @@ impl Tallies {
             | What::Missed { .. }
             | What::NotAwaited { .. }
             | What::Lost { .. }
+            | What::Vrrp { .. }
+            | What::VrrpConflict { .. }
             | What::Operated { .. } => {}
         }
     }

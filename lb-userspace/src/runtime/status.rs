@@ -15,6 +15,7 @@ use crate::{
     control::standing::{ServerName, Why},
     dataplane::{self, LinkState, PinDir, Tables},
     health::book::Entry,
+    speaker::order::RouterView,
 };
 
 /// What `-o json` prints.
@@ -42,6 +43,9 @@ pub struct Status {
     pub notes: BTreeMap<Cow<'static, str>, u64>,
     /// How NAT ports are used.
     pub nat: Nat,
+    /// Virtual routers, as the daemon knows them.
+    #[serde(default)]
+    pub vrrp: Vec<RouterView>,
     /// What is wrong, in words.
     pub problems: Vec<String>,
     /// What is otherwise than the file says, in words.
@@ -315,6 +319,7 @@ pub fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Option<u3
         notes: tables.notes(ServiceId::NONE)?.into_iter().map(|(note, count)| (note.word().into(), count)).collect(),
         nat,
         problems,
+        vrrp: report.vrrp.clone(),
         notices: report
             .config_notes
             .iter()

@@ -196,6 +196,17 @@ impl Desk {
         }
     }
 
+    /// All give up their addresses at once, and end.
+    pub(super) fn handle_halt(&mut self, now: Instant) {
+        for name in self.members.keys().cloned().collect::<Vec<_>>() {
+            if let Some(member) = self.members.get_mut(&name) {
+                member.is_leaving = true;
+            }
+            self.with_router(&name, now, Router::handle_halt);
+            self.forget_ended(&name);
+        }
+    }
+
     /// Before another process goes on: those that are active say so once more.
     pub(super) fn handle_release(&mut self, now: Instant) {
         for name in self.members.keys().cloned().collect::<Vec<_>>() {

@@ -175,6 +175,10 @@ impl Speaker {
                 self.stage = Stage::Stopping;
                 self.desk.handle_stop(at.now);
             }
+            Came::Told(Told::Halt) => {
+                self.stage = Stage::Stopping;
+                self.desk.handle_halt(at.now);
+            }
             Came::Told(Told::Release) => {
                 self.stage = Stage::Released;
                 self.desk.handle_release(at.now);

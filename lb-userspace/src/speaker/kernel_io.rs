@@ -22,8 +22,8 @@ use rtnetlink::{
 };
 use socket2::{Domain, SockAddr, Type};
 
-use super::{VRRP_PROTOCOL, desk::LinkState, frames::Sender, order::AddressOrder};
-use crate::netlink::{AssignedAddress, Link};
+use super::{desk::LinkState, frames::Sender, order::AddressOrder};
+use crate::netlink::{AssignedAddress, Link, VRRP_PROTOCOL};
 
 /// An address goes away so long after it was renewed last.
 pub(super) const LEASE: Duration = Duration::from_secs(3);

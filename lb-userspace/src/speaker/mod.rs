@@ -28,8 +28,5 @@ pub mod order;
 mod urgency_io;
 mod wire_io;
 
-/// Marks addresses of virtual routers (`IFA_PROTO`). 88 is free in `/etc/iproute2/rt_protos` and in linux `include/uapi/linux/rtnetlink.h`.
-pub const VRRP_PROTOCOL: u8 = 88;
-
 /// The socket, in the state directory.
 pub const SOCKET: &str = "vrrp.sock";

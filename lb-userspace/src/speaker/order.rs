@@ -20,6 +20,8 @@ pub enum Told {
     Ready(Vec<String>),
     /// All routers hand over, and the process ends.
     Stop,
+    /// All routers give up their addresses at once, and the process ends.
+    Halt,
     /// The process ends at once and leaves the addresses to the one that follows.
     Release,
 }
