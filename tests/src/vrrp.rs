@@ -88,7 +88,7 @@ pub fn name(node: usize) -> String {
 
 fn peer(host: &Host) -> anyhow::Result<Command> {
     let binary = env::var_os("WEIR_PEER").context("WEIR_PEER does not name the weir-peer binary\nhint: run `cargo xtask test`")?;
-    Ok(host.namespace.command(binary.as_ref()))
+    Ok(host.namespace.command(std::path::Path::new(&binary)))
 }
 
 fn answer(node: &Host, name: &str, vip: IpAddr) -> anyhow::Result<Process> {
