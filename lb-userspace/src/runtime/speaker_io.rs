@@ -33,7 +33,9 @@ use crate::speaker::{
 const QUEUE: usize = 256;
 /// A speaker that dies again and again is started so often.
 const PACE: Duration = Duration::from_secs(1);
-/// One that was started listens within this time.
+/// One that was started is ready within this time: it locks all of its program in memory.
+const READY_WITHIN: Duration = Duration::from_secs(10);
+/// And listens within this time.
 const LISTENS_WITHIN: Duration = Duration::from_secs(3);
 /// One that is told to release its addresses, or connects, does so within this time.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
@@ -113,6 +115,14 @@ impl Drop for Speaking {
     }
 }
 
+/// Who speaks.
+enum Found {
+    /// This program.
+    Fitting(Connection),
+    /// Another one.
+    Foreign(Connection),
+}
+
 struct Connection {
     lines: Lines<BufReader<OwnedReadHalf>>,
     writer: OwnedWriteHalf,
@@ -160,34 +170,49 @@ impl Keeper {
         }
     }
 
-    /// A connection to a speaker of this program; one is started if there is none.
+    /// A connection to a speaker of this program; one is started if there is none, or one of another program.
     async fn connected(&mut self) -> io::Result<Connection> {
         loop {
-            if let Ok(connection) = self.connect().await {
-                return Ok(connection);
+            let is_wanted = self.order.as_ref().is_some_and(|order| !order.routers.is_empty());
+            match self.connect().await {
+                Ok(Found::Fitting(connection)) => return Ok(connection),
+                Ok(Found::Foreign(mut connection)) => {
+                    // The next one is ready before this one leaves its addresses to it.
+                    let child = if is_wanted { Some(self.prepare().await?) } else { None };
+                    connection.say(if is_wanted { &Told::Release } else { &Told::Stop }).await?;
+                    let gone = async {
+                        while let Ok(Some(line)) = connection.lines.next_line().await {
+                            self.note(&line);
+                        }
+                    };
+                    let _ = timeout(HANDS_OVER_WITHIN, gone).await;
+                    self.remember();
+                    if let Some(child) = child {
+                        self.await_listening(child).await?;
+                    }
+                }
+                Err(_) if is_wanted => {
+                    let child = self.prepare().await?;
+                    self.await_listening(child).await?;
+                }
+                Err(error) => {
+                    // What listens no longer has left its file.
+                    let _ = std::fs::remove_file(&self.socket);
+                    return Err(error);
+                }
             }
-            if self.order.as_ref().is_none_or(|order| order.routers.is_empty()) {
-                // What listens no longer has left its file.
-                let _ = std::fs::remove_file(&self.socket);
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            self.spawn().await?;
         }
     }
 
-    async fn connect(&mut self) -> io::Result<Connection> {
+    async fn connect(&mut self) -> io::Result<Found> {
         let (reader, writer) = UnixStream::connect(&self.socket).await?.into_split();
         let mut connection = Connection { lines: BufReader::new(reader).lines(), writer };
         let hello = timeout(ANSWERS_WITHIN, self.greeted(&mut connection)).await.map_err(|_late| io::Error::from(io::ErrorKind::TimedOut))??;
-        if hello.build == build() {
-            let _ = self.tell.send(News::Said(Said::Hello(hello))).await;
-            return Ok(connection);
+        if hello.build != build() {
+            return Ok(Found::Foreign(connection));
         }
-        // Of another program: this one's takes its place. It leaves its addresses.
-        connection.say(&Told::Release).await?;
-        let _ = timeout(ANSWERS_WITHIN, async { while let Ok(Some(line)) = connection.lines.next_line().await { self.note(&line) } }).await;
-        self.remember();
-        Err(io::ErrorKind::ConnectionReset.into())
+        let _ = self.tell.send(News::Said(Said::Hello(hello))).await;
+        Ok(Found::Fitting(connection))
     }
 
     /// The first words, and how everything is.
@@ -229,14 +254,15 @@ impl Keeper {
         self.resumes = std::mem::take(&mut self.last).into_iter().map(|(name, view)| (name, resume(&view))).collect();
     }
 
-    async fn spawn(&mut self) -> io::Result<()> {
+    /// Starts a process, and waits until it needs nothing but the place of the one before.
+    async fn prepare(&mut self) -> io::Result<Child> {
         let now = Instant::now();
         if let Some(again) = self.started.map(|started| started + PACE).filter(|again| *again > now) {
             sleep_until(again).await;
         }
         self.started = Some(Instant::now());
         let log = File::create(self.socket.with_extension("log"))?;
-        let child = Command::new("/proc/self/exe")
+        let mut child = Command::new("/proc/self/exe")
             .arg("vrrp-speaker")
             .arg(&self.socket)
             // It locks its memory: what the allocator reserves for a large heap would be filled.
@@ -244,20 +270,25 @@ impl Keeper {
             .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             .current_dir("/")
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(Stdio::piped())
             .stderr(log)
             .kill_on_drop(false)
             .spawn()?;
-        let mut child = child;
+        let Some(out) = child.stdout.take() else { return Err(io::ErrorKind::BrokenPipe.into()) };
+        let ready = timeout(READY_WITHIN, BufReader::new(out).lines().next_line()).await;
+        if matches!(ready, Ok(Ok(Some(_)))) {
+            return Ok(child);
+        }
+        let _ = child.kill().await;
+        Err(self.end_of(&mut child))
+    }
+
+    /// Waits until a process that was started listens.
+    async fn await_listening(&mut self, mut child: Child) -> io::Result<()> {
         let until = Instant::now() + LISTENS_WITHIN;
-        loop {
-            if UnixStream::connect(&self.socket).await.is_ok() {
-                self.child = Some(child);
-                return Ok(());
-            }
-            if let Some(status) = child.try_wait()? {
-                let said = std::fs::read_to_string(self.socket.with_extension("log")).unwrap_or_default();
-                return Err(io::Error::other(format!("the speaker ended ({status}): {}", said.trim())));
+        while UnixStream::connect(&self.socket).await.is_err() {
+            if child.try_wait()?.is_some() {
+                return Err(self.end_of(&mut child));
             }
             if Instant::now() > until {
                 let _ = child.kill().await;
@@ -265,6 +296,14 @@ impl Keeper {
             }
             sleep(Duration::from_millis(1)).await;
         }
+        self.child = Some(child);
+        Ok(())
+    }
+
+    fn end_of(&self, child: &mut Child) -> io::Error {
+        let status = child.try_wait().ok().flatten().map(|status| format!(" ({status})")).unwrap_or_default();
+        let said = std::fs::read_to_string(self.socket.with_extension("log")).unwrap_or_default();
+        io::Error::other(format!("the speaker ended{status}: {}", said.trim()))
     }
 
     /// Until it is gone; none once the daemon is.

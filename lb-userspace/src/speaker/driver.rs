@@ -3,7 +3,8 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fs,
+    io::{self, Write as _},
     net::IpAddr,
     os::unix::fs::MetadataExt as _,
     path::Path,
@@ -48,11 +49,14 @@ pub fn build() -> String {
 pub fn run(socket: &Path) -> io::Result<()> {
     // A session of its own: what ends the daemon's does not end it.
     let _is_leader_already = rustix::process::setsid();
-    let lock = fs::File::create(socket.with_extension("lock"))?;
-    flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
-    let control = Control::listen(socket)?;
     let kernel = Kernel::open()?;
     let lacks = become_urgent();
+    // Whoever started it waits for a line.
+    writeln!(io::stdout(), "ready")?;
+    // The one before has its place until it has left its addresses.
+    let lock = fs::File::create(socket.with_extension("lock"))?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    let control = Control::listen(socket)?;
     Speaker::new(control, kernel, lacks).serve()
 }
 
