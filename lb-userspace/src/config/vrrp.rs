@@ -180,7 +180,7 @@ fn model(
         yield_hold: keys.yield_hold?.map(Spanned::into_inner),
         announcing: keys.announcing?,
         secret,
-        checksum: or(keys.checksum, ChecksumForm::Message)?,
+        checksum: keys.checksum?.map(Spanned::into_inner),
         track: or(keys.track, Vec::new())?.into_iter().map(Spanned::into_inner).collect(),
         group: keys.group?.map(Spanned::into_inner),
         notify: or(keys.notify, Vec::new())?,

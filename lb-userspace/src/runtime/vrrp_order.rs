@@ -64,7 +64,7 @@ fn router_order(config: &Config, router: &VirtualRouter, known: &Known<'_>) -> R
         password,
         keys,
         key,
-        has_pseudo_header: router.checksum == ChecksumForm::PseudoHeader,
+        has_pseudo_header: router.checksum.map(|form| form == ChecksumForm::PseudoHeader),
         group: router.group.clone(),
         tracks: router.track.iter().map(|track| track_order(config, track, known)).collect(),
         resume: None,

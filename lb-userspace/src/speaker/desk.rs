@@ -71,6 +71,8 @@ struct Member {
     sealer: Option<Sealer>,
     opener: Option<Opener>,
     refused: BTreeMap<Refusal, u64>,
+    /// The checksum of who was heard last: who takes one form only sends that.
+    heard_form: Option<ChecksumForm>,
     /// It ends, and goes then.
     is_leaving: bool,
 }
@@ -428,6 +430,7 @@ impl Member {
             lacks: None,
             lacks_since: at.now,
             refused: BTreeMap::new(),
+            heard_form: None,
             is_leaving: false,
         }
     }
@@ -576,6 +579,7 @@ impl Member {
             None => Received { ..*received },
         };
         let advert = packet::decode(&opened, version(&self.order), authentication)?;
+        self.heard_form = packet::checksum_form_of(&opened).or(self.heard_form);
         match &mut self.router {
             Some(router) => router.handle_advert(received.ends.source, &advert, now),
             None => Ok(()),
@@ -595,7 +599,8 @@ impl Member {
             Output::Send { advert, to } => {
                 let source = self.router.as_ref().map_or(to, |router| router.settings().primary);
                 let ends = Ends { source, destination: to };
-                let form = if self.order.has_pseudo_header { ChecksumForm::PseudoHeader } else { ChecksumForm::Message };
+                let chosen = self.order.has_pseudo_header.map(|has| if has { ChecksumForm::PseudoHeader } else { ChecksumForm::Message });
+                let form = chosen.or(self.heard_form).unwrap_or(ChecksumForm::Message);
                 let message = advert.encode(ends, form, self.authentication());
                 let payload = match &mut self.sealer {
                     Some(sealer) => sealer.seal(message, ends),

@@ -97,8 +97,8 @@ pub struct RouterOrder {
     pub keys: BTreeMap<u8, String>,
     /// The key to send with.
     pub key: u8,
-    /// Whether the checksum has the pseudo-header.
-    pub has_pseudo_header: bool,
+    /// Whether the checksum has the pseudo-header; none: as that of who was heard last.
+    pub has_pseudo_header: Option<bool>,
     /// Sync group.
     pub group: Option<String>,
     /// What is watched.
@@ -315,7 +315,7 @@ mod tests {
             password: Some(*b"password"),
             keys: BTreeMap::from([(1, "secret".into())]),
             key: 1,
-            has_pseudo_header: false,
+            has_pseudo_header: None,
             group: None,
             tracks: vec![TrackOrder { name: "pool web".into(), how: Watched::Down, weight: Some(-5) }],
             resume: Some(Resume { active_until_ms: Some(4), is_on_hold: true }),

@@ -42,8 +42,8 @@ pub struct VirtualRouter {
     pub announcing: Announcing,
     /// How adverts are authenticated.
     pub secret: Secret,
-    /// The checksum of what is sent by version 3 over IPv4.
-    pub checksum: ChecksumForm,
+    /// The checksum of what is sent by version 3 over IPv4; none: that of who was heard last, and RFC 9568's until then.
+    pub checksum: Option<ChecksumForm>,
     /// What moves the priority or is a fault.
     pub track: Vec<Track>,
     /// Routers of one group change state together.
