@@ -30,9 +30,9 @@ fn worst_of_deaths(pair: &Pair, nodes: &[Weir<'_>; 2], deaths: u64) -> f64 {
 
 fn nodes<'a>(pair: &'a Pair, interval: &str) -> [Weir<'a>; 2] {
     let more = format!("interval = \"{interval}\"");
-    [254, 250].map(|priority| (usize::from(priority == 250), priority)).map(|(node, priority)| {
-        pair.start(node, &pair.config(Family::V4, priority, &more)).unwrap()
-    })
+    [254, 250]
+        .map(|priority| (usize::from(priority == 250), priority))
+        .map(|(node, priority)| pair.start(node, &pair.config(Family::V4, priority, &more)).unwrap())
 }
 
 #[test]

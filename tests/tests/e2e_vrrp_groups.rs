@@ -94,7 +94,10 @@ fn an_address_on_one_node_only_makes_no_two_of_them_active() {
     first.write_config(&config.replace("addresses = [\"10.1.0.100/24\"]", "addresses = [\"10.1.0.100/24\", \"10.1.0.101/24\"]")).unwrap();
     let conflicts = |weir: &Weir<'_>| router(weir).unwrap_or_default()["peers"][0]["conflicts"].to_string();
     wait_until("the difference to be told", SOON, || conflicts(&second).contains("other addresses")).unwrap();
-    wait_until("status to tell it", SOON, || second.status().is_ok_and(|status| status["problems"].to_string().contains("other addresses"))).unwrap();
+    wait_until("status to tell it", SOON, || {
+        second.status().is_ok_and(|status| status["problems"].to_string().contains("other addresses"))
+    })
+    .unwrap();
     wait_until("the new address", SOON, || {
         pair.lab.nodes[0].namespace.ip("-o addr show dev eth0").is_ok_and(|text| text.contains("10.1.0.101/24"))
     })
@@ -112,7 +115,10 @@ fn an_address_on_one_node_only_makes_no_two_of_them_active() {
     let without = config.split("[vrrp.www]").next().unwrap().to_owned();
     let pid = speaker(&second).unwrap();
     second.write_config(&without).unwrap();
-    wait_until("the speaker to end", SOON, || signal(pid, Signal::CONT).is_err() || view(&second).is_ok_and(|view| view["speaker_pid"].is_null())).unwrap();
+    wait_until("the speaker to end", SOON, || {
+        signal(pid, Signal::CONT).is_err() || view(&second).is_ok_and(|view| view["speaker_pid"].is_null())
+    })
+    .unwrap();
 }
 
 #[test]

@@ -366,8 +366,12 @@ impl fmt::Display for Request {
                 write!(f, "switch {listener} {pool}{}", force(*is_forced))
             }
             Self::Vrrp => f.write_str("vrrp"),
-            Self::VrrpYield(Which { router }) => write!(f, "vrrp yield{}", router.iter().map(|name| format!(" {name}")).collect::<String>()),
-            Self::VrrpReady(Which { router }) => write!(f, "vrrp ready{}", router.iter().map(|name| format!(" {name}")).collect::<String>()),
+            Self::VrrpYield(Which { router }) => {
+                write!(f, "vrrp yield{}", router.iter().map(|name| format!(" {name}")).collect::<String>())
+            }
+            Self::VrrpReady(Which { router }) => {
+                write!(f, "vrrp ready{}", router.iter().map(|name| format!(" {name}")).collect::<String>())
+            }
             Self::Limits => f.write_str("limit"),
             Self::Limit(Limit { listener, conn_rate }) => write!(f, "limit {listener} {}", conn_rate.as_deref().unwrap_or("default")),
             Self::Watched(Source { source: None }) => f.write_str("table"),

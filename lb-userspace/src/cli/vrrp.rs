@@ -108,7 +108,11 @@ fn details(router: &RouterView, out: &mut impl Write) -> io::Result<()> {
     }
     for peer in &router.peers {
         let ago = format!("{} ms ago", peer.heard_ms_ago);
-        writeln!(out, "  peer {}: priority {}, every {} ms, {} adverts, the last {ago}", peer.address, peer.priority, peer.interval_ms, peer.adverts)?;
+        writeln!(
+            out,
+            "  peer {}: priority {}, every {} ms, {} adverts, the last {ago}",
+            peer.address, peer.priority, peer.interval_ms, peer.adverts
+        )?;
         peer.conflicts.iter().try_for_each(|conflict| writeln!(out, "    ! {conflict}"))?;
     }
     Ok(())

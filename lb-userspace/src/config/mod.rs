@@ -229,7 +229,8 @@ impl Document {
         let (listeners, pools) = read_listeners_and_pools(&mut root, &inherited, report);
         let vrrp = read_named(&mut root, "vrrp", report, vrrp::read);
         root.finish(report);
-        let sections = listeners.as_ref().map(drop).and(pools.as_ref().map(drop)).and(vrrp.as_ref().map(drop)).map_err(|reported| *reported);
+        let sections =
+            listeners.as_ref().map(drop).and(pools.as_ref().map(drop)).and(vrrp.as_ref().map(drop)).map_err(|reported| *reported);
         Self {
             node,
             admin,

@@ -134,9 +134,8 @@ fn read_keys(table: &mut Table<'_>, report: &mut Report) -> Keys {
         key: table.optional("key", report, |item, report| item.short(0..=255, report).map(|id| id as u8)),
         checksum: table.optional("checksum", report, |item, report| item.word(CHECKSUMS, report)),
         track: table.optional("track", report, read_tracks),
-        group: table.optional("group", report, |item, report| {
-            item.parsed(|text| value::check_name(text).map(|()| text.to_owned()), report)
-        }),
+        group: table
+            .optional("group", report, |item, report| item.parsed(|text| value::check_name(text).map(|()| text.to_owned()), report)),
         notify: table.optional("notify", report, read_program),
     }
 }
@@ -374,7 +373,8 @@ fn read_track(item: &Item<'_>, report: &mut Report) -> Result<Track, Reported> {
 fn read_weight(item: &Item<'_>, report: &mut Report) -> Result<Weight, Reported> {
     let number = item.signed(-253..=253, report)?;
     Weight::new(number).map_err(|error| {
-        let hint = "below 0: so much less while it is down; above: so much more while it is up; without a weight it is a fault while it is down";
+        let hint =
+            "below 0: so much less while it is down; above: so much more while it is up; without a weight it is a fault while it is down";
         report.error_hint(item.span.clone(), error.to_string(), hint)
     })
 }

@@ -70,7 +70,15 @@ impl Speaking {
     pub(super) fn start(state_dir: &Path) -> Self {
         let (asks, asked) = mpsc::channel(QUEUE);
         let (tell, news) = mpsc::channel(QUEUE);
-        let keeper = Keeper { socket: state_dir.join(SOCKET), tell, order: None, last: BTreeMap::new(), resumes: BTreeMap::new(), started: None, child: None };
+        let keeper = Keeper {
+            socket: state_dir.join(SOCKET),
+            tell,
+            order: None,
+            last: BTreeMap::new(),
+            resumes: BTreeMap::new(),
+            started: None,
+            child: None,
+        };
         let task = tokio::spawn(keeper.keep(asked));
         Self { asks, news, task }
     }
@@ -207,7 +215,8 @@ impl Keeper {
     async fn connect(&mut self) -> io::Result<Found> {
         let (reader, writer) = UnixStream::connect(&self.socket).await?.into_split();
         let mut connection = Connection { lines: BufReader::new(reader).lines(), writer };
-        let hello = timeout(ANSWERS_WITHIN, self.greeted(&mut connection)).await.map_err(|_late| io::Error::from(io::ErrorKind::TimedOut))??;
+        let hello =
+            timeout(ANSWERS_WITHIN, self.greeted(&mut connection)).await.map_err(|_late| io::Error::from(io::ErrorKind::TimedOut))??;
         if hello.build != build() {
             return Ok(Found::Foreign(connection));
         }

@@ -16,7 +16,7 @@ use super::{
     vrrp_track_io::{Notice, Telling, Watching, is_there},
 };
 use crate::{
-    admin::api::{Refusal, Which, VrrpView},
+    admin::api::{Refusal, VrrpView, Which},
     config::{
         alike,
         model::{Tracked, TrackedCommand},
@@ -185,7 +185,9 @@ impl Daemon {
             .routers
             .iter()
             .flat_map(|router| router.peers.iter().map(move |peer| (router, peer)))
-            .flat_map(|(router, peer)| peer.conflicts.iter().map(move |what| ((router.router.as_str(), peer.address.to_string()), what.as_str())))
+            .flat_map(|(router, peer)| {
+                peer.conflicts.iter().map(move |what| ((router.router.as_str(), peer.address.to_string()), what.as_str()))
+            })
             .collect();
         let conflicts = conflicts.into_iter().map(|((router, peer), what)| format!("virtual router {router}, peer {peer}: {what}"));
         self.vrrp.view.trouble.iter().cloned().chain(faults).chain(conflicts).collect()

@@ -100,7 +100,8 @@ impl Kernel {
                 let link = Link::from_message(&link);
                 names.insert(link.ifindex, link.name.clone());
                 let has_carrier = link.is_usable();
-                let state = LinkState { ifindex: link.ifindex, has_carrier, mac: link.mac, has_xdp: link.xdp.is_some(), ..LinkState::default() };
+                let state =
+                    LinkState { ifindex: link.ifindex, has_carrier, mac: link.mac, has_xdp: link.xdp.is_some(), ..LinkState::default() };
                 links.insert(link.name, state);
             }
         }

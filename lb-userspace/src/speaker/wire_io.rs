@@ -106,12 +106,12 @@ impl Wire {
             Family::V6 => {
                 let mut control = nix::cmsg_space!(libc::in6_pktinfo, i32);
                 let mut slices = [IoSliceMut::new(&mut buffer)];
-                let message =
-                    match recvmsg::<SockaddrIn6>(self.socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_DONTWAIT) {
-                        Ok(message) => message,
-                        Err(nix::errno::Errno::EAGAIN) => return Ok(false),
-                        Err(error) => return Err(error.into()),
-                    };
+                let message = match recvmsg::<SockaddrIn6>(self.socket.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::MSG_DONTWAIT)
+                {
+                    Ok(message) => message,
+                    Err(nix::errno::Errno::EAGAIN) => return Ok(false),
+                    Err(error) => return Err(error.into()),
+                };
                 let (mut destination, mut hop_limit) = (None, None);
                 for one in message.cmsgs()? {
                     if let ControlMessageOwned::Ipv6PacketInfo(info) = one {
