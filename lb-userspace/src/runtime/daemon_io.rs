@@ -146,7 +146,6 @@ pub(super) struct Daemon {
     pub(super) detours: Detours,
     /// The looks at new connections.
     pub(super) looks: Looks,
-    /// Virtual routers.
     pub(super) vrrp: Vrrp,
     samples: Samples,
     /// Packets whose drop was sampled, by reason, since the last summary.
@@ -387,7 +386,6 @@ impl Daemon {
         self.look_at_authorities();
         self.see_to_confirmation().await;
         self.see_to_state_dir().await;
-        self.follow_vrrp().await;
         if self.is_network_stale {
             self.reread_network().await;
         } else if self.report.apply_error.is_some() || self.next_look.is_some_and(|at| at <= unix_time().as_secs()) {

@@ -185,6 +185,7 @@ async fn serve(
                     daemon = anew;
                 }
                 daemon.handle_second().await;
+                daemon.follow_vrrp().await;
                 // Whatever the watch missed is found now.
                 is_file_due = true;
             }

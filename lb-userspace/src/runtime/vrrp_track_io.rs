@@ -25,11 +25,14 @@ const QUEUE: usize = 256;
 /// Where programs are found if this process has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// Whether a program succeeds.
+type Outcome = (TrackedCommand, bool);
+
 /// The programs that are watched.
 pub(super) struct Watching {
     tasks: BTreeMap<TrackedCommand, JoinHandle<()>>,
     known: BTreeMap<TrackedCommand, bool>,
-    results: (mpsc::Sender<(TrackedCommand, bool)>, mpsc::Receiver<(TrackedCommand, bool)>),
+    results: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     began: Instant,
 }
 
@@ -86,7 +89,7 @@ impl Drop for Watching {
     }
 }
 
-async fn watch(command: TrackedCommand, results: mpsc::Sender<(TrackedCommand, bool)>) {
+async fn watch(command: TrackedCommand, results: mpsc::Sender<Outcome>) {
     let mut state = None;
     let (mut in_a_row, mut last) = (0, None);
     let mut next = tokio::time::Instant::now();

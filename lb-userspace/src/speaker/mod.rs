@@ -3,7 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `order` | what the daemon and the speaker say to each other |
-//! | `desk` | routers, sync groups, keys and what is watched: what has to be done on each event. Pure |
+//! | `desk`, `member` | routers, sync groups, keys and what is watched: what has to be done on each event. Pure |
 //! | `frames` | gratuitous ARP and unsolicited neighbour advertisements. Pure |
 //! | `clock_io` | time that goes on while the machine sleeps |
 //! | `wire_io` | the sockets of adverts |
@@ -24,6 +24,7 @@ mod desk;
 pub mod driver;
 mod frames;
 mod kernel_io;
+mod member;
 pub mod order;
 mod urgency_io;
 mod wire_io;
