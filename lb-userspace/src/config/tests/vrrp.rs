@@ -60,14 +60,14 @@ fn errors_of_a_router_are_told_at_once() {
     assert_eq!(
         findings(&text),
         [
-            "11:13: error: `vrrp.www.router_id` must be from 1 to 255, not 0",
-            "13:12: error: bad value for `vrrp.www.interval`: an advert interval of version 2 is 1s to 255s, in whole seconds | the same on all nodes: \"1s\", \"100ms\", \"10ms\"",
-            "14:14: error: bad value for `vrrp.www.addresses`: \"192.0.2.10/33\" is not an address with its prefix | write \"198.51.100.1/24\", or \"198.51.100.1\" for a whole address",
-            "14:31: error: version 2 of vrrp has no ipv6 | leave `version` out: version 3 has both",
-            "14:49: error: address 2001:db8::1 is given twice | leave one out",
-            "15:12: error: bad value for `vrrp.www.password`: a password of version 2 has 1 to 8 bytes | all nodes have the same; everybody on the link can read it",
-            "16:1: error: unknown key `priorty` in [vrrp.www] | did you mean `priority`?",
-            "17:29: error: one thing is tracked by each entry | one of `interface`, `pool`, `file`, `command`, `data_plane = true`; `weight` goes with any of them",
+            "12:13: error: `vrrp.www.router_id` must be from 1 to 255, not 0",
+            "14:12: error: bad value for `vrrp.www.interval`: an advert interval of version 2 is 1s to 255s, in whole seconds | the same on all nodes: \"1s\", \"100ms\", \"10ms\"",
+            "15:14: error: bad value for `vrrp.www.addresses`: \"192.0.2.10/33\" is not an address with its prefix | write \"198.51.100.1/24\", or \"198.51.100.1\" for a whole address",
+            "15:31: error: version 2 of vrrp has no ipv6 | leave `version` out: version 3 has both",
+            "15:49: error: address 2001:db8::1 is given twice | leave one out",
+            "16:12: error: bad value for `vrrp.www.password`: a password of version 2 has 1 to 8 bytes | all nodes have the same; everybody on the link can read it",
+            "17:1: error: unknown key `priorty` in [vrrp.www] | did you mean `priority`?",
+            "18:28: error: one thing is tracked by each entry | one of `interface`, `pool`, `file`, `command`, `data_plane = true`; `weight` goes with any of them",
         ]
     );
 }
@@ -81,9 +81,9 @@ fn routers_are_not_in_each_others_way() {
     assert_eq!(
         findings(&text),
         [
-            "15:13: error: router_id 7 is virtual router `www`'s on eth0 already | each virtual router of a link has a number of its own",
-            "16:13: error: 192.0.2.10 is an address of virtual router `www` already | leave one out",
-            "17:10: error: there is no pool `wbe` | did you mean `web`?",
+            "16:13: error: router_id 7 is virtual router `www`'s on eth0 already | each virtual router of a link has a number of its own",
+            "17:13: error: 192.0.2.10 is an address of virtual router `www` already | leave one out",
+            "18:10: error: there is no pool `wbe` | did you mean `web`?",
         ]
     );
 }
@@ -97,11 +97,11 @@ fn what_is_hardly_meant_is_told() {
     assert_eq!(
         findings(&text),
         [
-            "9:1: warning: `preempt` has no effect: the owner of the addresses always preempts",
-            "12:12: warning: the weights of virtual router `www` can never change its priority | an owner's priority is never moved: take 254",
-            "13:13: advice: no listener binds 192.0.2.11, an address of virtual router `www` | add it to a listener's `bind`, or it is held for the host alone",
-            "14:9: warning: virtual router `www` is alone in group `g`",
-            "18:12: advice: a secret stands in the file | whoever may read the file may read it: give the file mode 0600",
+            "10:1: warning: `preempt` has no effect: the owner of the addresses always preempts",
+            "13:12: warning: the weights of virtual router `www` can never change its priority | an owner's priority is never moved: take 254",
+            "14:13: advice: no listener binds 192.0.2.11, an address of virtual router `www` | add it to a listener's `bind`, or it is held for the host alone",
+            "15:9: warning: virtual router `www` is alone in group `g`",
+            "19:12: advice: a secret stands in the file | whoever may read the file may read it: give the file mode 0600",
         ]
     );
 }
