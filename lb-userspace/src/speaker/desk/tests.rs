@@ -120,7 +120,8 @@ fn a_router_takes_its_addresses_then_tells_the_link_then_the_others() {
     assert_eq!(done(&mut desk), ["www backup: started"]);
     let due = desk.poll_timeout().unwrap();
     desk.handle_timeout(due);
-    let taken = ["add 10.0.0.100", "announce 10.0.0.100", "advert 100 to 224.0.0.18 from 10.0.0.1", "www active: no active router was heard"];
+    let taken =
+        ["add 10.0.0.100", "announce 10.0.0.100", "advert 100 to 224.0.0.18 from 10.0.0.1", "www active: no active router was heard"];
     assert_eq!(done(&mut desk), taken);
     assert_eq!(desk.held().len(), 1);
     // It goes without the order.
