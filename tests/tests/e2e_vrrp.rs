@@ -228,3 +228,54 @@ fn what_is_watched_moves_the_address_and_programs_are_told_in_order() {
     assert_eq!(states, ["backup", "active", "backup", "active"], "{}", heard());
     assert!(view(&first).unwrap()["trouble"].is_null());
 }
+
+#[test]
+fn a_node_that_dies_and_comes_back_at_once_leaves_one_holder() {
+    let pair = Pair::new().unwrap();
+    let mut first = pair.start(0, &pair.config(Family::V4, 150, FAST)).unwrap();
+    let second = pair.start(1, &pair.config(Family::V4, 100, FAST)).unwrap();
+    await_state(&first, "active").unwrap();
+    await_state(&second, "backup").unwrap();
+    let probe = pair.probe(Family::V4).unwrap();
+    let pid = speaker(&first).unwrap();
+    first.kill_9().unwrap();
+    signal(pid, Signal::KILL).unwrap();
+    first.run().unwrap();
+    await_state(&first, "active").unwrap();
+    await_state(&second, "backup").unwrap();
+    wait_until("one holder", SOON, || pair.holders(Family::V4) == [0]).unwrap();
+    let report = probe.end().unwrap();
+    eprintln!("kill -9 of both processes, and start again: {report:?}");
+    assert!(report.lost <= 2, "{report:?}");
+}
+
+#[test]
+fn the_speaker_is_urgent_and_hands_over_when_it_is_told_to_end() {
+    let pair = Pair::new().unwrap();
+    let first = pair.start(0, &pair.config(Family::V4, 150, FAST)).unwrap();
+    let second = pair.start(1, &pair.config(Family::V4, 100, FAST)).unwrap();
+    await_state(&first, "active").unwrap();
+    await_state(&second, "backup").unwrap();
+    let pid = speaker(&first).unwrap();
+    let proc = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())).unwrap();
+    // proc(5): the scheduling policy is the 39th field behind the name; 1 is SCHED_FIFO.
+    let stat = proc("stat");
+    assert_eq!(stat.rsplit(')').next().unwrap().split_whitespace().nth(38), Some("1"), "{stat}");
+    let locked_kb = |status: &str| status.lines().find_map(|line| line.strip_prefix("VmLck:")?.trim().split(' ').next()?.parse::<u64>().ok());
+    let locked_kb = locked_kb(&proc("status")).unwrap();
+    eprintln!("the speaker has {locked_kb} kB locked");
+    assert!((1000..400_000).contains(&locked_kb), "{}", proc("status"));
+    let metrics = first.operate(&["metrics"]).unwrap();
+    let metrics = String::from_utf8_lossy(&metrics.stdout).into_owned();
+    assert!(metrics.contains("weir_vrrp_state{router=\"www\",state=\"active\"} 1"), "{metrics}");
+    let probe = pair.probe(Family::V4).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    signal(pid, Signal::TERM).unwrap();
+    wait_until("another speaker", SOON, || speaker(&first).is_ok_and(|other| other != pid)).unwrap();
+    await_state(&first, "active").unwrap();
+    await_state(&second, "backup").unwrap();
+    let report = probe.end().unwrap();
+    eprintln!("SIGTERM of the speaker: {report:?}");
+    assert!(report.lost <= 2, "{report:?}");
+    assert_eq!(turns(&report), ["node1", "node2", "node1"]);
+}

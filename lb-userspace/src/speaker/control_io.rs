@@ -53,10 +53,16 @@ impl Control {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
-        Ok(Self { path: path.to_owned(), listener, daemon: None })
+        Ok(Self { path: path.to_owned(), listener: bind(path)?, daemon: None })
+    }
+
+    /// Listens again where somebody removed the socket: the next daemon would start another speaker.
+    pub(super) fn mend(&mut self) {
+        if !self.path.exists()
+            && let Ok(listener) = bind(&self.path)
+        {
+            self.listener = listener;
+        }
     }
 
     /// What readiness means news.
@@ -100,6 +106,13 @@ impl Control {
             self.daemon = None;
         }
     }
+}
+
+fn bind(path: &Path) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
 }
 
 impl Drop for Control {

@@ -23,7 +23,7 @@ use super::{
     frames::announcement,
     kernel_io::{Kernel, News, RENEWED_EVERY, is_somebody_elses, sender_on},
     order::{AddressOrder, Hello, Said, Told},
-    urgency_io::become_urgent,
+    urgency_io::{become_urgent, catch_signals, is_terminated},
     wire_io::Wire,
 };
 use crate::vrrp::terms::Family;
@@ -49,6 +49,7 @@ pub fn build() -> String {
 pub fn run(socket: &Path) -> io::Result<()> {
     // A session of its own: what ends the daemon's does not end it.
     let _is_leader_already = rustix::process::setsid();
+    catch_signals();
     let kernel = Kernel::open()?;
     let lacks = become_urgent();
     // Whoever started it waits for a line.
@@ -111,6 +112,10 @@ impl Speaker {
             self.desk.handle_timeout(now);
             self.perform();
             self.renew();
+            if self.stage == Stage::Serving && is_terminated() {
+                self.stage = Stage::Stopping;
+                self.desk.handle_stop(self.clock.now());
+            }
             match self.stage {
                 Stage::Stopping if self.desk.is_empty() => break,
                 Stage::Released => break,
@@ -290,6 +295,7 @@ impl Speaker {
         for name in self.desk.troubled() {
             self.desk.handle_trouble(&name, None, now);
         }
+        self.control.mend();
         // XDP programs come and go without a notification.
         self.are_links_old = true;
         self.perform();
