@@ -261,7 +261,8 @@ fn the_speaker_is_urgent_and_hands_over_when_it_is_told_to_end() {
     // proc(5): the scheduling policy is the 39th field behind the name; 1 is SCHED_FIFO.
     let stat = proc("stat");
     assert_eq!(stat.rsplit(')').next().unwrap().split_whitespace().nth(38), Some("1"), "{stat}");
-    let locked_kb = |status: &str| status.lines().find_map(|line| line.strip_prefix("VmLck:")?.trim().split(' ').next()?.parse::<u64>().ok());
+    let locked_kb =
+        |status: &str| status.lines().find_map(|line| line.strip_prefix("VmLck:")?.trim().split(' ').next()?.parse::<u64>().ok());
     let locked_kb = locked_kb(&proc("status")).unwrap();
     eprintln!("the speaker has {locked_kb} kB locked");
     assert!((1000..400_000).contains(&locked_kb), "{}", proc("status"));

@@ -18,7 +18,6 @@ use crate::{
     config::model::Node,
     netlink::{AddressError, Netlink, NextHops},
     runtime::report::{Report, in_words},
-    speaker::order::Told,
 };
 
 /// How long a daemon may take to end.
@@ -44,28 +43,6 @@ pub(super) fn end_daemon(place: &Place) -> Result<(), EndError> {
         sleep(Duration::from_millis(5));
     }
     Ok(())
-}
-
-/// Has the process that speaks VRRP hand over and end, which may have outlived its daemon.
-pub(super) fn end_speaker(state_dir: &std::path::Path) {
-    use std::io::{Read as _, Write as _};
-    let Ok(mut speaker) = std::os::unix::net::UnixStream::connect(state_dir.join(crate::speaker::SOCKET)) else { return };
-    let began = Instant::now();
-    for told in [Told::Stop, Told::Halt] {
-        let line = serde_json::to_string(&told).map(|line| line + "\n").unwrap_or_default();
-        if speaker.write_all(line.as_bytes()).is_err() || speaker.set_read_timeout(Some(Duration::from_millis(100))).is_err() {
-            return;
-        }
-        let mut said = [0; 4096];
-        while began.elapsed() < DAEMON_ENDS {
-            match speaker.read(&mut said) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
-                Err(_) => return,
-            }
-        }
-    }
 }
 
 /// Removes our addresses and neighbour entries, and says what could not be.

@@ -101,17 +101,20 @@ impl Speaking {
         }
     }
 
-    /// Has all routers hand over, and the process end. What it says meanwhile is given to `hear`.
-    pub(super) async fn end(&mut self, mut hear: impl FnMut(News)) {
-        let (done, mut ended) = oneshot::channel();
+    /// Has all routers hand over, and the process end. What is given says when it has.
+    pub(super) async fn end(&self) -> oneshot::Receiver<()> {
+        let (done, ended) = oneshot::channel();
         let _ = self.asks.send(Ask::End(done)).await;
-        loop {
-            // Cancel safe: both are channels.
-            tokio::select! {
-                biased;
-                Some(news) = self.news.recv() => hear(news),
-                _ = &mut ended => return,
-            }
+        ended
+    }
+
+    /// What it says until it has ended.
+    pub(super) async fn news_until(&mut self, ended: &mut oneshot::Receiver<()>) -> Option<News> {
+        // Cancel safe: both are channels.
+        tokio::select! {
+            biased;
+            Some(news) = self.news.recv() => Some(news),
+            _ = ended => None,
         }
     }
 }

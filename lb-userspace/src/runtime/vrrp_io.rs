@@ -167,9 +167,10 @@ impl Daemon {
 
     /// Before the process ends: the routers hand over.
     pub(super) async fn leave_vrrp(&mut self) {
-        let mut heard = Vec::new();
-        self.vrrp.speaking.end(|news| heard.push(news)).await;
-        heard.into_iter().for_each(|news| self.handle_speaker(news));
+        let mut ended = self.vrrp.speaking.end().await;
+        while let Some(news) = self.vrrp.speaking.news_until(&mut ended).await {
+            self.handle_speaker(news);
+        }
         let telling = std::mem::replace(&mut self.vrrp.telling, Telling::start());
         telling.finish().await;
         self.vrrp.view = VrrpView::default();

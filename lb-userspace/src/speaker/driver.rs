@@ -4,9 +4,9 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{self, Write as _},
+    io::{self, Read as _, Write as _},
     net::IpAddr,
-    os::unix::fs::MetadataExt as _,
+    os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::Path,
     time::{Duration, Instant},
 };
@@ -17,6 +17,7 @@ use rustix::{
 };
 
 use super::{
+    SOCKET,
     clock_io::Clock,
     control_io::{Came, Control},
     desk::{Desk, Doing},
@@ -30,6 +31,10 @@ use crate::vrrp::terms::Family;
 
 /// The daemon sees everything so often, beside at each change.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// What the kernel refused is tried again so seldom: meanwhile another node serves, and each trial may take the addresses from it.
+const RETRIED_EVERY: Duration = Duration::from_secs(30);
+/// Routers hand over within this time, or are halted.
+const ENDS_WITHIN: Duration = Duration::from_secs(8);
 /// Packets of a socket that are read at once.
 const MOST_PACKETS: usize = 1024;
 /// A take-over's announcements are sent so often in a row: a switch that is busy may lose one.
@@ -61,6 +66,27 @@ pub fn run(socket: &Path) -> io::Result<()> {
     Speaker::new(control, kernel, lacks).serve()
 }
 
+/// Has the speaker of a node, if there is one, hand over and end; waits for that within a bound.
+pub fn end(state_dir: &Path) {
+    let Ok(mut speaker) = UnixStream::connect(state_dir.join(SOCKET)) else { return };
+    for told in [Told::Stop, Told::Halt] {
+        let began = Instant::now();
+        let line = serde_json::to_string(&told).map(|line| line + "\n").unwrap_or_default();
+        if speaker.write_all(line.as_bytes()).is_err() || speaker.set_read_timeout(Some(Duration::from_millis(100))).is_err() {
+            return;
+        }
+        let mut said = [0; 4096];
+        while began.elapsed() < ENDS_WITHIN {
+            match speaker.read(&mut said) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
 struct Speaker {
     clock: Clock,
     control: Control,
@@ -71,6 +97,7 @@ struct Speaker {
     leases: BTreeMap<IpAddr, AddressOrder>,
     lacks: Vec<String>,
     renew_at: Instant,
+    retry_at: Instant,
     tell_at: Instant,
     stage: Stage,
     are_links_old: bool,
@@ -99,6 +126,7 @@ impl Speaker {
             leases: BTreeMap::new(),
             lacks,
             renew_at: now,
+            retry_at: now,
             tell_at: now,
             stage: Stage::Serving,
             are_links_old: true,
@@ -281,7 +309,7 @@ impl Speaker {
         }
     }
 
-    /// Each second: addresses are renewed, and what the kernel refused is tried again.
+    /// Each second: addresses are renewed; now and then what the kernel refused is tried again.
     fn renew(&mut self) {
         let now = self.clock.now();
         if now < self.renew_at {
@@ -292,8 +320,11 @@ impl Speaker {
             // Another one is tried in a second.
             let _ = self.lease(&address);
         }
-        for name in self.desk.troubled() {
-            self.desk.handle_trouble(&name, None, now);
+        if now >= self.retry_at {
+            self.retry_at = now + RETRIED_EVERY;
+            for name in self.desk.troubled() {
+                self.desk.handle_trouble(&name, None, now);
+            }
         }
         self.control.mend();
         // XDP programs come and go without a notification.
