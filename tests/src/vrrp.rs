@@ -152,7 +152,7 @@ pub fn signal(pid: Pid, signal: Signal) -> anyhow::Result<()> {
 pub struct Keepalived {
     /// The running peer.
     pub process: Process,
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Keepalived {
@@ -173,7 +173,17 @@ impl Keepalived {
             command.arg(option).arg(path(name));
         }
         let process = host.namespace.spawn("keepalived", command)?;
-        Ok(Self { process, _folder: folder })
+        Ok(Self { process, folder })
+    }
+
+    /// Kills all its processes.
+    pub fn kill_9(&mut self) -> anyhow::Result<()> {
+        let child = fs::read_to_string(self.folder.path().join("r.pid")).context("keepalived's child has no pid file")?;
+        let child = child.trim().parse().ok().and_then(Pid::from_raw).context("a process has an id")?;
+        self.process.kill()?;
+        // It may end with its parent.
+        let _gone_already = kill_process(child, Signal::KILL);
+        Ok(())
     }
 
     /// Ends it politely.
