@@ -32,6 +32,9 @@ impl Pair {
         let lab = Topology::builder(Shape::OneArmed).nodes(2).servers(1).build()?;
         let mut answering = Vec::new();
         for (index, node) in lab.nodes.iter().enumerate() {
+            // A node that lost the address would pass questions on to the other, and nobody would notice the loss.
+            node.namespace.set("net/ipv4/ip_forward", "0")?;
+            node.namespace.set("net/ipv6/conf/all/forwarding", "0")?;
             node.namespace.set("net/ipv4/ip_nonlocal_bind", "1")?;
             node.namespace.set("net/ipv6/ip_nonlocal_bind", "1")?;
             for family in Family::ALL {
