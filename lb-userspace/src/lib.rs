@@ -9,7 +9,8 @@
 //! | `health` | checks of servers | `config`, `control` |
 //! | `netlink` | the kernel's links, routes, neighbours and addresses | – |
 //! | `path_mtu` | what routers say of packets in tunnels that are too big | – |
-//! | `vrrp` | who of several nodes holds VIPs: protocol and state machine, not wired yet | – |
+//! | `vrrp` | who of several nodes holds VIPs: protocol and state machine | – |
+//! | `speaker` | the process that speaks it | `vrrp`, `netlink` |
 //! | `server_setup` | prepares a server for dsr, ipip and gue | `dataplane`, `netlink` |
 //! | `admin` | the admin API, of both its ends | `control` |
 //! | `runtime` | wiring of the daemon | all of these |
@@ -26,4 +27,5 @@ pub mod netlink;
 pub mod path_mtu;
 pub mod runtime;
 pub mod server_setup;
+pub mod speaker;
 pub mod vrrp;

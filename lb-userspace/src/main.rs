@@ -12,10 +12,11 @@ use lb_userspace::{
     admin::api::Request,
     cli::{
         self, Exit, Format, api, apply, bpf, check::check, doctor::doctor, events, explain, flows, limit, man_io, operate, server_setup,
-        status, stop::stop,
+        status, stop::stop, vrrp,
     },
     config::LoadError,
     runtime::{self, RunError},
+    speaker,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -285,6 +286,22 @@ enum Action {
     /// Prepares this machine to be a server of a pool that forwards by dsr, ipip or gue.
     #[command(after_help = "Example: weir server-setup add --vip 198.51.100.1 --interface eth0 --mode dsr")]
     ServerSetup(server_setup::Args),
+    /// Shows virtual routers: their state and why, who is active, and who holds which address; has them hand over.
+    #[command(after_help = "Example: weir vrrp yield")]
+    Vrrp {
+        #[command(flatten)]
+        config: ConfigPath,
+        #[command(subcommand)]
+        command: Option<vrrp::Vrrp>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Speaks VRRP for the daemon, which starts it.
+    #[command(hide = true)]
+    VrrpSpeaker {
+        /// The socket that the daemon connects to.
+        socket: PathBuf,
+    },
     /// Examines this machine.
     #[command(after_help = "Example: weir doctor")]
     Doctor {
@@ -350,6 +367,14 @@ fn perform(action: Action) -> io::Result<Exit> {
         Action::Man { folder } => man_io::man(Command::command(), &folder, &mut err),
         Action::Stop { config } => stop(&config.config, &mut out, &mut err),
         Action::ServerSetup(arguments) => server_setup::run(&arguments, &mut out, &mut err),
+        Action::Vrrp { config, command, output } => vrrp::vrrp(&config.config, command, output.format, &mut out, &mut err),
+        Action::VrrpSpeaker { socket } => match speaker::driver::run(&socket) {
+            Ok(()) => Ok(Exit::Fine),
+            Err(error) => {
+                writeln!(err, "error: vrrp cannot be spoken: {error}")?;
+                Ok(Exit::Refused)
+            }
+        },
         Action::Doctor { config, output } => doctor(&config.config, output.format, &mut out),
     }
 }

@@ -14,6 +14,7 @@
 //! | `sim` | flows, servers and a daemon in virtual time, beside a full connection table |
 //! | `standing` | what stays standing after a command |
 //! | `tables` | the packet path's tables in memory: a model of the kernel's maps |
+//! | `vrrp` | nodes that share addresses, and who answers at them |
 //! | `web` | three nginx in the lab, and who of them serves |
 //! | `../tests` | `e2e_*.rs` need the `weir` binary; the others need root only |
 
@@ -29,6 +30,7 @@ pub mod random;
 pub mod sim;
 pub mod standing;
 pub mod tables;
+pub mod vrrp;
 pub mod web;
 
 use std::time::Duration;

@@ -18,6 +18,7 @@ use crate::{
         standing::{Override, ServerName, Why},
     },
     health::book::Entry,
+    speaker::order::RouterView,
 };
 
 /// A server as it is.
@@ -49,6 +50,17 @@ pub struct ServerView {
     pub added: bool,
     /// Live flows.
     pub flows: u64,
+}
+
+/// Virtual routers as they are.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct VrrpView {
+    /// The process that speaks for them; none: there is none.
+    pub speaker_pid: Option<u32>,
+    /// Why there is none.
+    pub trouble: Option<String>,
+    /// The routers.
+    pub routers: Vec<RouterView>,
 }
 
 /// A node as it is.

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 pub use super::answer::{
     Applied, DiffView, Explanation, FlowView, FlowsView, HistoryEntry, HistoryView, InForce, LimitView, MapEntries, MapView, ProbeView,
-    Refusal, ServerDetail, ServerView, SlotView, SourceView, StatusView, Switched, TableView,
+    Refusal, ServerDetail, ServerView, SlotView, SourceView, StatusView, Switched, TableView, VrrpView,
 };
 use crate::{
     config::Fragment,
@@ -70,6 +70,20 @@ pub enum Request {
     Watched(Source),
     /// It is forgotten.
     Forget(Forget),
+    /// Virtual routers as they are.
+    Vrrp,
+    /// Virtual routers hand over.
+    VrrpYield(Which),
+    /// Virtual routers may preempt again.
+    VrrpReady(Which),
+}
+
+/// Which virtual router.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Which {
+    /// Its name; those of its sync group go with it. None: all.
+    pub router: Option<String>,
 }
 
 /// What is answered from the kernel's maps, and changes nothing.
@@ -395,6 +409,9 @@ impl Request {
             Self::Limit(_) => ("POST", "/v1/limit"),
             Self::Watched(_) => ("POST", "/v1/table"),
             Self::Forget(_) => ("POST", "/v1/table/clear"),
+            Self::Vrrp => ("GET", "/v1/vrrp"),
+            Self::VrrpYield(_) => ("POST", "/v1/vrrp/yield"),
+            Self::VrrpReady(_) => ("POST", "/v1/vrrp/ready"),
         }
     }
 
@@ -410,6 +427,7 @@ impl Request {
             | Self::Events(_)
             | Self::Diff(_)
             | Self::Limits
+            | Self::Vrrp
             | Self::Watched(_) => false,
             Self::Apply(_)
             | Self::Confirm
@@ -423,6 +441,8 @@ impl Request {
             | Self::Remove(_)
             | Self::Switch(_)
             | Self::Limit(_)
+            | Self::VrrpYield(_)
+            | Self::VrrpReady(_)
             | Self::Forget(_) => true,
         }
     }
@@ -440,6 +460,7 @@ impl Request {
             | Self::History
             | Self::Events(_)
             | Self::Confirm
+            | Self::Vrrp
             | Self::Limits => return Ok(None),
             Self::Look(look) => return look.body(),
             Self::Diff(body) => serde_json::to_string(body),
@@ -453,6 +474,7 @@ impl Request {
             Self::Limit(body) => serde_json::to_string(body),
             Self::Watched(body) => serde_json::to_string(body),
             Self::Forget(body) => serde_json::to_string(body),
+            Self::VrrpYield(body) | Self::VrrpReady(body) => serde_json::to_string(body),
         };
         body.map(Some)
     }
@@ -494,6 +516,13 @@ impl fmt::Display for Request {
             Self::Clear(which) => write!(f, "clear {}{}", which.servers, force(which.force)),
             Self::Switch(Switch { listener, pool: Some(pool), force: is_forced }) => {
                 write!(f, "switch {listener} {pool}{}", force(*is_forced))
+            }
+            Self::Vrrp => f.write_str("vrrp"),
+            Self::VrrpYield(Which { router }) => {
+                write!(f, "vrrp yield{}", router.iter().map(|name| format!(" {name}")).collect::<String>())
+            }
+            Self::VrrpReady(Which { router }) => {
+                write!(f, "vrrp ready{}", router.iter().map(|name| format!(" {name}")).collect::<String>())
             }
             Self::Limits => f.write_str("limit"),
             Self::Limit(Limit { listener, conn_rate }) => write!(f, "limit {listener} {}", conn_rate.as_deref().unwrap_or("default")),

@@ -12,6 +12,7 @@ use crate::{
         standing::{ServerName, Why},
     },
     health::book::Entry,
+    speaker::order::RouterView,
 };
 
 /// The word for a next hop that packets can be sent to.
@@ -44,6 +45,9 @@ pub struct Status {
     pub notes: BTreeMap<Cow<'static, str>, u64>,
     /// How NAT ports are used.
     pub nat: Nat,
+    /// Virtual routers, as the daemon knows them.
+    #[serde(default)]
+    pub vrrp: Vec<RouterView>,
     /// What is wrong, in words.
     pub problems: Vec<String>,
     /// What is otherwise than the file says, in words.

@@ -13,7 +13,7 @@ use utoipa::{
 use super::api::{
     Addition, Applied, Apply, Candidate, DiffView, EntriesQuestion, Explanation, FlowsQuestion, FlowsView, Forget, HistoryView, InForce,
     Limit, LimitView, MapEntries, MapView, PacketQuestion, PartQuestion, Refusal, Removal, Rollback, Selection, ServerDetail, ServerView,
-    Source, StatusView, Switch, Switched, TableView, WeightChange,
+    Source, StatusView, Switch, Switched, TableView, VrrpView, WeightChange, Which,
 };
 use super::node::Part;
 use crate::control::{event::Event, overrides::Overrides};
@@ -52,7 +52,9 @@ use crate::control::{event::Event, overrides::Overrides};
     Switch,
     Switched,
     TableView,
-    WeightChange
+    VrrpView,
+    WeightChange,
+    Which
 )))]
 struct Schemas;
 
@@ -93,7 +95,7 @@ const fn question(path: &'static str, summary: &'static str, body: &'static str,
     Route { method: "POST", path, summary, body: Some(body), answer, is_change: false }
 }
 
-const ROUTES: [Route; 29] = [
+const ROUTES: [Route; 32] = [
     look("/v1/servers", "Servers with their standing, checks and overrides.", Answer::Many("ServerView")),
     look("/v1/servers/details", "The same, and all that is known of their checks and of their past.", Answer::Many("ServerDetail")),
     look("/v1/status", "The node as it is: services, servers, counters, what is wrong.", Answer::One("StatusView")),
@@ -133,6 +135,9 @@ const ROUTES: [Route; 29] = [
     change("/v1/limit", "Gives a listener another connection rate.", Some("Limit"), Answer::One("LimitView")),
     question("/v1/table", "Sources whose connection rate is watched. It changes nothing.", "Source", Answer::One("TableView")),
     change("/v1/table/clear", "Forgets earlier connections of a source, or of all.", Some("Forget"), Answer::One("TableView")),
+    look("/v1/vrrp", "Virtual routers as they are.", Answer::One("VrrpView")),
+    change("/v1/vrrp/yield", "Has virtual routers hand over.", Some("Which"), Answer::One("VrrpView")),
+    change("/v1/vrrp/ready", "Has virtual routers that yielded preempt again.", Some("Which"), Answer::One("VrrpView")),
 ];
 
 /// The document.
@@ -277,6 +282,9 @@ mod tests {
             Request::Limit(Limit { listener: "web".into(), conn_rate: None }),
             Request::Watched(Source::default()),
             Request::Forget(Forget::default()),
+            Request::Vrrp,
+            Request::VrrpYield(Which::default()),
+            Request::VrrpReady(Which::default()),
         ]
     }
 

@@ -97,6 +97,10 @@ fn in_words(what: &What) -> String {
                 "configuration {generation} waits to be confirmed no more, by {by}: the way back to {otherwise} is weir rollback {otherwise}"
             )
         }
+        What::Vrrp { router, from, to, why } => format!("virtual router {router} is {to}, it was {from}: {why}"),
+        What::VrrpConflict { router, peer, what, is_over } => {
+            format!("virtual router {router}, peer {peer}: {what}{}", if *is_over { ", which is over" } else { "" })
+        }
         What::Lost { cause } => format!("what an earlier daemon kept is lost: {cause}"),
         What::RolledBack { generation, why } => format!("configuration {generation} is in force again: {why}"),
     }

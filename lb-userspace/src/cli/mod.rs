@@ -21,6 +21,7 @@ pub mod server_setup;
 pub mod status;
 pub mod stop;
 mod stop_io;
+pub mod vrrp;
 mod wait_io;
 mod watch_io;
 

@@ -53,6 +53,10 @@ pub(super) fn status(status: &Status, out: &mut impl Write) -> io::Result<()> {
         .map(|one| vec![one.name.clone(), one.mode.clone(), if one.attached { "yes" } else { "no" }.into()])
         .collect();
     table(&["INTERFACE", "XDP", "ATTACHED"], &interfaces, out)?;
+    if !status.vrrp.is_empty() {
+        writeln!(out)?;
+        super::vrrp::summary(&status.vrrp, out)?;
+    }
     for one in &status.services {
         writeln!(out)?;
         service(one, out)?;

@@ -18,6 +18,7 @@ use crate::{
     dataplane::{self, Stopped},
     netlink::{AssignedAddress, Link},
     runtime::{registry_io, report::Report, report_io},
+    speaker,
 };
 
 /// Ends the daemon if one runs, detaches from every interface, removes all pins, and removes the addresses that Weir added.
@@ -36,6 +37,8 @@ pub fn stop(config: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Re
     if let Err(error) = end_daemon(&place) {
         return tell(err, &error, Exit::Refused);
     }
+    // It may have outlived its daemon.
+    speaker::driver::end(&place.state_dir);
     let Place { node, pins, state_dir, report } = place;
     let report = report.unwrap_or_default();
     let had_record = report != Report::default();

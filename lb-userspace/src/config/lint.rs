@@ -26,6 +26,7 @@ pub(super) fn advise(document: &Document, report: &mut Report) {
         report.warn(0..0, "there is no listener", Some("[listener.NAME] takes packets to a [pool.NAME]"));
     }
     advise_room(document, report);
+    super::vrrp_relations::advise(document, report);
     let used: BTreeSet<&str> = document.listeners.values().filter_map(|l| l.pool.as_ref()).map(|pool| pool.get_ref().as_str()).collect();
     for (name, pool) in &document.pools {
         if !used.contains(name.as_str()) {

@@ -8,8 +8,8 @@
 //! | `tree` | the syntax tree: that of a file, or of a directory's fragments as one |
 //! | `reader` | typed access to the syntax tree |
 //! | `value` | durations, rates, binds and other small languages |
-//! | `node`, `dns`, `listener`, `pool`, `check`, `server` | one section each |
-//! | `relations` | what sections require of each other: errors |
+//! | `node`, `dns`, `listener`, `pool`, `check`, `server`, `vrrp` | one section each |
+//! | `relations`, `vrrp_relations` | what sections require of each other: errors |
 //! | `lint` | what is allowed and hardly meant: warnings and advice |
 //! | `revision` | reads again what of a later version differs |
 //! | `edit` | changes a text where it speaks of a server |
@@ -35,6 +35,8 @@ mod server;
 mod tests;
 mod tree;
 mod value;
+mod vrrp;
+mod vrrp_relations;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,6 +59,7 @@ use self::{
     pool::{PoolKeys, PoolSection},
     reader::{Item, Table},
     report::{Report, Reported},
+    vrrp::VrrpSection,
 };
 
 /// The configuration that a text describes, and the warnings and advice about it, in the order of the text.
@@ -146,8 +149,22 @@ pub fn endpoint(text: &str) -> Result<(IpAddr, Option<u16>), String> {
 }
 
 impl Config {
-    /// The programs of checks, with their arguments.
+    /// The addresses of virtual routers: VRRP alone decides whether this node has them.
+    pub fn virtual_addresses(&self) -> BTreeSet<IpAddr> {
+        self.vrrp.values().flat_map(|router| &router.addresses).map(|address| address.address).collect()
+    }
+
+    /// The programs that are run, with their arguments.
     pub fn programs(&self) -> impl Iterator<Item = &[String]> {
+        let tracked = self.vrrp.values().flat_map(|router| &router.track).filter_map(|track| match &track.what {
+            model::Tracked::Command(command) => Some(command.argv.as_slice()),
+            model::Tracked::Interface(_) | model::Tracked::Pool { .. } | model::Tracked::File(_) | model::Tracked::DataPlane => None,
+        });
+        let told = self.vrrp.values().map(|router| router.notify.as_slice()).filter(|argv| !argv.is_empty());
+        self.check_programs().chain(tracked).chain(told)
+    }
+
+    fn check_programs(&self) -> impl Iterator<Item = &[String]> {
         let checks = self.pools.values().filter_map(|pool| pool.check.as_ref());
         checks.filter_map(|check| match &check.probe {
             Probe::Command { argv } => Some(argv.as_slice()),
@@ -194,7 +211,8 @@ struct Document {
     defaults: Defaults,
     listeners: BTreeMap<String, ListenerSection>,
     pools: BTreeMap<String, PoolSection>,
-    /// Whether every listener and pool is at least a table.
+    vrrp: BTreeMap<String, VrrpSection>,
+    /// Whether every listener, pool and virtual router is at least a table.
     sections: Result<(), Reported>,
 }
 
@@ -209,8 +227,10 @@ impl Document {
         let inherited = Defaults { listener: ListenerKeys::read(&mut defaults, report), pool: PoolKeys::read(&mut defaults, report) };
         defaults.finish(report);
         let (listeners, pools) = read_listeners_and_pools(&mut root, &inherited, report);
+        let vrrp = read_named(&mut root, "vrrp", report, vrrp::read);
         root.finish(report);
-        let sections = listeners.as_ref().and(pools.as_ref()).map_or_else(|reported| Err(*reported), |_| Ok(()));
+        let sections =
+            listeners.as_ref().map(drop).and(pools.as_ref().map(drop)).and(vrrp.as_ref().map(drop)).map_err(|reported| *reported);
         Self {
             node,
             admin,
@@ -219,6 +239,7 @@ impl Document {
             defaults: inherited,
             listeners: listeners.unwrap_or_default(),
             pools: pools.unwrap_or_default(),
+            vrrp: vrrp.unwrap_or_default(),
             sections,
         }
     }
@@ -232,6 +253,7 @@ impl Document {
             limits: self.limits.model?,
             listeners: self.listeners.iter().map(|(name, section)| Ok((name.clone(), section.model.clone()?))).collect::<Result<_, _>>()?,
             pools: self.pools.iter().map(|(name, section)| Ok((name.clone(), section.model.clone()?))).collect::<Result<_, _>>()?,
+            vrrp: self.vrrp.iter().map(|(name, section)| Ok((name.clone(), section.model.clone()?))).collect::<Result<_, _>>()?,
         })
     }
 }

@@ -9,10 +9,12 @@ use utoipa::ToSchema;
 pub use self::{
     check::{Check, CheckTls, HttpProbe, HttpVersion, Pace, Probe, Step, Via},
     name::{Dns, Families, NamedServer, Question},
+    vrrp::{Secret, Track, Tracked, TrackedCommand, VirtualAddress, VirtualRouter},
 };
 
 mod check;
 mod name;
+mod vrrp;
 
 /// A whole configuration. Every pool that a listener names exists.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +31,8 @@ pub struct Config {
     pub listeners: BTreeMap<String, Listener>,
     /// By name. Shared with the configurations that are made from this one, so that one of thousands can be copied and compared at little cost.
     pub pools: BTreeMap<String, Arc<Pool>>,
+    /// Virtual routers, by name.
+    pub vrrp: BTreeMap<String, VirtualRouter>,
 }
 
 /// `[node]`.

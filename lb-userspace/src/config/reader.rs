@@ -196,6 +196,16 @@ impl<'d> Item<'d> {
         Ok(u16::try_from(number).expect("within a range of u16"))
     }
 
+    /// An integer in `range`, which may be below 0.
+    pub(super) fn signed(&self, range: RangeInclusive<i16>, report: &mut Report) -> Result<i16, Reported> {
+        let Some(integer) = self.value.as_integer() else { return Err(self.wrong_type("an integer", report)) };
+        let number = i16::from_str_radix(integer.as_str(), integer.radix()).ok();
+        number.filter(|number| range.contains(number)).ok_or_else(|| {
+            let (least, most) = (range.start(), range.end());
+            report.error(self.span.clone(), format!("`{}` must be from {least} to {most}, not {integer}", self.path))
+        })
+    }
+
     /// One of `words`.
     pub(super) fn word<T: Copy>(&self, words: &[(&'static str, T)], report: &mut Report) -> Result<T, Reported> {
         let text = self.string(report)?;

@@ -23,6 +23,7 @@ pub(super) fn check(document: &Document, report: &mut Report) {
     check_duplicate_binds(document, report);
     check_sources(document, report);
     check_pools(document, report);
+    super::vrrp_relations::check(document, report);
     if !exceeds_limits(document, report) {
         check_pairs(document, report);
         check_planes(document, report);

@@ -69,6 +69,14 @@ pub(super) enum ValueError {
     Host(String),
     #[error("{0:?} is not a percentage")]
     Percentage(String),
+    #[error(transparent)]
+    Interval(crate::vrrp::terms::IntervalError),
+    #[error("{0:?} is not an address with its prefix")]
+    Prefixed(String),
+    #[error("a password of version 2 has 1 to 8 bytes")]
+    Password,
+    #[error("{0:?} is not a label")]
+    Label(String),
 }
 
 impl ValueError {
@@ -100,6 +108,10 @@ impl ValueError {
             Self::User(_) => "names of users have 1 to 63 printable characters",
             Self::Host(_) => "write \"www.example.com\"",
             Self::Percentage(_) => "write \"50%\", or \"off\"",
+            Self::Interval(_) => "the same on all nodes: \"1s\", \"100ms\", \"10ms\"",
+            Self::Prefixed(_) => "write \"198.51.100.1/24\", or \"198.51.100.1\" for a whole address",
+            Self::Password => "all nodes have the same; everybody on the link can read it",
+            Self::Label(_) => "labels have 1 to 15 characters",
         }
     }
 }
@@ -292,6 +304,46 @@ pub(super) fn rate(text: &str) -> Result<Option<Rate>, ValueError> {
         return Err(ValueError::RateRange(text.to_owned()));
     }
     Ok(Some(Rate { count, per }))
+}
+
+/// Any time.
+pub(super) fn any_duration(text: &str) -> Result<Duration, ValueError> {
+    humantime::parse_duration(text).map_err(|source| ValueError::Duration { text: text.to_owned(), source })
+}
+
+/// A time of a virtual router: up to a day, or `off` for none.
+pub(super) fn delay(text: &str) -> Result<Duration, ValueError> {
+    if text == "off" { Ok(Duration::ZERO) } else { duration(text, Duration::ZERO, crate::vrrp::settings::LONGEST) }
+}
+
+/// An address with the length of its prefix; without one it is a whole address.
+pub(super) fn prefixed(text: &str) -> Result<(IpAddr, u8), ValueError> {
+    let (address, prefix_len) = match text.split_once('/') {
+        None => (text, None),
+        Some((address, len)) => (address, Some(len.parse::<u8>().map_err(|_not_a_number| ValueError::Prefixed(text.to_owned()))?)),
+    };
+    let address = unicast(address)?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    match prefix_len.unwrap_or(most) {
+        len if (1..=most).contains(&len) => Ok((address, len)),
+        _ => Err(ValueError::Prefixed(text.to_owned())),
+    }
+}
+
+/// The password of version 2, padded with zeros.
+pub(super) fn vrrp_password(text: &str) -> Result<[u8; 8], ValueError> {
+    let mut password = [0; 8];
+    match password.get_mut(..text.len()) {
+        Some(start) if !text.is_empty() => start.copy_from_slice(text.as_bytes()),
+        Some(_) | None => return Err(ValueError::Password),
+    }
+    Ok(password)
+}
+
+/// The label of an IPv4 address (linux v6.18 include/uapi/linux/if.h, IFNAMSIZ).
+pub(super) fn label(text: &str) -> Result<String, ValueError> {
+    let is_label = (1..=15).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic());
+    if is_label { Ok(text.to_owned()) } else { Err(ValueError::Label(text.to_owned())) }
 }
 
 fn duration(text: &str, least: Duration, most: Duration) -> Result<Duration, ValueError> {

@@ -127,6 +127,29 @@ pub enum What {
         /// Who or what had the other one applied.
         by: String,
     },
+    /// A virtual router's state is another.
+    Vrrp {
+        /// Which.
+        router: String,
+        /// Before.
+        from: String,
+        /// After: `stopped`, `fault`, `backup`, `held-over`, `active` or `yielding`.
+        to: String,
+        /// Why.
+        why: String,
+    },
+    /// Another node's virtual router is not as it should be, or is again.
+    VrrpConflict {
+        /// Which router.
+        router: String,
+        /// The other node.
+        #[schema(value_type = String)]
+        peer: IpAddr,
+        /// What is wrong.
+        what: String,
+        /// Whether it is over.
+        is_over: bool,
+    },
     /// Something that was kept is lost.
     Lost {
         /// What, and why.

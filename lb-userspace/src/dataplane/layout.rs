@@ -276,6 +276,7 @@ mod tests {
             node,
             limits: Limits::default(),
             listeners: BTreeMap::from([("web".to_owned(), listener("192.0.2.1", "a"))]),
+            vrrp: BTreeMap::new(),
             pools: BTreeMap::from([
                 ("a".to_owned(), pool(Forward::Dsr).into()),
                 ("b".to_owned(), pool(Forward::Nat { snat: vec!["2001:db8::1".parse().unwrap()] }).into()),

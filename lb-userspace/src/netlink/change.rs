@@ -10,12 +10,13 @@ use rtnetlink::{
     packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload},
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
+        address::{AddressAttribute, AddressProtocol},
         neighbour::NeighbourMessage,
         route::{RouteAttribute, RouteMessage},
     },
 };
 
-use super::{Neighbour, NeighbourKey, routes};
+use super::{Neighbour, NeighbourKey, VRRP_PROTOCOL, routes};
 
 /// More changed neighbours than this in one burst, and the burst counts as incomplete.
 pub const NEIGHBOURS_MAX: usize = 4096;
@@ -67,7 +68,7 @@ impl Change {
     fn absorb_message(&mut self, message_type: u16, bytes: &[u8]) {
         match message_type {
             libc::RTM_NEWLINK | libc::RTM_DELLINK => self.links = true,
-            libc::RTM_NEWADDR | libc::RTM_DELADDR => self.addresses = true,
+            libc::RTM_NEWADDR | libc::RTM_DELADDR => self.addresses |= !is_of_virtual_router(bytes),
             libc::RTM_NEWRULE | libc::RTM_DELRULE | RTM_NEWNEXTHOP | RTM_DELNEXTHOP => self.rules = true,
             libc::RTM_NEWROUTE | libc::RTM_DELROUTE | libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH => self.absorb_body(bytes),
             _ => {}
@@ -105,6 +106,16 @@ impl Change {
             _ => self.rules = true,
         }
     }
+}
+
+/// Those are renewed all the time.
+fn is_of_virtual_router(bytes: &[u8]) -> bool {
+    let mark = AddressAttribute::Protocol(AddressProtocol::from(VRRP_PROTOCOL));
+    let payload = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).map(|message| message.payload);
+    if let Ok(NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(address) | RouteNetlinkMessage::DelAddress(address))) = payload {
+        return address.attributes.contains(&mark);
+    }
+    false
 }
 
 fn prefix(message: &RouteMessage) -> Option<IpNet> {

@@ -44,5 +44,8 @@ pub use self::{
 /// 87 is free in `/etc/iproute2/rt_protos` and in linux `include/uapi/linux/rtnetlink.h`.
 pub const WEIR_PROTOCOL: u8 = 87;
 
+/// Marks addresses of virtual routers (`IFA_PROTO`), which have a life of their own. 88 is free as well.
+pub const VRRP_PROTOCOL: u8 = 88;
+
 /// An Ethernet address.
 pub type Mac = [u8; 6];

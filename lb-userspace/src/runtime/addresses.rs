@@ -42,12 +42,16 @@ impl AddressPlan {
             let is_host = one.prefix_len == if one.address.is_ipv4() { 32 } else { 128 };
             one.is_ours && interfaces.contains(&one.ifindex) || is_host && recorded.contains(&(one.address, one.ifindex))
         };
-        let own = assigned.iter().filter(|one| !one.is_ours && !is_ours(one)).map(|one| one.address).collect();
+        // Those of virtual routers come and go by themselves.
+        let of_routers = config.virtual_addresses();
+        let own = assigned.iter().filter(|one| !one.is_ours && !is_ours(one) && !of_routers.contains(&one.address));
+        let own = own.map(|one| one.address).collect();
         let ours = assigned.iter().filter(|one| is_ours(one)).map(|one| (one.address, one.ifindex));
         if config.node.addresses == AddressPolicy::Leave {
             return Self { own, kept: ours.collect(), ..Self::default() };
         }
-        let (snat, vips) = (snat_addresses(config), vips(config));
+        let but_for_routers = |addresses: BTreeSet<IpAddr>| addresses.difference(&of_routers).copied().collect::<BTreeSet<_>>();
+        let (snat, vips) = (but_for_routers(snat_addresses(config)), but_for_routers(vips(config)));
         let (kept, stale) = ours.partition(|(address, _)| [&snat, &vips, translating].iter().any(|all| all.contains(address)));
         let is_missing = |address: &IpAddr| !assigned.iter().any(|one| one.address == *address);
         let snat: BTreeSet<IpAddr> = snat.into_iter().filter(is_missing).collect();

@@ -41,6 +41,7 @@ use crate::{
         overrides::{OverrideError, Overrides, deserted, select},
         standing::{AdminState, Override, ServerName, View, standings},
     },
+    speaker::order::Told,
 };
 
 /// Requests that may wait.
@@ -230,6 +231,9 @@ impl Daemon {
             Request::Limit(limit) => self.limit(limit).await,
             Request::Watched(source) => serialised(&self.watched(source.source)?),
             Request::Forget(forget) => self.forget_rates(&forget),
+            Request::Vrrp => serialised(&self.vrrp.view),
+            Request::VrrpYield(which) => self.tell_routers(&which, Told::Yield).await,
+            Request::VrrpReady(which) => self.tell_routers(&which, Told::Ready).await,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::{
     config::{Parser, model::Config},
     control::history::History,
     dataplane::{self, LoadError, Missing, PinDir, PinDirError},
+    speaker,
 };
 
 impl Daemon {
@@ -143,6 +144,7 @@ impl Remnant {
 
     /// Before the process ends.
     pub(super) fn leave(mut self) {
+        speaker::driver::end(&self.config.node.state_dir);
         self.report.pid = 0;
         self.write_report();
         info!("the daemon ends; no data plane is loaded");

@@ -284,6 +284,7 @@ impl Daemon {
         self.or_again(known);
         let followed = self.follow_network(Convergence::Other).await;
         self.or_again(followed);
+        self.follow_vrrp().await;
         Ok(cut_off)
     }
 

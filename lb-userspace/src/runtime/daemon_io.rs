@@ -28,6 +28,7 @@ use super::{
     report::{Report, in_words, names_of},
     report_io::{self, Prepared},
     silence_io::Looks,
+    vrrp_io::Vrrp,
     ways_io::Detours,
 };
 use crate::{
@@ -145,6 +146,7 @@ pub(super) struct Daemon {
     pub(super) detours: Detours,
     /// The looks at new connections.
     pub(super) looks: Looks,
+    pub(super) vrrp: Vrrp,
     samples: Samples,
     /// Packets whose drop was sampled, by reason, since the last summary.
     dropped: BTreeMap<&'static str, DroppedPacket>,
@@ -272,6 +274,7 @@ impl Daemon {
             ..Report::default()
         };
         let pins = PinDir::at(&config.node.pin_dir).identity();
+        let vrrp = Vrrp::start(&config.node.state_dir);
         let mut daemon = Self {
             config_path: config_path.to_owned(),
             parser,
@@ -306,6 +309,7 @@ impl Daemon {
             own_addresses: BTreeSet::new(),
             detours: Detours::default(),
             looks: Looks::default(),
+            vrrp,
             samples,
             dropped: BTreeMap::new(),
             report,
@@ -540,6 +544,7 @@ impl Daemon {
         self.report.name_troubles = self.names.troubles().into_iter().chain(self.left_out.iter().cloned()).collect();
         self.report.config_notes = self.history.notes();
         self.report.narrow_ways = self.path_mtus.troubles();
+        (self.report.vrrp_troubles, self.report.vrrp) = (self.vrrp_trouble(), self.vrrp.view.routers.clone());
         self.report.read_at_ms = unix_time().as_millis() as u64;
         self.report.packets = self.installed.members.keys().filter_map(|id| Some((id.number(), self.traffic(*id)?))).collect();
     }
@@ -563,6 +568,7 @@ impl Daemon {
             // It ends within its bound.
             let _ = closed.await;
         }
+        self.leave_vrrp().await;
         self.report.admin_socket = None;
         self.report.pid = 0;
         self.write_report_now();

@@ -166,6 +166,7 @@ async fn serve(
                 }
             },
             news = daemon.checks.news() => daemon.handle_health(news).await,
+            news = daemon.vrrp.news() => daemon.handle_vrrp(news).await,
             ask = daemon.admin.asked() => daemon.handle_ask(ask).await,
             (question, answer) = daemon.lookups.answered() => daemon.handle_answered(&question, answer).await,
             () = at(lookup) => daemon.begin_lookups(),
@@ -184,6 +185,7 @@ async fn serve(
                     daemon = anew;
                 }
                 daemon.handle_second().await;
+                daemon.follow_vrrp().await;
                 // Whatever the watch missed is found now.
                 is_file_due = true;
             }

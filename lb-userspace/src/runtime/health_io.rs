@@ -53,6 +53,7 @@ impl Daemon {
             News::Changed(changed) => self.handle_changed(changed).await,
             News::Noted(server, note) => self.handle_noted(server, &note).await,
         }
+        self.follow_vrrp().await;
     }
 
     /// The record follows within a second: there may be many of them.

@@ -18,6 +18,7 @@ use crate::{
         standing::{ServerName, Why},
     },
     health::monitor::Tally,
+    speaker::order::RouterView,
 };
 
 /// What happened since the daemon's start, counted.
@@ -57,6 +58,8 @@ impl Tallies {
             | What::Missed { .. }
             | What::NotAwaited { .. }
             | What::Lost { .. }
+            | What::Vrrp { .. }
+            | What::VrrpConflict { .. }
             | What::Operated { .. } => {}
         }
     }
@@ -87,6 +90,7 @@ pub(super) fn text(status: &Status, facts: &Facts) -> Result<String, fmt::Error>
     let mut page = Page { registry: Registry::with_prefix("weir") };
     daemon(&mut page, status, facts);
     servers(&mut page, status, facts);
+    routers(&mut page, &facts.report.vrrp);
     for_services(&mut page, &status.services);
     interfaces(&mut page, status);
     planes(&mut page, status);
@@ -225,6 +229,22 @@ fn servers(page: &mut Page, status: &Status, facts: &Facts) {
     let changes =
         changes.flat_map(|(name, (up, down))| [("up", *up), ("down", *down)].map(|(to, count)| (with(of_server(name), "to", to), count)));
     page.counters("server_transitions", "How often the checks found a server up or down that was not", changes);
+}
+
+fn routers(page: &mut Page, routers: &[RouterView]) {
+    const STATES: [&str; 6] = ["stopped", "fault", "backup", "held-over", "active", "yielding"];
+    let of = |one: &RouterView| -> Labels { vec![("router", one.router.clone())] };
+    let states = routers.iter().flat_map(|one| STATES.map(|state| (with(of(one), "state", state), flag(one.state == state))));
+    page.gauges("vrrp_state", "What a virtual router is: 1 for the state that it has", states);
+    let priorities = routers.iter().map(|one| (of(one), f64::from(one.priority)));
+    page.gauges("vrrp_priority", "The priority of a virtual router, as what is watched makes it", priorities);
+    let adverts = routers.iter().flat_map(|one| {
+        [("sent", one.sent), ("heard", one.heard)].map(|(direction, count)| (with(of(one), "direction", direction), count))
+    });
+    page.counters("vrrp_adverts", "Adverts of a virtual router", adverts);
+    let refused = routers.iter().flat_map(|one| one.refused.iter().map(move |(why, count)| (with(of(one), "reason", why), *count)));
+    page.counters("vrrp_adverts_refused", "Adverts that counted for nothing, by reason", refused);
+    page.counters("vrrp_became_active", "How often a virtual router became active", routers.iter().map(|one| (of(one), one.became_active)));
 }
 
 fn of_service(service: &Service) -> Labels {

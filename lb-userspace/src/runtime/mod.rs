@@ -11,6 +11,8 @@
 //! | `addresses`, `own_macs`, `reload`, `retirement` | its decisions: which addresses, whose frames, what of a new file, when to look for what may go. Pure. |
 //! | `checks_io` | the thread of the checks |
 //! | `health_io` | what becomes of their results |
+//! | `speaker_io` | the process that speaks VRRP: starts it and talks with it |
+//! | `vrrp_io`, `vrrp_order`, `vrrp_track_io` | what it is told, what becomes of what it says, and the programs that virtual routers watch and tell |
 //! | `metrics`, `metrics_io` | what is counted, for Prometheus |
 //! | `fault_io` | where tests have the daemon die |
 //! | `readback` | what the maps hold, as `control` models it |
@@ -50,7 +52,11 @@ pub mod report_io;
 mod retirement;
 mod save_io;
 mod silence_io;
+mod speaker_io;
 mod view_io;
+mod vrrp_io;
+mod vrrp_order;
+mod vrrp_track_io;
 mod ways_io;
 
 pub use driver::{RunError, run};

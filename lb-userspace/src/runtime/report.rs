@@ -15,6 +15,7 @@ use crate::{
         standing::{ServerName, Why},
     },
     health::book::Entry,
+    speaker::order::RouterView,
 };
 
 /// The daemon's record, `state.json`. Everything that the maps themselves tell is left to them. What another version did not write is empty.
@@ -45,6 +46,10 @@ pub struct Report {
     pub config_errors: Vec<String>,
     /// Warnings about the configuration in force.
     pub config_warnings: Vec<String>,
+    /// Virtual routers as they are.
+    pub vrrp: Vec<RouterView>,
+    /// What is wrong with them.
+    pub vrrp_troubles: Vec<String>,
     /// Where its admin API is.
     pub admin_socket: Option<PathBuf>,
     /// What the daemon has to do without, and why.

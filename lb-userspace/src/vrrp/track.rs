@@ -31,6 +31,12 @@ impl Weight {
         if weight == 0 || weight.unsigned_abs() > 253 { Err(WeightError) } else { Ok(Self(weight)) }
     }
 
+    /// As it was given.
+    #[must_use]
+    pub const fn number(self) -> i16 {
+        self.0
+    }
+
     const fn when(self, condition: Condition) -> i64 {
         match condition {
             Condition::Up if self.0 > 0 => self.0 as i64,

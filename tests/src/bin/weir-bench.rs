@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-use weir_tests::bench::{control, harness, l4, live};
+use weir_tests::bench::{control, failover, harness, l4, live};
 
 #[derive(Parser)]
 #[command(about = "What Weir's packet path costs")]
@@ -37,6 +37,8 @@ enum Bench {
         #[arg(long)]
         only: Option<control::Part>,
     },
+    /// What a client notices of hand-overs of a virtual address, beside keepalived.
+    Failover,
     /// Loads the packet program with each of these sets of features, to see what the verifier says.
     Load {
         /// As in `Settings`.
@@ -52,6 +54,7 @@ fn main() -> anyhow::Result<()> {
     match cli.bench {
         Bench::L4 { json, rounds, only } => l4::run(&l4::Options { harness: harness()?, rounds, only, json }, &mut out),
         Bench::Control { only } => control::run(only, &mut out),
+        Bench::Failover => failover::run(&mut out),
         Bench::Live => live::run(&harness()?, &mut out),
         Bench::Load { features } => l4::load_every(&features.into_iter().collect(), &mut out),
     }

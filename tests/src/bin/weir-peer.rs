@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use weir_tests::peer::{bulk, crowd, dns, flood, tcp, udp};
+use weir_tests::peer::{bulk, crowd, dns, flood, probe, tcp, udp};
 
 #[derive(Parser)]
 #[command(about = "Traffic that notices lost and changed bytes")]
@@ -92,6 +92,18 @@ enum Role {
         #[command(flatten)]
         pace: Pace,
     },
+    /// Echo over UDP with a name, at an address that the machine may not have yet.
+    ProbeServe(Serve),
+    /// Ask at a steady pace, and tell how long nobody answered.
+    Probe {
+        #[arg(long)]
+        to: SocketAddr,
+        #[arg(long, value_parser = humantime::parse_duration)]
+        interval: Duration,
+        /// The file whose appearance ends it.
+        #[arg(long)]
+        until: PathBuf,
+    },
     /// Send forged segments.
     SynFlood {
         #[arg(long)]
@@ -155,6 +167,8 @@ fn main() -> anyhow::Result<()> {
             let plan = udp::Plan { to, flows, interval: pace.interval, payload_bytes: pace.size, time: pace.time };
             print(&udp::load(plan, pace.until.as_deref()).context("failed to start the flows")?)
         }
+        Role::ProbeServe(Serve { name, listen }) => probe::serve(&name, listen),
+        Role::Probe { to, interval, until } => print(&probe::run(probe::Plan { to, interval, until: &until })?),
         Role::SynFlood { to, mac, interface, mode, rate, time } => {
             let plan = flood::Plan { to, mac, interface, mode, rate, time };
             print(&flood::run(&plan).context("failed to send a frame")?)

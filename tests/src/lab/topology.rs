@@ -184,6 +184,13 @@ impl Topology {
         v6(self.vip_network(), VIP)
     }
 
+    /// Takes away or gives back the carrier of a node's first interface.
+    pub fn set_carrier(&self, node: usize, has_carrier: bool) -> anyhow::Result<()> {
+        let lan = self._lans.get(if self.shape == Shape::Routed { 1 } else { 0 }).context("there is a network")?;
+        // Nodes are plugged first.
+        lan.namespace.ip(&format!("link set port{node} {}", if has_carrier { "up" } else { "down" })).map(drop)
+    }
+
     fn vip_network(&self) -> u8 {
         match self.shape {
             Shape::OneArmed | Shape::TwoArmed => 1,

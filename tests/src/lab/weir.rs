@@ -194,10 +194,16 @@ impl<'a> Weir<'a> {
     /// Ends the daemon politely, then starts another binary, which takes over what the first left.
     pub fn upgrade(&mut self) -> anyhow::Result<()> {
         self.terminate()?;
+        self.replace_binary()?;
+        self.run()
+    }
+
+    /// Has another binary started from now on.
+    pub fn replace_binary(&mut self) -> anyhow::Result<()> {
         let next = self.folder.path().join("weir-next");
         copy_program(&self.binary, &next)?;
         self.binary = next;
-        self.run()
+        Ok(())
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -5,6 +5,7 @@ pub mod crowd;
 pub mod dns;
 pub mod flood;
 pub mod message;
+pub mod probe;
 pub mod tcp;
 pub mod udp;
 

@@ -7,6 +7,7 @@ mod fragments;
 mod lints;
 mod names;
 mod random;
+mod vrrp;
 
 use super::{ConfigText, Diagnostic, model::Config, parse};
 

@@ -62,6 +62,7 @@ fn config(listener: Listener, pool: Pool) -> Config {
         dns: crate::config::model::Dns::default(),
         limits: Limits::default(),
         listeners: [("l".into(), listener)].into(),
+        vrrp: BTreeMap::new(),
         pools: [("p".into(), pool.into())].into(),
     }
 }

@@ -53,7 +53,12 @@ pub(super) fn problems(report: &Report, interfaces: &[Interface], services: &[Se
     let of_servers = report.unresolved.iter().chain(&report.unanswered).filter(|(server, _)| !forgotten.contains(server));
     of_servers.for_each(|(server, why)| add(Gravity::Unsure, format!("server {server}: {why}")));
     let rest = report.forgone.iter().chain(&report.unwritten).chain(&report.unkept).chain(&report.address_errors).chain(&report.held_back);
-    let rest = rest.chain(&report.narrow_ways).chain(&report.ways_errors).chain(&report.name_troubles).chain(&report.file_troubles);
+    let rest = rest
+        .chain(&report.narrow_ways)
+        .chain(&report.ways_errors)
+        .chain(&report.name_troubles)
+        .chain(&report.file_troubles)
+        .chain(&report.vrrp_troubles);
     rest.for_each(|line| add(Gravity::Other, line.clone()));
     found.sort_by_key(|(gravity, _)| *gravity);
     found.into_iter().map(|(_, line)| line).collect()

@@ -136,6 +136,7 @@ pub(super) fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Op
         notes: tables.notes(ServiceId::NONE)?.into_iter().map(|(note, count)| (note.word().into(), count)).collect(),
         nat,
         problems,
+        vrrp: report.vrrp.clone(),
         notices: report
             .config_notes
             .iter()

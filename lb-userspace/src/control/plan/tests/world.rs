@@ -92,6 +92,7 @@ pub(super) fn config(listeners: &[Listener], pools: &[Pool]) -> Config {
         node,
         limits: Limits::default(),
         listeners: listeners.iter().enumerate().map(|(i, listener)| (format!("l{i}"), listener.clone())).collect(),
+        vrrp: BTreeMap::new(),
         pools: pools.iter().enumerate().map(|(i, pool)| (format!("p{i}"), pool.clone().into())).collect(),
     }
 }

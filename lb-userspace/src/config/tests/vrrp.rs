@@ -1,0 +1,107 @@
+//! `[vrrp.NAME]`.
+
+use std::time::Duration;
+
+use super::{
+    super::model::{Secret, Tracked},
+    NODE, accepted, findings, read,
+};
+use crate::vrrp::{
+    packet::ChecksumForm,
+    settings::{Announcing, Preempt},
+    terms::{Priority, Version},
+    track::Effect,
+};
+
+const WEB: &str = "[listener.web]\nmode = 'l4'\nbind = '192.0.2.10:80'\npool = 'web'\n[pool.web]\nservers.a = '10.0.0.1'\n";
+
+fn with(router: &str) -> String {
+    format!("{NODE}{WEB}[vrrp.www]\n{router}\n")
+}
+
+#[test]
+fn the_smallest_router_has_the_documented_defaults() {
+    let config = accepted(&with("interface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'"));
+    let router = &config.vrrp["www"];
+    assert_eq!((router.priority.number(), router.interval.duration()), (100, Duration::from_secs(1)));
+    assert_eq!((router.identity.router.number(), router.identity.version), (7, Version::V3));
+    assert_eq!((router.addresses[0].prefix_len, router.preempt, router.start_delay), (32, Preempt::AtOnce, Duration::ZERO));
+    assert_eq!((router.announcing, router.checksum, router.yield_hold), (Announcing::default(), None, None));
+    assert_eq!((&router.secret, router.track.len(), router.peers.len()), (&Secret::None, 0, 0));
+}
+
+#[test]
+fn every_key_is_understood() {
+    let text = with(
+        "interface = 'eth0'\nrouter_id = 255\npriority = 200\nversion = 3\ninterval = '10ms'\nsource = '192.0.2.2'\n\
+         addresses = [{ address = '192.0.2.10/24', device = 'eth1', label = 'eth1:vip' }]\npeers = ['192.0.2.3']\npreempt = '30s'\n\
+         start_delay = '5s'\nyield_hold = '1m'\nchecksum = 'pseudo-header'\ngroup = 'all'\nnotify = ['/bin/true', 'x']\n\
+         announce = { again_after = 'off', every = '10s', least_gap = '2s' }\nkeys = { 1 = '0123456789abcdef', 2 = 'fedcba9876543210' }\nkey = 1\n\
+         track = [{ interface = 'eth1' }, { pool = 'web', share = '50%', weight = -20 }, { file = '/run/ok', weight = 5 }, { command = '/bin/true' }, { data_plane = true }]",
+    );
+    let (config, _) = read(&text).unwrap();
+    let router = &config.vrrp["www"];
+    assert_eq!((router.preempt, router.yield_hold), (Preempt::After(Duration::from_secs(30)), Some(Duration::from_secs(60))));
+    assert_eq!((router.announcing.again_after, router.announcing.every), (None, Some(Duration::from_secs(10))));
+    assert_eq!((router.checksum, router.priority), (Some(ChecksumForm::PseudoHeader), Priority::new(200).unwrap()));
+    assert!(matches!(&router.secret, Secret::Keys { ring, sends: 1 } if ring.len() == 2));
+    assert_eq!(router.addresses[0].label.as_deref(), Some("eth1:vip"));
+    assert_eq!(router.track[0].effect, Effect::Fault);
+    assert_eq!(router.track[1].what, Tracked::Pool { name: "web".into(), share_pct: 50 });
+    assert_eq!(config.programs().count(), 2);
+}
+
+#[test]
+fn errors_of_a_router_are_told_at_once() {
+    let text = with(
+        "interface = 'eth0'\nrouter_id = 0\nversion = 2\ninterval = '100ms'\naddresses = ['192.0.2.10/33', '2001:db8::1/64', '2001:db8::1/64']\n\
+         password = 'longer than eight'\npriorty = 3\ntrack = [{ pool = 'wbe' }, { file = '/x', interface = 'eth0' }]",
+    );
+    assert_eq!(
+        findings(&text),
+        [
+            "12:13: error: `vrrp.www.router_id` must be from 1 to 255, not 0",
+            "14:12: error: bad value for `vrrp.www.interval`: an advert interval of version 2 is 1s to 255s, in whole seconds | the same on all nodes: \"1s\", \"100ms\", \"10ms\"",
+            "15:14: error: bad value for `vrrp.www.addresses`: \"192.0.2.10/33\" is not an address with its prefix | write \"198.51.100.1/24\", or \"198.51.100.1\" for a whole address",
+            "15:31: error: version 2 of vrrp has no ipv6 | leave `version` out: version 3 has both",
+            "15:49: error: address 2001:db8::1 is given twice | leave one out",
+            "16:12: error: bad value for `vrrp.www.password`: a password of version 2 has 1 to 8 bytes | all nodes have the same; everybody on the link can read it",
+            "17:1: error: unknown key `priorty` in [vrrp.www] | did you mean `priority`?",
+            "18:28: error: one thing is tracked by each entry | one of `interface`, `pool`, `file`, `command`, `data_plane = true`; `weight` goes with any of them",
+        ]
+    );
+}
+
+#[test]
+fn routers_are_not_in_each_others_way() {
+    let text = format!(
+        "{}[vrrp.b]\ninterface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\ntrack = [{{ pool = 'wbe' }}]\n",
+        with("interface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'")
+    );
+    assert_eq!(
+        findings(&text),
+        [
+            "16:13: error: router_id 7 is virtual router `www`'s on eth0 already | each virtual router of a link has a number of its own",
+            "17:13: error: 192.0.2.10 is an address of virtual router `www` already | leave one out",
+            "18:10: error: there is no pool `wbe` | did you mean `web`?",
+        ]
+    );
+}
+
+#[test]
+fn what_is_hardly_meant_is_told() {
+    let text = with(
+        "interface = 'eth0'\nrouter_id = 7\npriority = 255\naddresses = '192.0.2.11'\ngroup = 'g'\npreempt = false\n\
+         track = [{ file = '/x', weight = -20 }]\nversion = 2\npassword = 'x'",
+    );
+    assert_eq!(
+        findings(&text),
+        [
+            "10:1: warning: `preempt` has no effect: the owner of the addresses always preempts",
+            "13:12: warning: the weights of virtual router `www` can never change its priority | an owner's priority is never moved: take 254",
+            "14:13: advice: no listener binds 192.0.2.11, an address of virtual router `www` | add it to a listener's `bind`, or it is held for the host alone",
+            "15:9: warning: virtual router `www` is alone in group `g`",
+            "19:12: advice: a secret stands in the file | whoever may read the file may read it: give the file mode 0600",
+        ]
+    );
+}

@@ -1,0 +1,118 @@
+//! What virtual routers require of each other and of the other sections, and what of them is hardly meant.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
+
+use super::{
+    Document,
+    model::{Tracked, VirtualAddress},
+    reader::suggestion,
+    report::Report,
+    vrrp::VrrpSection,
+};
+use crate::vrrp::{
+    settings::Preempt,
+    terms::{Priority, RouterId},
+    track::{Effect, reachable},
+};
+
+/// Errors.
+pub(super) fn check(document: &Document, report: &mut Report) {
+    check_ids(document, report);
+    check_addresses(document, report);
+    let pools: Vec<&str> = document.pools.keys().map(String::as_str).collect();
+    for section in document.vrrp.values() {
+        for track in &section.track {
+            if let Tracked::Pool { name, .. } = &track.get_ref().what
+                && !document.pools.contains_key(name)
+            {
+                report.error_hint(track.span(), format!("there is no pool `{name}`"), suggestion(name, &pools));
+            }
+        }
+    }
+}
+
+/// The sections in the order of the text.
+fn in_order(document: &Document) -> Vec<(&String, &VrrpSection)> {
+    let mut sections: Vec<_> = document.vrrp.iter().collect();
+    sections.sort_by_key(|(_, section)| section.header.start);
+    sections
+}
+
+/// Two routers of one family with the same number on an interface are one to all others.
+fn check_ids(document: &Document, report: &mut Report) {
+    let mut known: BTreeMap<(&str, RouterId, bool), &str> = BTreeMap::new();
+    for (name, section) in in_order(document) {
+        let (Some(interface), Some(router), Some(first)) = (&section.interface, &section.router, section.addresses.first()) else {
+            continue;
+        };
+        let key = (interface.get_ref().as_str(), *router.get_ref(), first.get_ref().address.is_ipv4());
+        match known.get(&key) {
+            None => _ = known.insert(key, name),
+            Some(other) => {
+                let message = format!("router_id {} is virtual router `{other}`'s on {} already", router.get_ref(), interface.get_ref());
+                report.error_hint(router.span(), message, "each virtual router of a link has a number of its own");
+            }
+        }
+    }
+}
+
+fn check_addresses(document: &Document, report: &mut Report) {
+    let mut known: BTreeMap<IpAddr, &str> = BTreeMap::new();
+    for (name, section) in in_order(document) {
+        for address in &section.addresses {
+            let VirtualAddress { address: ip, .. } = address.get_ref();
+            match known.get(ip) {
+                // Twice in one router has been told.
+                Some(other) if *other != name.as_str() => {
+                    report.error_hint(address.span(), format!("{ip} is an address of virtual router `{other}` already"), "leave one out");
+                }
+                Some(_) => {}
+                None => _ = known.insert(*ip, name),
+            }
+        }
+    }
+}
+
+/// What is hardly meant.
+pub(super) fn advise(document: &Document, report: &mut Report) {
+    let bound: BTreeSet<IpAddr> = document.listeners.values().flat_map(|l| &l.binds).map(|bind| bind.get_ref().address).collect();
+    let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+    for section in document.vrrp.values() {
+        section.group.iter().for_each(|group| *groups.entry(group.get_ref().as_str()).or_default() += 1);
+    }
+    for (name, section) in &document.vrrp {
+        for address in section.addresses.iter().filter(|address| !bound.contains(&address.get_ref().address)) {
+            let message = format!("no listener binds {}, an address of virtual router `{name}`", address.get_ref().address);
+            report.advise(address.span(), message, "add it to a listener's `bind`, or it is held for the host alone");
+        }
+        if let Some(group) = section.group.as_ref().filter(|group| groups.get(group.get_ref().as_str()) == Some(&1)) {
+            report.warn(group.span(), format!("virtual router `{name}` is alone in group `{}`", group.get_ref()), None);
+        }
+        if let Some(secret) = &section.secret {
+            let hint = "whoever may read the file may read it: give the file mode 0600";
+            report.advise(secret.clone(), "a secret stands in the file", hint);
+        }
+        advise_weights(name, section, report);
+        if let Ok(model) = &section.model
+            && model.priority.is_owner()
+            && model.preempt != Preempt::AtOnce
+        {
+            report.warn(section.header.clone(), "`preempt` has no effect: the owner of the addresses always preempts", None);
+        }
+    }
+}
+
+fn advise_weights(name: &str, section: &VrrpSection, report: &mut Report) {
+    let Ok(model) = &section.model else { return };
+    let effects: Vec<Effect> = model.track.iter().map(|track| track.effect).collect();
+    let has_weights = effects.iter().any(|effect| matches!(effect, Effect::Weight(_)));
+    let (least, most) = reachable(model.priority, &effects);
+    if has_weights && (least, most) == (model.priority, model.priority) {
+        let span = section.priority.as_ref().map_or(section.header.clone(), |priority| priority.span());
+        let cure = if model.priority == Priority::OWNER { "an owner's priority is never moved: take 254" } else { "take another priority" };
+        report.warn(span, format!("the weights of virtual router `{name}` can never change its priority"), Some(cure));
+    }
+}

@@ -1,0 +1,203 @@
+//! What the daemon has to do with virtual routers: tells the speaker what is to be, and everybody else what is.
+#![allow(clippy::disallowed_methods, reason = "reads the clock and files for the daemon")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use tracing::{info, warn};
+
+use super::{
+    admin_io::{Answer, serialised},
+    daemon_io::Daemon,
+    speaker_io::{News, Speaking},
+    vrrp_order::{Known, order},
+    vrrp_track_io::{Notice, Telling, Watching, is_there},
+};
+use crate::{
+    admin::api::{Refusal, VrrpView, Which},
+    config::{
+        alike,
+        model::{Tracked, TrackedCommand},
+    },
+    control::event::What,
+    speaker::order::{Changed, Hello, Order, Said, Told},
+};
+
+/// The daemon's part of VRRP.
+pub(super) struct Vrrp {
+    speaking: Speaking,
+    pub(super) watching: Watching,
+    telling: Telling,
+    /// What the speaker was told last.
+    ordered: Option<Order>,
+    /// What is known.
+    pub(super) view: VrrpView,
+}
+
+/// Something came.
+pub(super) enum VrrpNews {
+    /// Of the speaker.
+    Speaker(News),
+    /// A program that is watched tells something else.
+    Watched,
+}
+
+impl Vrrp {
+    pub(super) fn start(state_dir: &Path) -> Self {
+        Self {
+            speaking: Speaking::start(state_dir),
+            watching: Watching::default(),
+            telling: Telling::start(),
+            ordered: None,
+            view: VrrpView::default(),
+        }
+    }
+
+    /// Waits for something. Cancel safe: both are.
+    pub(super) async fn news(&mut self) -> VrrpNews {
+        tokio::select! {
+            news = self.speaking.news() => VrrpNews::Speaker(news),
+            () = self.watching.changed() => VrrpNews::Watched,
+        }
+    }
+}
+
+impl Daemon {
+    /// Something may be otherwise: the speaker is told if it is.
+    pub(super) async fn follow_vrrp(&mut self) {
+        if self.config.vrrp.is_empty() && self.vrrp.ordered.as_ref().is_some_and(|order| order.routers.is_empty()) {
+            return;
+        }
+        let commands: BTreeSet<&TrackedCommand> = self.config.vrrp.values().flat_map(|router| &router.track).filter_map(command).collect();
+        self.vrrp.watching.set(&commands);
+        if !self.vrrp.watching.is_ready() {
+            // What is not known yet would be a fault.
+            return;
+        }
+        let view = self.view();
+        let known = Known { view: &view, is_there: &is_there, succeeds: &|command| self.vrrp.watching.succeeds(command) };
+        let order = order(&self.config, &known);
+        if self.vrrp.ordered.as_ref() != Some(&order) {
+            self.vrrp.speaking.order(order.clone()).await;
+            self.vrrp.ordered = Some(order);
+            let routers = &self.config.vrrp;
+            self.vrrp.view.routers.retain(|view| routers.contains_key(&view.router));
+        }
+    }
+
+    pub(super) async fn handle_vrrp(&mut self, news: VrrpNews) {
+        match news {
+            VrrpNews::Watched => self.follow_vrrp().await,
+            VrrpNews::Speaker(news) => self.handle_speaker(news),
+        }
+    }
+
+    fn handle_speaker(&mut self, news: News) {
+        match news {
+            News::Said(Said::Hello(Hello { pid, lacks, .. })) => {
+                info!(pid, "a process of its own speaks vrrp");
+                lacks.iter().for_each(|what| self.forgo(format!("vrrp: {what}")));
+                self.vrrp.view.speaker_pid = Some(pid);
+                self.vrrp.view.trouble = None;
+            }
+            News::Said(Said::View(routers)) => {
+                self.vrrp.view.routers = routers;
+                self.write_report();
+            }
+            News::Said(Said::Changed(changed)) => self.handle_router_changed(changed),
+            News::Said(Said::Conflict(conflict)) => {
+                let (router, peer, what, is_over) = (conflict.router, conflict.peer, conflict.what, conflict.is_over);
+                warn!(router, %peer, what, is_over, "a virtual router's peer is not as it should be");
+                self.tell(What::VrrpConflict { router, peer, what, is_over });
+            }
+            News::Gone(why) => {
+                self.vrrp.view.speaker_pid = None;
+                if !self.config.vrrp.is_empty() && self.vrrp.view.trouble.as_ref() != Some(&why) {
+                    warn!("{why}");
+                    self.vrrp.view.trouble = Some(why);
+                }
+                self.write_report();
+            }
+        }
+    }
+
+    fn handle_router_changed(&mut self, Changed { router, from, to, reason, priority }: Changed) {
+        info!(router, from, to, reason, priority, "a virtual router's state is another");
+        if let Some(section) = self.configured.vrrp.get(&router).filter(|section| !section.notify.is_empty()) {
+            let addresses: Vec<String> = section.addresses.iter().map(|one| one.address.to_string()).collect();
+            let environment = [
+                ("ROUTER", router.clone()),
+                ("STATE", to.clone()),
+                ("FROM", from.clone()),
+                ("REASON", reason.clone()),
+                ("PRIORITY", priority.to_string()),
+                ("INTERFACE", section.interface.clone()),
+                ("ADDRESSES", addresses.join(" ")),
+            ];
+            let environment = environment.map(|(name, value)| (format!("WEIR_VRRP_{name}"), value)).into();
+            self.vrrp.telling.tell(Notice { argv: section.notify.clone(), environment });
+        }
+        self.tell(What::Vrrp { router, from, to, why: reason });
+    }
+
+    /// Has routers hand over, or preempt again. Those of a sync group go together.
+    pub(super) async fn tell_routers(&mut self, which: &Which, told: fn(Vec<String>) -> Told) -> Answer {
+        let names: Vec<&str> = self.config.vrrp.keys().map(String::as_str).collect();
+        if let Some(router) = which.router.as_ref().filter(|router| !self.config.vrrp.contains_key(*router)) {
+            let hint = Some(alike(router, &names));
+            return Err(Refusal { hint, ..Refusal::text(format!("there is no virtual router {router:?}")) });
+        }
+        if names.is_empty() {
+            return Err(Refusal::text("there is no virtual router"));
+        }
+        if self.vrrp.view.speaker_pid.is_none() {
+            return Err(Refusal::text(self.vrrp.view.trouble.clone().unwrap_or_else(|| "nobody speaks vrrp yet".into())));
+        }
+        let group = |name: &str| self.config.vrrp.get(name).and_then(|router| router.group.as_deref());
+        let is_meant = |name: &&str| match &which.router {
+            None => true,
+            Some(router) => router == name || group(router).is_some_and(|of| group(name) == Some(of)),
+        };
+        let meant: Vec<String> = names.into_iter().filter(is_meant).map(str::to_owned).collect();
+        self.vrrp.speaking.tell(told(meant)).await;
+        serialised(&self.vrrp.view)
+    }
+
+    /// Before the process ends: the routers hand over.
+    pub(super) async fn leave_vrrp(&mut self) {
+        let mut ended = self.vrrp.speaking.end().await;
+        while let Some(news) = self.vrrp.speaking.news_until(&mut ended).await {
+            self.handle_speaker(news);
+        }
+        let telling = std::mem::replace(&mut self.vrrp.telling, Telling::start());
+        telling.finish().await;
+        self.vrrp.view = VrrpView::default();
+    }
+
+    /// For the record.
+    pub(super) fn vrrp_trouble(&self) -> Vec<String> {
+        let faulty = self.vrrp.view.routers.iter().filter(|router| router.state == "fault");
+        let faults = faulty.map(|router| format!("virtual router {}: {}", router.router, router.faults.join(", ")));
+        let conflicts: BTreeMap<(&str, String), &str> = self
+            .vrrp
+            .view
+            .routers
+            .iter()
+            .flat_map(|router| router.peers.iter().map(move |peer| (router, peer)))
+            .flat_map(|(router, peer)| {
+                peer.conflicts.iter().map(move |what| ((router.router.as_str(), peer.address.to_string()), what.as_str()))
+            })
+            .collect();
+        let conflicts = conflicts.into_iter().map(|((router, peer), what)| format!("virtual router {router}, peer {peer}: {what}"));
+        self.vrrp.view.trouble.iter().cloned().chain(faults).chain(conflicts).collect()
+    }
+}
+
+fn command(track: &crate::config::model::Track) -> Option<&TrackedCommand> {
+    match &track.what {
+        Tracked::Command(command) => Some(command),
+        Tracked::Interface(_) | Tracked::Pool { .. } | Tracked::File(_) | Tracked::DataPlane => None,
+    }
+}

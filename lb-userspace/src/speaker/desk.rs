@@ -1,0 +1,414 @@
+//! Routers, sync groups, keys and what is watched: what has to be done on each event. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    member::{Member, is_same_router, word},
+    order::{AddressOrder, AddressView, Order, PeerView, RouterOrder, RouterView, Said, TrackOrder, TrackView, Watched},
+};
+use crate::vrrp::{
+    group::{Group, MemberNumber},
+    machine::{FaultCause, Link, Router, State},
+    packet::{self, Ends, Received},
+    settings::Claims,
+    terms::{Family, Priority},
+    track::{Condition, Effect, Weight, standing},
+};
+
+/// A link as the kernel tells it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct LinkState {
+    pub(super) ifindex: u32,
+    pub(super) has_carrier: bool,
+    pub(super) mac: Option<[u8; 6]>,
+    pub(super) has_xdp: bool,
+    /// The host's own, in the kernel's order.
+    pub(super) own: Vec<IpAddr>,
+    /// Those with the mark of virtual routers.
+    pub(super) marked: BTreeSet<IpAddr>,
+}
+
+/// What the driver has to do, in this order.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Doing {
+    /// An advert goes out.
+    Transmit { interface: String, ends: Ends, payload: Vec<u8> },
+    /// Addresses are taken.
+    Add { router: String, addresses: Vec<AddressOrder> },
+    /// Addresses are given up.
+    Remove { addresses: Vec<AddressOrder> },
+    /// The link is told where addresses are.
+    Announce { addresses: Vec<AddressOrder> },
+    /// The daemon is told.
+    Say(Said),
+}
+
+/// The routers of this node.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    members: BTreeMap<String, Member>,
+    groups: BTreeMap<String, Syncing>,
+    links: BTreeMap<String, LinkState>,
+    data_plane: Vec<String>,
+    doings: VecDeque<Doing>,
+}
+
+#[derive(Debug)]
+struct Syncing {
+    names: Vec<String>,
+    group: Group,
+}
+
+/// What the driver knows of time and of the process before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    /// `CLOCK_BOOTTIME`.
+    pub(super) boot: Duration,
+    /// Since the Unix epoch.
+    pub(super) wall: Duration,
+}
+
+impl Desk {
+    /// Whether there is no router any more.
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Everything as it is to be.
+    pub(super) fn handle_order(&mut self, order: Order, at: Moment) {
+        self.data_plane = order.data_plane;
+        let gone: Vec<String> = self.members.keys().filter(|name| !order.routers.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.leave(&name, at.now);
+        }
+        for (name, wanted) in order.routers {
+            let is_another = self.members.get(&name).is_some_and(|member| !is_same_router(&member.order, &wanted) || member.is_leaving);
+            if is_another {
+                // Another number, or link, or family: another router.
+                self.with_router(&name, at.now, Router::handle_halt);
+                self.members.remove(&name);
+            }
+            match self.members.get_mut(&name) {
+                Some(member) => {
+                    member.follow_keys(&wanted);
+                    member.order = RouterOrder { resume: None, ..wanted };
+                }
+                None => _ = self.members.insert(name, Member::new(wanted, at)),
+            }
+        }
+        self.regroup();
+        let names: Vec<String> = self.members.keys().cloned().collect();
+        for name in &names {
+            self.follow(name, at);
+        }
+        // A group waits for all its members.
+        for name in names {
+            self.settle(&name, at.now);
+        }
+    }
+
+    /// The kernel's links and addresses.
+    pub(super) fn handle_links(&mut self, links: BTreeMap<String, LinkState>, at: Moment) {
+        self.links = links;
+        for name in self.members.keys().cloned().collect::<Vec<_>>() {
+            self.follow(&name, at);
+        }
+    }
+
+    /// A link's carrier, as a notification tells it: none is missed between two readings.
+    pub(super) fn handle_carrier(&mut self, interface: &str, has_carrier: bool, at: Moment) {
+        let Some(link) = self.links.get_mut(interface) else { return };
+        if std::mem::replace(&mut link.has_carrier, has_carrier) != has_carrier {
+            for name in self.members.keys().cloned().collect::<Vec<_>>() {
+                self.follow(&name, at);
+            }
+        }
+    }
+
+    /// A packet of protocol 112.
+    pub(super) fn handle_packet(&mut self, interface: &str, received: &Received<'_>, now: Instant) {
+        let Some(id) = packet::router_of(received.payload) else { return };
+        let is_meant = |member: &Member| {
+            member.order.interface == interface
+                && member.order.router_id == id.number()
+                && member.family() == Some(Family::of(received.ends.source))
+        };
+        let Some(name) = self.members.iter().find(|(_, member)| is_meant(member)).map(|(name, _)| name.clone()) else { return };
+        if let Some(member) = self.members.get_mut(&name)
+            && let Err(refusal) = member.hear(received, now)
+        {
+            *member.refused.entry(refusal).or_default() += 1;
+        }
+        self.settle(&name, now);
+    }
+
+    /// Does what is due.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        let is_due = |member: &Member| member.router.as_ref().and_then(Router::poll_timeout).is_some_and(|at| at <= now);
+        let due: Vec<String> = self.members.iter().filter(|(_, member)| is_due(member)).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            self.with_router(&name, now, Router::handle_timeout);
+        }
+    }
+
+    /// When [`Self::handle_timeout`] has something to do.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.members.values().filter_map(|member| member.router.as_ref()?.poll_timeout()).min()
+    }
+
+    /// These hand over.
+    pub(super) fn handle_yield(&mut self, names: &[String], now: Instant) {
+        names.iter().for_each(|name| self.with_router(name, now, Router::handle_yield));
+    }
+
+    /// These may preempt again.
+    pub(super) fn handle_ready(&mut self, names: &[String], now: Instant) {
+        names.iter().for_each(|name| self.with_router(name, now, Router::handle_ready));
+    }
+
+    /// All hand over and end.
+    pub(super) fn handle_stop(&mut self, now: Instant) {
+        for name in self.members.keys().cloned().collect::<Vec<_>>() {
+            self.leave(&name, now);
+        }
+    }
+
+    /// All give up their addresses at once, and end.
+    pub(super) fn handle_halt(&mut self, now: Instant) {
+        for name in self.members.keys().cloned().collect::<Vec<_>>() {
+            if let Some(member) = self.members.get_mut(&name) {
+                member.is_leaving = true;
+            }
+            self.with_router(&name, now, Router::handle_halt);
+            self.forget_ended(&name);
+        }
+    }
+
+    /// Before another process goes on: those that are active say so once more.
+    pub(super) fn handle_release(&mut self, now: Instant) {
+        for name in self.members.keys().cloned().collect::<Vec<_>>() {
+            self.with_router(&name, now, |router, now| router.handle_link(Link::Up, now));
+        }
+    }
+
+    /// The kernel refused an address of a router, or takes it again.
+    pub(super) fn handle_trouble(&mut self, name: &str, trouble: Option<String>, now: Instant) {
+        let Some(member) = self.members.get_mut(name) else { return };
+        let is_trouble = trouble.is_some();
+        member.lacks = trouble;
+        self.with_router(name, now, |router, now| {
+            if is_trouble { router.handle_fault(FaultCause::Driver, now) } else { router.handle_fault_over(FaultCause::Driver, now) }
+        });
+    }
+
+    /// Routers that the kernel refused something, which is tried again.
+    pub(super) fn troubled(&self) -> Vec<String> {
+        let is_troubled = |member: &Member| member.router.as_ref().is_some_and(|router| router.faults().contains(&FaultCause::Driver));
+        self.members.iter().filter(|(_, member)| is_troubled(member)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// What has to be done next.
+    pub(super) fn poll_doing(&mut self) -> Option<Doing> {
+        self.doings.pop_front()
+    }
+
+    /// The addresses that this node is to have.
+    pub(super) fn held(&self) -> Vec<AddressOrder> {
+        let held = |member: &Member| member.router.as_ref().map(|router| member.among(router.held().iter().copied())).unwrap_or_default();
+        self.members.values().flat_map(held).collect()
+    }
+
+    /// Where routers speak, and in which family.
+    pub(super) fn places(&self) -> BTreeSet<(String, Family)> {
+        self.members.values().filter_map(|member| Some((member.order.interface.clone(), member.family()?))).collect()
+    }
+
+    pub(super) fn link(&self, name: &str) -> Option<&LinkState> {
+        self.links.get(name)
+    }
+
+    /// Every router as it is.
+    pub(super) fn view(&self, at: Moment) -> Vec<RouterView> {
+        self.members.iter().map(|(name, member)| self.view_of(name, member, at)).collect()
+    }
+
+    fn leave(&mut self, name: &str, now: Instant) {
+        if let Some(member) = self.members.get_mut(name) {
+            member.is_leaving = true;
+        }
+        self.with_router(name, now, Router::handle_stop);
+        self.forget_ended(name);
+    }
+
+    fn forget_ended(&mut self, name: &str) {
+        let has_ended = |member: &Member| member.is_leaving && member.router.as_ref().is_none_or(|r| r.state() == State::Initialize);
+        if self.members.get(name).is_some_and(has_ended) {
+            self.members.remove(name);
+            self.regroup();
+        }
+    }
+
+    /// Has a router do something, and its group what follows.
+    fn with_router(&mut self, name: &str, now: Instant, what: impl FnOnce(&mut Router, Instant)) {
+        if let Some(router) = self.members.get_mut(name).and_then(|member| member.router.as_mut()) {
+            what(router, now);
+            self.settle(name, now);
+        }
+    }
+
+    /// Takes a router's outputs, and has its group do what follows.
+    fn settle(&mut self, name: &str, now: Instant) {
+        self.take_outputs(name);
+        let group = self.members.get(name).and_then(|member| member.order.group.clone());
+        let Some(group) = group.filter(|group| self.groups.contains_key(group)) else { return self.forget_ended(name) };
+        let mut changed = vec![name.to_owned()];
+        while let Some(name) = changed.pop() {
+            if let Some(syncing) = self.groups.get_mut(&group)
+                && let Some(number) = syncing.names.iter().position(|other| *other == name)
+                && let Some(router) = self.members.get(&name).and_then(|member| member.router.as_ref())
+            {
+                syncing.group.handle_member(MemberNumber(number), router);
+            }
+            while let Some((number, order)) = self.groups.get_mut(&group).and_then(|syncing| syncing.group.poll_output()) {
+                let Some(name) = self.groups.get(&group).and_then(|syncing| syncing.names.get(number.0)).cloned() else { continue };
+                if let Some(router) = self.members.get_mut(&name).and_then(|member| member.router.as_mut()) {
+                    order.give(router, now);
+                }
+                self.take_outputs(&name);
+                changed.push(name);
+            }
+        }
+        self.forget_ended(name);
+    }
+
+    fn take_outputs(&mut self, name: &str) {
+        let Some(member) = self.members.get_mut(name) else { return };
+        while let Some(output) = member.router.as_mut().and_then(Router::poll_output) {
+            let doing = member.doing(name, output);
+            self.doings.push_back(doing);
+        }
+    }
+
+    /// Groups of more than one member, each told of the routers that it has.
+    fn regroup(&mut self) {
+        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (name, member) in self.members.iter().filter(|(_, member)| !member.is_leaving) {
+            member.order.group.iter().for_each(|group| names.entry(group.clone()).or_default().push(name.clone()));
+        }
+        names.retain(|_, names| names.len() > 1);
+        let is_same = names.len() == self.groups.len()
+            && names.iter().all(|(group, names)| self.groups.get(group).is_some_and(|syncing| syncing.names == *names));
+        if is_same {
+            return;
+        }
+        let made = names.into_iter().map(|(group, names)| (group, Syncing { group: Group::new(names.len()), names }));
+        self.groups = made.collect();
+    }
+
+    /// Makes a router what its order, its links and what is watched say.
+    fn follow(&mut self, name: &str, at: Moment) {
+        let Some(member) = self.members.get_mut(name).filter(|member| !member.is_leaving) else { return };
+        let is_grouped = member.order.group.as_ref().is_some_and(|group| self.groups.contains_key(group));
+        let claims = if is_grouped { Claims::WithGroup } else { Claims::Alone };
+        let Some(base) = Priority::new(member.order.priority) else { return };
+        let standing = standing(base, member.order.tracks.iter().map(|track| watched(track, &self.links, &self.data_plane)));
+        let link = self.links.get(&member.order.interface);
+        let has_carrier = link.is_some_and(|link| link.has_carrier);
+        let Some(primary) = member.primary(link) else {
+            let what = if link.is_some() { "has no address to speak from" } else { "is not there" };
+            let lacks = format!("interface {} {what}", member.order.interface);
+            if member.lacks.as_ref() != Some(&lacks) {
+                (member.lacks, member.lacks_since) = (Some(lacks), at.now);
+            }
+            // It cannot speak, and must not hold what another node will take.
+            return self.with_router(name, at.now, |router, now| router.handle_fault(FaultCause::Link, now));
+        };
+        let Some(settings) = member.settings(primary, claims, at) else { return };
+        if member.router.is_none() {
+            let held = member.held_before(&self.links);
+            member.begin(settings, standing, has_carrier, &held, at);
+        } else {
+            member.adapt(settings, standing, has_carrier, at.now);
+        }
+        self.settle(name, at.now);
+    }
+
+    fn view_of(&self, name: &str, member: &Member, at: Moment) -> RouterView {
+        let order = &member.order;
+        let since_ms = |since: Instant| at.wall.saturating_sub(at.now.saturating_duration_since(since)).as_millis() as u64;
+        let track = |track: &TrackOrder| {
+            let (_, condition) = watched(track, &self.links, &self.data_plane);
+            TrackView { name: track.name.clone(), is_up: condition == Condition::Up, weight: track.weight }
+        };
+        let held = |address: &IpAddr| member.router.as_ref().is_some_and(|router| router.held().contains(address));
+        let address = |one: &AddressOrder| AddressView {
+            address: one.address,
+            prefix_len: one.prefix_len,
+            device: one.device.clone(),
+            is_held: held(&one.address),
+        };
+        let mut view = RouterView {
+            router: name.to_owned(),
+            state: "fault".into(),
+            since_ms: since_ms(member.lacks_since),
+            why: member.lacks.clone().unwrap_or_default(),
+            interface: order.interface.clone(),
+            router_id: order.router_id,
+            version: order.version,
+            group: order.group.clone(),
+            priority: order.priority,
+            base_priority: order.priority,
+            interval_ms: order.interval_ms,
+            source: order.source,
+            addresses: order.addresses.iter().map(address).collect(),
+            tracks: order.tracks.iter().map(track).collect(),
+            refused: member.refused.iter().map(|(refusal, count)| (refusal.to_string(), *count)).collect(),
+            faults: member.lacks.iter().cloned().collect(),
+            ..RouterView::default()
+        };
+        let Some(router) = &member.router else { return view };
+        let ((since, reason), tally) = (router.since(), router.tally());
+        view.state = word(router.state()).to_owned();
+        view.since_ms = since_ms(since);
+        view.why = reason.to_string();
+        view.faults.extend(router.faults().iter().map(ToString::to_string));
+        view.is_on_hold = router.is_on_hold(at.now);
+        view.priority = router.priority().number();
+        view.interval_ms = router.settings().interval.duration().as_millis() as u64;
+        view.source = Some(router.settings().primary);
+        view.active = router.active_router();
+        (view.sent, view.heard, view.became_active) = (tally.sent, tally.heard, tally.became_active);
+        view.peers = router
+            .peers()
+            .map(|(address, peer)| PeerView {
+                address: *address,
+                priority: peer.priority.number(),
+                interval_ms: peer.interval.duration().as_millis() as u64,
+                heard_ms_ago: at.now.saturating_duration_since(peer.heard_at).as_millis() as u64,
+                adverts: peer.adverts,
+                addresses: peer.addresses.as_slice().to_vec(),
+                conflicts: peer.conflicts.iter().map(ToString::to_string).collect(),
+            })
+            .collect();
+        view
+    }
+}
+
+fn watched(track: &TrackOrder, links: &BTreeMap<String, LinkState>, data_plane: &[String]) -> (Effect, Condition) {
+    let is_up = match &track.how {
+        Watched::Interface(name) => links.get(name).is_some_and(|link| link.has_carrier),
+        Watched::DataPlane => data_plane.iter().all(|name| links.get(name).is_some_and(|link| link.has_xdp)),
+        Watched::Up => true,
+        Watched::Down => false,
+    };
+    let effect = track.weight.and_then(|weight| Weight::new(weight).ok()).map_or(Effect::Fault, Effect::Weight);
+    (effect, if is_up { Condition::Up } else { Condition::Down })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,261 @@
+//! What the desk has done on each event.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::{Desk, Doing, LinkState, Moment};
+use crate::{
+    speaker::order::{AddressOrder, Order, PreemptOrder, Resume, RouterOrder, Said, TrackOrder, Watched},
+    vrrp::{
+        packet::{Advert, Authentication, ChecksumForm, Ends, Received, checksum_form_of},
+        terms::{AdvertPriority, Interval, Priority, RouterId, Version},
+    },
+};
+
+const BOOT: Duration = Duration::from_secs(1000);
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn moment() -> Moment {
+    #[allow(clippy::disallowed_methods, reason = "an instant can be had from the clock alone; all others are counted from it")]
+    let now = Instant::now() + Duration::from_secs(100);
+    Moment { now, boot: BOOT, wall: Duration::from_secs(5000) }
+}
+
+fn later(at: Moment, ms: u64) -> Moment {
+    let by = Duration::from_millis(ms);
+    Moment { now: at.now + by, boot: at.boot + by, wall: at.wall + by }
+}
+
+fn router(address: &str) -> RouterOrder {
+    RouterOrder {
+        interface: "eth0".into(),
+        router_id: 7,
+        version: 3,
+        priority: 100,
+        interval_ms: 100,
+        addresses: vec![AddressOrder { address: ip(address), prefix_len: 24, device: "eth0".into(), label: None }],
+        source: None,
+        peers: BTreeSet::new(),
+        preempt: PreemptOrder::AtOnce,
+        start_delay_ms: 0,
+        yield_hold_ms: None,
+        announce_again_ms: None,
+        announce_every_ms: None,
+        announce_gap_ms: 1000,
+        password: None,
+        keys: BTreeMap::new(),
+        key: 0,
+        has_pseudo_header: None,
+        group: None,
+        tracks: Vec::new(),
+        resume: None,
+    }
+}
+
+fn order(routers: &[(&str, RouterOrder)]) -> Order {
+    let routers = routers.iter().map(|(name, router)| ((*name).to_owned(), router.clone())).collect();
+    Order { routers, data_plane: vec!["eth0".into()] }
+}
+
+fn link() -> LinkState {
+    LinkState {
+        ifindex: 2,
+        has_carrier: true,
+        mac: Some([2, 0, 0, 0, 0, 1]),
+        has_xdp: true,
+        own: vec![ip("10.0.0.1"), ip("fd00::1"), ip("fe80::1")],
+        marked: BTreeSet::new(),
+    }
+}
+
+fn links(link: LinkState) -> BTreeMap<String, LinkState> {
+    BTreeMap::from([("eth0".to_owned(), link)])
+}
+
+/// What is done, in short.
+fn done(desk: &mut Desk) -> Vec<String> {
+    let mut done = Vec::new();
+    while let Some(doing) = desk.poll_doing() {
+        let list = |addresses: &[AddressOrder]| addresses.iter().map(|one| one.address.to_string()).collect::<Vec<_>>().join(" ");
+        done.push(match &doing {
+            Doing::Transmit { ends, payload, .. } => format!("advert {} to {} from {}", payload[2], ends.destination, ends.source),
+            Doing::Add { addresses, .. } => format!("add {}", list(addresses)),
+            Doing::Remove { addresses } => format!("remove {}", list(addresses)),
+            Doing::Announce { addresses } => format!("announce {}", list(addresses)),
+            Doing::Say(Said::Changed(changed)) => format!("{} {}: {}", changed.router, changed.to, changed.reason),
+            Doing::Say(said) => format!("{said:?}"),
+        });
+    }
+    done
+}
+
+fn state(desk: &Desk, at: Moment) -> Vec<String> {
+    desk.view(at).into_iter().map(|view| view.state).collect()
+}
+
+fn hear(desk: &mut Desk, priority: u8, form: ChecksumForm, at: Moment) {
+    let advert = Advert {
+        version: Version::V3,
+        router: RouterId::new(7).unwrap(),
+        priority: AdvertPriority::Holds(Priority::new(priority).unwrap()),
+        interval: Interval::new(Duration::from_millis(100), Version::V3).unwrap(),
+        addresses: crate::vrrp::addresses::AddressList::new(&[ip("10.0.0.100")]).unwrap(),
+    };
+    let ends = Ends { source: ip("10.0.0.2"), destination: ip("224.0.0.18") };
+    let payload = advert.encode(ends, form, Authentication::None);
+    desk.handle_packet("eth0", &Received { ends, hop_limit: 255, payload: &payload }, at.now);
+}
+
+#[test]
+fn a_router_takes_its_addresses_then_tells_the_link_then_the_others() {
+    let (mut desk, at) = (Desk::default(), moment());
+    desk.handle_links(links(link()), at);
+    desk.handle_order(order(&[("www", router("10.0.0.100"))]), at);
+    assert_eq!(done(&mut desk), ["www backup: started"]);
+    let due = desk.poll_timeout().unwrap();
+    desk.handle_timeout(due);
+    let taken =
+        ["add 10.0.0.100", "announce 10.0.0.100", "advert 100 to 224.0.0.18 from 10.0.0.1", "www active: no active router was heard"];
+    assert_eq!(done(&mut desk), taken);
+    assert_eq!(desk.held().len(), 1);
+    // It goes without the order.
+    desk.handle_order(Order::default(), later(at, 400));
+    assert_eq!(done(&mut desk)[0], "advert 0 to 224.0.0.18 from 10.0.0.1");
+    desk.handle_timeout(desk.poll_timeout().unwrap());
+    while let Some(due) = desk.poll_timeout() {
+        desk.handle_timeout(due);
+    }
+    assert!(desk.is_empty(), "{:?}", done(&mut desk));
+}
+
+#[test]
+fn a_router_without_an_address_to_speak_from_waits_and_says_so() {
+    let (mut desk, at) = (Desk::default(), moment());
+    desk.handle_order(order(&[("www", router("10.0.0.100"))]), at);
+    assert_eq!((desk.view(at)[0].state.as_str(), desk.view(at)[0].why.as_str()), ("fault", "interface eth0 is not there"));
+    desk.handle_links(links(LinkState { own: Vec::new(), ..link() }), at);
+    assert_eq!(desk.view(at)[0].why, "interface eth0 has no address to speak from");
+    desk.handle_links(links(link()), at);
+    assert_eq!(state(&desk, at), ["backup"]);
+}
+
+#[test]
+fn adverts_come_from_the_link_local_address_unless_peers_are_elsewhere() {
+    let at = moment();
+    let source = |router: RouterOrder| {
+        let mut desk = Desk::default();
+        desk.handle_links(links(link()), at);
+        desk.handle_order(order(&[("www", router)]), at);
+        desk.view(at)[0].source.unwrap()
+    };
+    assert_eq!(source(router("fd00::100")), ip("fe80::1"));
+    assert_eq!(source(RouterOrder { peers: [ip("fd00::1"), ip("fd00::2")].into(), ..router("fd00::100") }), ip("fd00::1"));
+    // An owner's own address is taken if there is no other.
+    assert_eq!(source(router("10.0.0.1")), ip("10.0.0.1"));
+}
+
+#[test]
+fn what_is_watched_moves_the_priority_or_is_a_fault() {
+    let (mut desk, at) = (Desk::default(), moment());
+    let track = |how, weight| TrackOrder { name: "x".into(), how, weight };
+    let with = |tracks: Vec<TrackOrder>| order(&[("www", RouterOrder { tracks, ..router("10.0.0.100") })]);
+    desk.handle_links(links(link()), at);
+    desk.handle_order(with(vec![track(Watched::Up, Some(-20)), track(Watched::DataPlane, None)]), at);
+    assert_eq!((desk.view(at)[0].priority, state(&desk, at)), (100, vec!["backup".to_owned()]));
+    desk.handle_order(with(vec![track(Watched::Down, Some(-20)), track(Watched::DataPlane, None)]), at);
+    assert_eq!(desk.view(at)[0].priority, 80);
+    desk.handle_links(links(LinkState { has_xdp: false, ..link() }), at);
+    assert_eq!(state(&desk, at), ["fault"]);
+    desk.handle_links(links(link()), at);
+    assert_eq!(state(&desk, at), ["backup"]);
+    desk.handle_carrier("eth0", false, at);
+    assert_eq!(state(&desk, at), ["fault"]);
+    desk.handle_carrier("eth0", true, at);
+    assert_eq!(state(&desk, at), ["backup"]);
+}
+
+#[test]
+fn the_next_process_goes_on_as_active_only_while_nobody_can_have_taken_over() {
+    let at = moment();
+    let begin = |active_until_ms, marked: &[IpAddr]| {
+        let mut desk = Desk::default();
+        desk.handle_links(links(LinkState { marked: marked.iter().copied().collect(), ..link() }), at);
+        let resume = Some(Resume { active_until_ms: Some(active_until_ms), is_on_hold: false });
+        desk.handle_order(order(&[("www", RouterOrder { resume, ..router("10.0.0.100") })]), at);
+        state(&desk, at).remove(0)
+    };
+    let boot_ms = BOOT.as_millis() as u64;
+    assert_eq!(begin(boot_ms + 1, &[ip("10.0.0.100")]), "active");
+    assert_eq!(begin(boot_ms, &[ip("10.0.0.100")]), "held-over");
+    assert_eq!(begin(boot_ms + 1, &[]), "backup");
+}
+
+#[test]
+fn a_group_becomes_active_as_one() {
+    let (mut desk, at) = (Desk::default(), moment());
+    let of = |router_id, address: &str| RouterOrder { group: Some("all".into()), router_id, ..router(address) };
+    desk.handle_links(links(link()), at);
+    desk.handle_order(order(&[("a", of(7, "10.0.0.100")), ("b", of(8, "10.0.0.101"))]), at);
+    let fault = RouterOrder { tracks: vec![TrackOrder { name: "x".into(), how: Watched::Down, weight: None }], ..of(8, "10.0.0.101") };
+    for _ in 0..3 {
+        let due = desk.poll_timeout().unwrap();
+        desk.handle_timeout(due);
+    }
+    assert_eq!(state(&desk, at), ["active", "active"]);
+    desk.handle_order(order(&[("a", of(7, "10.0.0.100")), ("b", fault)]), later(at, 500));
+    for _ in 0..20 {
+        if let Some(due) = desk.poll_timeout() {
+            desk.handle_timeout(due);
+        }
+    }
+    assert_eq!(state(&desk, at), ["fault", "fault"]);
+    assert_eq!(desk.held().len(), 0);
+}
+
+#[test]
+fn a_router_answers_in_the_checksum_that_it_heard() {
+    let at = moment();
+    for form in [ChecksumForm::Message, ChecksumForm::PseudoHeader] {
+        let mut desk = Desk::default();
+        desk.handle_links(links(link()), at);
+        desk.handle_order(order(&[("www", router("10.0.0.100"))]), at);
+        hear(&mut desk, 50, form, at);
+        desk.handle_timeout(desk.poll_timeout().unwrap());
+        let mut sent = None;
+        while let Some(doing) = desk.poll_doing() {
+            if let Doing::Transmit { ends, payload, .. } = doing {
+                sent = checksum_form_of(&Received { ends, hop_limit: 255, payload: &payload });
+            }
+        }
+        assert_eq!(sent, Some(form));
+    }
+}
+
+#[test]
+fn adverts_that_count_for_nothing_are_counted_by_reason() {
+    let (mut desk, at) = (Desk::default(), moment());
+    let keys = BTreeMap::from([(1, "0123456789abcdef".to_owned())]);
+    desk.handle_links(links(link()), at);
+    desk.handle_order(order(&[("www", RouterOrder { keys, key: 1, ..router("10.0.0.100") })]), at);
+    hear(&mut desk, 200, ChecksumForm::Message, at);
+    assert_eq!(desk.view(at)[0].refused, BTreeMap::from([("it is not authenticated".to_owned(), 1)]));
+}
+
+#[test]
+fn what_the_kernel_refuses_is_a_fault_until_it_is_tried_again() {
+    let (mut desk, at) = (Desk::default(), moment());
+    desk.handle_links(links(link()), at);
+    desk.handle_order(order(&[("www", router("10.0.0.100"))]), at);
+    desk.handle_timeout(desk.poll_timeout().unwrap());
+    desk.handle_trouble("www", Some("no".into()), at.now);
+    assert_eq!((state(&desk, at).remove(0), desk.troubled()), ("fault".to_owned(), vec!["www".to_owned()]));
+    assert!(desk.view(at)[0].faults.contains(&"no".to_owned()));
+    desk.handle_trouble("www", None, at.now);
+    assert_eq!((state(&desk, at).remove(0), desk.troubled()), ("backup".to_owned(), vec![]));
+}

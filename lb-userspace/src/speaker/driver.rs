@@ -1,0 +1,359 @@
+//! The loop of the process that speaks VRRP.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "owns sockets and the clock")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read as _, Write as _},
+    net::IpAddr,
+    os::unix::{fs::MetadataExt as _, net::UnixStream},
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::{FlockOperation, flock},
+};
+
+use super::{
+    SOCKET,
+    clock_io::Clock,
+    control_io::{Came, Control},
+    desk::{Desk, Doing},
+    frames::announcement,
+    kernel_io::{Kernel, News, RENEWED_EVERY, is_somebody_elses, sender_on},
+    order::{AddressOrder, Hello, Said, Told},
+    urgency_io::{become_urgent, catch_signals, is_terminated},
+    wire_io::Wire,
+};
+use crate::vrrp::terms::Family;
+
+/// The daemon sees everything so often, beside at each change.
+const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// What the kernel refused is tried again so seldom: meanwhile another node serves, and each trial may take the addresses from it.
+const RETRIED_EVERY: Duration = Duration::from_secs(30);
+/// Routers hand over within this time, or are halted.
+const ENDS_WITHIN: Duration = Duration::from_secs(8);
+/// Packets of a socket that are read at once.
+const MOST_PACKETS: usize = 1024;
+/// A take-over's announcements are sent so often in a row: a switch that is busy may lose one.
+const BURST: usize = 2;
+
+/// Which program this is: a daemon of another one has the speaker replaced.
+pub fn build() -> String {
+    let program = fs::metadata("/proc/self/exe");
+    let file = program.map(|file| format!("{}.{}.{}", file.len(), file.mtime(), file.mtime_nsec())).unwrap_or_default();
+    format!("{} {file}", env!("CARGO_PKG_VERSION"))
+}
+
+/// Speaks until it is told to stop.
+///
+/// # Errors
+/// If another speaker is there, or the kernel gives no socket.
+pub fn run(socket: &Path) -> io::Result<()> {
+    // A session of its own: what ends the daemon's does not end it.
+    let _is_leader_already = rustix::process::setsid();
+    catch_signals();
+    let kernel = Kernel::open()?;
+    let lacks = become_urgent();
+    // Whoever started it waits for a line.
+    writeln!(io::stdout(), "ready")?;
+    // The one before has its place until it has left its addresses.
+    let lock = fs::File::create(socket.with_extension("lock"))?;
+    flock(&lock, FlockOperation::LockExclusive)?;
+    let control = Control::listen(socket)?;
+    Speaker::new(control, kernel, lacks).serve()
+}
+
+/// Has the speaker of a node, if there is one, hand over and end; waits for that within a bound.
+pub fn end(state_dir: &Path) {
+    let Ok(mut speaker) = UnixStream::connect(state_dir.join(SOCKET)) else { return };
+    for told in [Told::Stop, Told::Halt] {
+        let began = Instant::now();
+        let line = serde_json::to_string(&told).map(|line| line + "\n").unwrap_or_default();
+        if speaker.write_all(line.as_bytes()).is_err() || speaker.set_read_timeout(Some(Duration::from_millis(100))).is_err() {
+            return;
+        }
+        let mut said = [0; 4096];
+        while began.elapsed() < ENDS_WITHIN {
+            match speaker.read(&mut said) {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+struct Speaker {
+    clock: Clock,
+    control: Control,
+    kernel: Kernel,
+    desk: Desk,
+    wires: BTreeMap<(String, Family), Wire>,
+    /// What this process gave the host.
+    leases: BTreeMap<IpAddr, AddressOrder>,
+    lacks: Vec<String>,
+    renew_at: Instant,
+    retry_at: Instant,
+    tell_at: Instant,
+    stage: Stage,
+    are_links_old: bool,
+}
+
+/// How far its life is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    Serving,
+    /// It ends when its routers have.
+    Stopping,
+    /// It ends at once and leaves the addresses.
+    Released,
+}
+
+impl Speaker {
+    fn new(control: Control, kernel: Kernel, lacks: Vec<String>) -> Self {
+        let clock = Clock::start();
+        let now = clock.now();
+        Self {
+            clock,
+            control,
+            kernel,
+            desk: Desk::default(),
+            wires: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            lacks,
+            renew_at: now,
+            retry_at: now,
+            tell_at: now,
+            stage: Stage::Serving,
+            are_links_old: true,
+        }
+    }
+
+    fn serve(mut self) -> io::Result<()> {
+        loop {
+            self.hear();
+            let now = self.clock.now();
+            self.desk.handle_timeout(now);
+            self.perform();
+            self.renew();
+            if self.stage == Stage::Serving && is_terminated() {
+                self.stage = Stage::Stopping;
+                self.desk.handle_stop(self.clock.now());
+            }
+            match self.stage {
+                Stage::Stopping if self.desk.is_empty() => break,
+                Stage::Released => break,
+                Stage::Serving | Stage::Stopping => {}
+            }
+            self.tell();
+            self.wait()?;
+        }
+        self.control.flush();
+        Ok(())
+    }
+
+    /// Takes all that waits, so that a busy moment does not look like silence.
+    fn hear(&mut self) {
+        for news in self.kernel.news() {
+            match news {
+                News::Carrier(name, has_carrier) => {
+                    let at = self.clock.moment();
+                    self.desk.handle_carrier(&name, has_carrier, at);
+                    self.are_links_old = true;
+                }
+                News::Changed => self.are_links_old = true,
+                // Somebody removed it, or its lease ended while this process was stopped.
+                News::Lost => self.renew_at = self.clock.now(),
+            }
+        }
+        for ((interface, _), wire) in &self.wires {
+            for _ in 0..MOST_PACKETS {
+                let mut take = |received: &crate::vrrp::packet::Received<'_>| {
+                    let now = self.clock.now();
+                    self.desk.handle_packet(interface, received, now);
+                };
+                // An interface that went away has its socket closed when links are read.
+                if !matches!(wire.receive(&mut take), Ok(true)) {
+                    break;
+                }
+            }
+        }
+        for came in self.control.came() {
+            self.obey(came);
+        }
+        if std::mem::take(&mut self.are_links_old) {
+            self.read_links();
+        }
+    }
+
+    fn obey(&mut self, came: Came) {
+        let at = self.clock.moment();
+        match came {
+            Came::Daemon => {
+                let hello = Hello { build: build(), pid: std::process::id(), lacks: self.lacks.clone() };
+                self.control.say(&Said::Hello(hello));
+                self.tell_at = at.now;
+            }
+            Came::Told(Told::Order(order)) => {
+                if self.stage == Stage::Serving {
+                    self.read_links();
+                    self.desk.handle_order(order, at);
+                    self.open_wires();
+                    self.tell_at = at.now;
+                }
+            }
+            Came::Told(Told::Yield(names)) => self.desk.handle_yield(&names, at.now),
+            Came::Told(Told::Ready(names)) => self.desk.handle_ready(&names, at.now),
+            Came::Told(Told::Stop) => {
+                self.stage = Stage::Stopping;
+                self.desk.handle_stop(at.now);
+            }
+            Came::Told(Told::Halt) => {
+                self.stage = Stage::Stopping;
+                self.desk.handle_halt(at.now);
+            }
+            Came::Told(Told::Release) => {
+                self.stage = Stage::Released;
+                self.desk.handle_release(at.now);
+                self.renew_at = at.now;
+            }
+        }
+    }
+
+    fn read_links(&mut self) {
+        let at = self.clock.moment();
+        if let Ok(links) = self.kernel.links() {
+            self.desk.handle_links(links, at);
+            self.open_wires();
+        }
+    }
+
+    /// A socket for each interface and family where a router speaks.
+    fn open_wires(&mut self) {
+        let places = self.desk.places();
+        let desk = &self.desk;
+        self.wires.retain(|place, wire| places.contains(place) && desk.link(&place.0).is_some_and(|link| link.ifindex == wire.ifindex));
+        for place in places {
+            let Some(link) = self.desk.link(&place.0) else { continue };
+            if !self.wires.contains_key(&place)
+                && let Ok(wire) = Wire::open(&place.0, link.ifindex, place.1)
+            {
+                self.wires.insert(place, wire);
+            }
+        }
+    }
+
+    /// Does what has to be done, in its order.
+    fn perform(&mut self) {
+        while let Some(doing) = self.desk.poll_doing() {
+            match doing {
+                Doing::Transmit { interface, ends, payload } => {
+                    // A link that is down takes nothing; others notice the silence.
+                    let wire = self.wires.get(&(interface, Family::of(ends.source)));
+                    let _ = wire.map(|wire| wire.send(ends, &payload));
+                }
+                Doing::Add { router, addresses } => {
+                    let refused = addresses.iter().find_map(|address| self.lease(address).err().map(|error| (address, error)));
+                    if let Some((address, error)) = refused {
+                        let words = format!("address {} is refused on {}: {error}", address.address, address.device);
+                        let now = self.clock.now();
+                        self.desk.handle_trouble(&router, Some(words), now);
+                    }
+                }
+                Doing::Remove { addresses } => addresses.iter().for_each(|address| self.give_up(address)),
+                Doing::Announce { addresses } => self.announce(&addresses),
+                Doing::Say(said) => {
+                    self.control.say(&said);
+                    self.tell_at = self.clock.now();
+                }
+            }
+        }
+    }
+
+    /// Gives the host an address, or renews it. One that it has for itself stays as it is.
+    fn lease(&mut self, address: &AddressOrder) -> io::Result<()> {
+        let link = self.desk.link(&address.device).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        if is_somebody_elses(link, address.address) {
+            return Ok(());
+        }
+        let ifindex = link.ifindex;
+        self.kernel.lease(address, ifindex)?;
+        self.leases.insert(address.address, address.clone());
+        Ok(())
+    }
+
+    fn give_up(&mut self, address: &AddressOrder) {
+        // As it was given, whatever the order says by now.
+        let given = self.leases.remove(&address.address).unwrap_or_else(|| address.clone());
+        let Some(link) = self.desk.link(&given.device) else { return };
+        if !is_somebody_elses(link, given.address) {
+            let ifindex = link.ifindex;
+            // What stays goes with its lease.
+            let _ = self.kernel.remove(&given, ifindex);
+        }
+    }
+
+    fn announce(&self, addresses: &[AddressOrder]) {
+        for _ in 0..BURST {
+            for address in addresses {
+                let Some(link) = self.desk.link(&address.device) else { continue };
+                let Some(mac) = link.mac else { continue };
+                for frame in announcement(address.address, mac, sender_on(&address.device)) {
+                    let _ = self.kernel.send_frame(&frame, link.ifindex);
+                }
+            }
+        }
+    }
+
+    /// Each second: addresses are renewed; now and then what the kernel refused is tried again.
+    fn renew(&mut self) {
+        let now = self.clock.now();
+        if now < self.renew_at {
+            return;
+        }
+        self.renew_at = now + RENEWED_EVERY;
+        for address in self.desk.held() {
+            // Another one is tried in a second.
+            let _ = self.lease(&address);
+        }
+        if now >= self.retry_at {
+            self.retry_at = now + RETRIED_EVERY;
+            for name in self.desk.troubled() {
+                self.desk.handle_trouble(&name, None, now);
+            }
+        }
+        self.control.mend();
+        // XDP programs come and go without a notification.
+        self.are_links_old = true;
+        self.perform();
+    }
+
+    fn tell(&mut self) {
+        let at = self.clock.moment();
+        if at.now >= self.tell_at {
+            self.tell_at = at.now + TOLD_EVERY;
+            let view = self.desk.view(at);
+            self.control.say(&Said::View(view));
+        }
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let now = self.clock.now();
+        let until = self.desk.poll_timeout().into_iter().chain([self.renew_at, self.tell_at]).min().unwrap_or(now);
+        let timeout = if self.are_links_old { Duration::ZERO } else { until.saturating_duration_since(now) };
+        let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
+        let sockets = self.wires.values().map(|wire| PollFd::new(wire, PollFlags::IN));
+        let control: Vec<_> = self.control.fds().collect();
+        let control = control.iter().map(|fd| PollFd::new(fd, PollFlags::IN));
+        let news = self.kernel.news_fd();
+        let mut fds: Vec<PollFd<'_>> = sockets.chain(control).chain([PollFd::new(&news, PollFlags::IN)]).collect();
+        match poll(&mut fds, Some(&timeout)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! A virtual router with its keys, and what it is told. Pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    desk::{Doing, LinkState, Moment},
+    order::{AddressOrder, Changed, Conflicting, PreemptOrder, Resume, RouterOrder, Said},
+};
+use crate::vrrp::{
+    addresses::AddressList,
+    auth::{Epoch, Key, KeyId, Keys, Opener, Sealer},
+    machine::{FaultCause, Link, Output, Router, State},
+    packet::{self, Authentication, ChecksumForm, Ends, Received},
+    refusal::Refusal,
+    settings::{Announcing, Claims, Identity, Preempt, Reach, Settings},
+    terms::{Family, Interval, Priority, RouterId, Version},
+    timing,
+    track::Standing,
+};
+
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) order: RouterOrder,
+    /// None while the interface has no address to speak from.
+    pub(super) router: Option<Router>,
+    pub(super) lacks: Option<String>,
+    pub(super) lacks_since: Instant,
+    sealer: Option<Sealer>,
+    opener: Option<Opener>,
+    pub(super) refused: BTreeMap<Refusal, u64>,
+    /// The checksum of who was heard last: who takes one form only sends that.
+    heard_form: Option<ChecksumForm>,
+    /// It ends, and goes then.
+    pub(super) is_leaving: bool,
+}
+
+impl Member {
+    pub(super) fn new(order: RouterOrder, at: Moment) -> Self {
+        let keys = ring(&order);
+        Self {
+            sealer: keys.clone().map(|keys| Sealer::new(keys, Epoch::after(None, at.wall))),
+            opener: keys.map(Opener::new),
+            order,
+            router: None,
+            lacks: None,
+            lacks_since: at.now,
+            refused: BTreeMap::new(),
+            heard_form: None,
+            is_leaving: false,
+        }
+    }
+
+    pub(super) fn family(&self) -> Option<Family> {
+        self.order.addresses.first().map(|first| Family::of(first.address))
+    }
+
+    pub(super) fn follow_keys(&mut self, wanted: &RouterOrder) {
+        if (&wanted.keys, wanted.key) == (&self.order.keys, self.order.key) {
+            return;
+        }
+        // Keys come or go with a restart of the router: see `is_same_router`.
+        if let (Some(keys), Some(sealer), Some(opener)) = (ring(wanted), &mut self.sealer, &mut self.opener) {
+            sealer.set_keys(keys.clone());
+            opener.set_keys(keys);
+        }
+    }
+
+    /// The address that adverts come from.
+    pub(super) fn primary(&self, link: Option<&LinkState>) -> Option<IpAddr> {
+        let link = link?;
+        if let Some(source) = self.order.source {
+            return link.own.contains(&source).then_some(source);
+        }
+        // RFC 9568 s5.1.2.1: from the link-local address, unless the peers are elsewhere.
+        let wants_local = self.order.peers.iter().next().is_none_or(is_link_local);
+        let is_wrong_scope = |address: &IpAddr| address.is_ipv6() && is_link_local(address) != wants_local;
+        // An owner has its addresses for itself, beside the one that adverts come from if there is another one.
+        let is_virtual = |address: &IpAddr| self.order.addresses.iter().any(|own| own.address == *address);
+        let of_family = link.own.iter().filter(|address| self.family() == Some(Family::of(**address)));
+        of_family.min_by_key(|address| (is_wrong_scope(address), is_virtual(address))).copied()
+    }
+
+    fn authentication(&self) -> Authentication {
+        self.order.password.map_or(Authentication::None, Authentication::Password)
+    }
+
+    pub(super) fn settings(&self, primary: IpAddr, claims: Claims, at: Moment) -> Option<Settings> {
+        let order = &self.order;
+        let ms = Duration::from_millis;
+        let peers: BTreeSet<IpAddr> = order.peers.iter().copied().filter(|peer| *peer != primary).collect();
+        let is_resuming = self.router.is_none() && self.resumes(at);
+        Some(Settings {
+            primary,
+            interval: Interval::new(ms(order.interval_ms), version(order)).ok()?,
+            reach: if order.peers.is_empty() { Reach::Multicast } else { Reach::Unicast(peers) },
+            preempt: match order.preempt {
+                PreemptOrder::AtOnce => Preempt::AtOnce,
+                PreemptOrder::Never => Preempt::Never,
+                PreemptOrder::AfterMs(delay) => Preempt::After(ms(delay)),
+            },
+            start_delay: if is_resuming { Duration::ZERO } else { ms(order.start_delay_ms) },
+            yield_hold: order.yield_hold_ms.map(ms),
+            announcing: Announcing {
+                again_after: order.announce_again_ms.map(ms),
+                every: order.announce_every_ms.map(ms),
+                least_gap: ms(order.announce_gap_ms),
+            },
+            claims,
+        })
+    }
+
+    /// Whether nobody can have taken over since an earlier speaker ended.
+    fn resumes(&self, at: Moment) -> bool {
+        let until_ms = self.order.resume.and_then(|Resume { active_until_ms, .. }| active_until_ms);
+        until_ms.is_some_and(|until_ms| at.boot < Duration::from_millis(until_ms))
+    }
+
+    /// The addresses that an earlier process left.
+    pub(super) fn held_before(&self, links: &BTreeMap<String, LinkState>) -> Vec<IpAddr> {
+        let is_there = |one: &&AddressOrder| links.get(&one.device).is_some_and(|link| link.marked.contains(&one.address));
+        self.order.addresses.iter().filter(is_there).map(|one| one.address).collect()
+    }
+
+    pub(super) fn begin(&mut self, settings: Settings, standing: Standing, has_carrier: bool, held: &[IpAddr], at: Moment) {
+        let (Some(id), Some(list)) = (RouterId::new(self.order.router_id), list(&self.order)) else { return };
+        let identity = Identity { router: id, version: version(&self.order) };
+        let base = Priority::new(self.order.priority).unwrap_or(Priority::LOWEST);
+        let (priority, is_faulty) = match standing {
+            Standing::Fit(priority) => (priority, false),
+            Standing::Faulty => (base, true),
+        };
+        let interval = settings.interval.duration();
+        let is_resuming = self.resumes(at) && held.len() == self.order.addresses.len() && has_carrier && !is_faulty;
+        let mut router = match Router::new(identity, settings, priority, list, at.now) {
+            Ok(router) => router,
+            Err(error) => {
+                (self.lacks, self.lacks_since) = (Some(error.to_string()), at.now);
+                return;
+            }
+        };
+        self.lacks = None;
+        if is_faulty {
+            router.handle_fault(FaultCause::Tracked, at.now);
+        }
+        if !has_carrier {
+            router.handle_link(Link::Down, at.now);
+        }
+        // The process before has listened, too.
+        let began = at.now.checked_sub(timing::active_down(identity.version, priority, interval)).filter(|_| is_resuming);
+        router.handle_start(held, began.unwrap_or(at.now));
+        if self.order.resume.take().is_some_and(|resume| resume.is_on_hold) {
+            router.handle_yield(at.now);
+        }
+        router.handle_timeout(at.now);
+        self.router = Some(router);
+    }
+
+    pub(super) fn adapt(&mut self, settings: Settings, standing: Standing, has_carrier: bool, now: Instant) {
+        let addresses = list(&self.order);
+        let Some(router) = &mut self.router else { return };
+        let mut result = Ok(());
+        if *router.settings() != settings {
+            result = router.handle_settings(settings, now);
+        }
+        if let Some(addresses) = addresses.filter(|addresses| addresses != router.addresses()) {
+            result = result.and(router.handle_addresses(addresses, now));
+        }
+        self.lacks = result.err().map(|error| error.to_string()).or(self.lacks.take().filter(|_| {
+            // What the kernel refused is told until it takes it.
+            router.faults().contains(&FaultCause::Driver)
+        }));
+        match standing {
+            Standing::Fit(priority) => {
+                router.handle_priority(priority, now);
+                router.handle_fault_over(FaultCause::Tracked, now);
+            }
+            Standing::Faulty => router.handle_fault(FaultCause::Tracked, now),
+        }
+        let is_down = router.faults().contains(&FaultCause::Link);
+        match has_carrier {
+            true if is_down => router.handle_link(Link::Up, now),
+            false if !is_down => router.handle_link(Link::Down, now),
+            true | false => {}
+        }
+    }
+
+    pub(super) fn hear(&mut self, received: &Received<'_>, now: Instant) -> Result<(), Refusal> {
+        let authentication = self.authentication();
+        let opened = match &mut self.opener {
+            Some(opener) => opener.open(received)?,
+            None => Received { ..*received },
+        };
+        let advert = packet::decode(&opened, version(&self.order), authentication)?;
+        self.heard_form = packet::checksum_form_of(&opened).or(self.heard_form);
+        match &mut self.router {
+            Some(router) => router.handle_advert(received.ends.source, &advert, now),
+            None => Ok(()),
+        }
+    }
+
+    /// Those of the router's addresses, as the kernel gets them.
+    pub(super) fn among(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Vec<AddressOrder> {
+        let of = |address: IpAddr| self.order.addresses.iter().find(|one| one.address == address).cloned();
+        // One that the order names no longer is removed wherever it is.
+        let stray = |address| AddressOrder { address, prefix_len: 0, device: self.order.interface.clone(), label: None };
+        addresses.into_iter().map(|address| of(address).unwrap_or_else(|| stray(address))).collect()
+    }
+
+    pub(super) fn doing(&mut self, name: &str, output: Output) -> Doing {
+        match output {
+            Output::Send { advert, to } => {
+                let source = self.router.as_ref().map_or(to, |router| router.settings().primary);
+                let ends = Ends { source, destination: to };
+                let chosen = self.order.has_pseudo_header.map(|has| if has { ChecksumForm::PseudoHeader } else { ChecksumForm::Message });
+                let form = chosen.or(self.heard_form).unwrap_or(ChecksumForm::Message);
+                let message = advert.encode(ends, form, self.authentication());
+                let payload = match &mut self.sealer {
+                    Some(sealer) => sealer.seal(message, ends),
+                    None => message,
+                };
+                Doing::Transmit { interface: self.order.interface.clone(), ends, payload }
+            }
+            Output::AddAddresses(addresses) => Doing::Add { router: name.to_owned(), addresses: self.among(addresses) },
+            Output::RemoveAddresses(addresses) => Doing::Remove { addresses: self.among(addresses) },
+            Output::Announce(addresses) => Doing::Announce { addresses: self.among(addresses) },
+            Output::Transition(transition) => {
+                let priority = self.router.as_ref().map_or(self.order.priority, |router| router.priority().number());
+                Doing::Say(Said::Changed(Changed {
+                    router: name.to_owned(),
+                    from: word(transition.from).into(),
+                    to: word(transition.to).into(),
+                    reason: self.lacks.clone().unwrap_or_else(|| transition.reason.to_string()),
+                    priority,
+                }))
+            }
+            Output::Conflict(peer, what) => self.conflict(name, peer, &what.to_string(), false),
+            Output::ConflictOver(peer, what) => self.conflict(name, peer, &what.to_string(), true),
+        }
+    }
+
+    fn conflict(&self, name: &str, peer: IpAddr, what: &str, is_over: bool) -> Doing {
+        Doing::Say(Said::Conflict(Conflicting { router: name.to_owned(), peer, what: what.to_owned(), is_over }))
+    }
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
+/// As views call a state.
+pub(super) fn word(state: State) -> &'static str {
+    match state {
+        State::Initialize => "stopped",
+        State::Fault => "fault",
+        State::Backup => "backup",
+        State::HeldOver => "held-over",
+        State::Active => "active",
+        State::Yielding => "yielding",
+    }
+}
+
+/// Whether a running router can become the other.
+pub(super) fn is_same_router(one: &RouterOrder, other: &RouterOrder) -> bool {
+    let family = |order: &RouterOrder| order.addresses.first().map(|first| Family::of(first.address));
+    let places = |order: &RouterOrder| {
+        order.addresses.iter().map(|one| (one.address, (one.device.clone(), one.prefix_len, one.label.clone()))).collect::<BTreeMap<_, _>>()
+    };
+    let (before, after) = (places(one), places(other));
+    // An address that moves to another device has to be removed from the first.
+    let are_in_place = before.iter().all(|(address, place)| after.get(address).is_none_or(|other| other == place));
+    are_in_place
+        && (&one.interface, one.router_id, one.version, family(one), one.keys.is_empty())
+            == (&other.interface, other.router_id, other.version, family(other), other.keys.is_empty())
+}
+
+fn version(order: &RouterOrder) -> Version {
+    if order.version == 2 { Version::V2 } else { Version::V3 }
+}
+
+fn list(order: &RouterOrder) -> Option<AddressList> {
+    AddressList::new(&order.addresses.iter().map(|one| one.address).collect::<Vec<_>>()).ok()
+}
+
+fn ring(order: &RouterOrder) -> Option<Keys> {
+    let keys: BTreeMap<KeyId, Key> =
+        order.keys.iter().filter_map(|(id, secret)| Some((KeyId::new(*id), Key::new(secret.as_bytes()).ok()?))).collect();
+    Keys::new(keys, KeyId::new(order.key)).ok()
+}

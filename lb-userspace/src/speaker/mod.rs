@@ -1,0 +1,33 @@
+//! The process that speaks VRRP: it holds the addresses of virtual routers, and goes on when the daemon dies.
+//!
+//! | file | what |
+//! |---|---|
+//! | `order` | what the daemon and the speaker say to each other |
+//! | `desk`, `member` | routers, sync groups, keys and what is watched: what has to be done on each event. Pure |
+//! | `frames` | gratuitous ARP and unsolicited neighbour advertisements. Pure |
+//! | `clock_io` | time that goes on while the machine sleeps |
+//! | `wire_io` | the sockets of adverts |
+//! | `kernel_io` | links and addresses by netlink, and frames on a link |
+//! | `urgency_io` | real-time scheduling and locked memory |
+//! | `control_io` | the socket that the daemon connects to |
+//! | `driver` | the loop |
+//!
+//! **Leases.** An address is added for [`LEASE`](kernel_io::LEASE) and renewed each second: those of a speaker that was killed or stopped go away by
+//! themselves. An address that the host has without our mark is somebody else's, and left alone.
+//!
+//! **One thread**, without allocations that wait for others: each round it reads the kernel's news and the adverts that wait, does what is due, and performs
+//! the outputs in their order.
+
+pub mod clock_io;
+mod control_io;
+mod desk;
+pub mod driver;
+mod frames;
+mod kernel_io;
+mod member;
+pub mod order;
+mod urgency_io;
+mod wire_io;
+
+/// The socket, in the state directory.
+pub const SOCKET: &str = "vrrp.sock";

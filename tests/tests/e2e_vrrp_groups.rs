@@ -1,0 +1,149 @@
+//! Sync groups, keys, nodes whose files differ, and connections that live on over a hand-over.
+
+use std::{net::SocketAddr, time::Duration};
+
+use rustix::process::Signal;
+use weir_tests::{
+    lab::{Family, TcpLoad, TcpServer, Weir, wait_until},
+    vrrp::{Pair, await_state, router, signal, speaker, view},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+const FAST: &str = "interval = \"100ms\"";
+const KEYS: &str = "interval = \"100ms\"\nkeys = { 1 = \"0123456789abcdef0123456789abcdef\" }";
+
+/// The states of a node's routers, by name.
+fn states(weir: &Weir<'_>) -> Vec<String> {
+    let routers = view(weir).unwrap_or_default()["routers"].as_array().cloned().unwrap_or_default();
+    routers.iter().map(|router| router["state"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+fn await_states(weir: &Weir<'_>, wanted: [&str; 2]) {
+    let mut last = Vec::new();
+    let reached = wait_until("routers of a group", SOON, || {
+        last = states(weir);
+        last == wanted
+    });
+    assert!(reached.is_ok(), "{last:?}, not {wanted:?}: {}", weir.stderr());
+}
+
+#[test]
+fn routers_of_a_group_go_together() {
+    let pair = Pair::new().unwrap();
+    let config = |priority: u8, track: &str| {
+        let four = pair.config(Family::V4, priority, &format!("{FAST}\ngroup = \"all\""));
+        let vip6 = pair.vip(Family::V6);
+        format!(
+            "{four}[vrrp.www6]\ninterface = \"eth0\"\nrouter_id = 7\npriority = {priority}\naddresses = [\"{vip6}/64\"]\n{FAST}\ngroup = \"all\"\n{track}\n"
+        )
+    };
+    let folder = weir_tests::lab::Folder::new("group").unwrap();
+    let file = folder.path().join("serve");
+    std::fs::write(&file, "").unwrap();
+    let first = pair.start(0, &config(150, &format!("track = [{{ file = {file:?} }}]"))).unwrap();
+    let second = pair.start(1, &config(100, "")).unwrap();
+    await_states(&first, ["active", "active"]);
+    await_states(&second, ["backup", "backup"]);
+    // One yields: both go.
+    assert!(first.operate(&["vrrp", "yield", "www6"]).unwrap().status.success());
+    await_states(&second, ["active", "active"]);
+    await_states(&first, ["backup", "backup"]);
+    assert!(first.operate(&["vrrp", "ready"]).unwrap().status.success());
+    await_states(&first, ["active", "active"]);
+    // One has a fault: both have.
+    std::fs::remove_file(&file).unwrap();
+    await_states(&second, ["active", "active"]);
+    await_states(&first, ["fault", "fault"]);
+    assert_eq!((pair.holders(Family::V4), pair.holders(Family::V6)), (vec![1], vec![1]));
+    let refused = first.operate(&["vrrp", "yield", "wwww"]).unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("did you mean"), "{refused:?}");
+}
+
+#[test]
+fn adverts_without_the_key_count_for_nothing() {
+    let pair = Pair::new().unwrap();
+    let first = pair.start(0, &pair.config(Family::V4, 150, KEYS)).unwrap();
+    let second = pair.start(1, &pair.config(Family::V4, 100, KEYS)).unwrap();
+    await_state(&first, "active").unwrap();
+    await_state(&second, "backup").unwrap();
+    assert_eq!(router(&second).unwrap()["refused"], serde_json::json!({}));
+    // A node with another key is not believed, and takes nothing away.
+    let probe = pair.probe(Family::V4).unwrap();
+    let stranger = KEYS.replace("0123456789abcdef0", "x123456789abcdef0");
+    second.write_config(&pair.config(Family::V4, 200, &stranger)).unwrap();
+    let is_told = |weir: &Weir<'_>| router(weir).unwrap_or_default()["refused"]["its MAC is wrong"].as_u64().is_some();
+    wait_until("refusals", SOON, || is_told(&first) && is_told(&second)).unwrap();
+    assert_eq!(router(&first).unwrap()["state"], "active");
+    // Back again it is heard at once.
+    second.write_config(&pair.config(Family::V4, 100, KEYS)).unwrap();
+    await_state(&second, "backup").unwrap();
+    wait_until("one holder", SOON, || pair.holders(Family::V4) == [0]).unwrap();
+    drop(probe.end().unwrap());
+}
+
+#[test]
+fn an_address_on_one_node_only_makes_no_two_of_them_active() {
+    let pair = Pair::new().unwrap();
+    let config = pair.config(Family::V4, 150, FAST);
+    let first = pair.start(0, &config).unwrap();
+    let second = pair.start(1, &pair.config(Family::V4, 100, FAST)).unwrap();
+    await_state(&first, "active").unwrap();
+    await_state(&second, "backup").unwrap();
+    let probe = pair.probe(Family::V4).unwrap();
+    first.write_config(&config.replace("addresses = [\"10.1.0.100/24\"]", "addresses = [\"10.1.0.100/24\", \"10.1.0.101/24\"]")).unwrap();
+    let conflicts = |weir: &Weir<'_>| router(weir).unwrap_or_default()["peers"][0]["conflicts"].to_string();
+    wait_until("the difference to be told", SOON, || conflicts(&second).contains("other addresses")).unwrap();
+    wait_until("status to tell it", SOON, || {
+        second.status().is_ok_and(|status| status["problems"].to_string().contains("other addresses"))
+    })
+    .unwrap();
+    wait_until("the new address", SOON, || {
+        pair.lab.nodes[0].namespace.ip("-o addr show dev eth0").is_ok_and(|text| text.contains("10.1.0.101/24"))
+    })
+    .unwrap();
+    assert_eq!(router(&second).unwrap()["state"], "backup");
+    let report = probe.end().unwrap();
+    assert_eq!(report.lost, 0, "{report:?}");
+    // And away again.
+    first.write_config(&config).unwrap();
+    wait_until("the address to go", SOON, || {
+        pair.lab.nodes[0].namespace.ip("-o addr show dev eth0").is_ok_and(|text| !text.contains("10.1.0.101/24"))
+    })
+    .unwrap();
+    // Without the section nobody speaks any more.
+    let without = config.split("[vrrp.www]").next().unwrap().to_owned();
+    let pid = speaker(&second).unwrap();
+    second.write_config(&without).unwrap();
+    wait_until("the speaker to end", SOON, || {
+        signal(pid, Signal::CONT).is_err() || view(&second).is_ok_and(|view| view["speaker_pid"].is_null())
+    })
+    .unwrap();
+}
+
+#[test]
+fn connections_of_dsr_live_on_over_every_hand_over() {
+    let pair = Pair::new().unwrap();
+    let server = &pair.lab.servers[0];
+    server.hold(pair.vip(Family::V4)).unwrap();
+    let _serving = TcpServer::start(&server.namespace, "a", 80).unwrap();
+    let mut first = pair.start(0, &pair.config(Family::V4, 254, FAST)).unwrap();
+    let second = pair.start(1, &pair.config(Family::V4, 250, FAST)).unwrap();
+    await_state(&first, "active").unwrap();
+    await_state(&second, "backup").unwrap();
+    let to = SocketAddr::new(pair.vip(Family::V4), 80);
+    let load = TcpLoad::start(&pair.lab.client().namespace, to, 50, Duration::from_millis(50), Duration::from_secs(60)).unwrap();
+    load.wait_opened().unwrap();
+    assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());
+    await_state(&second, "active").unwrap();
+    assert!(first.operate(&["vrrp", "ready"]).unwrap().status.success());
+    await_state(&first, "active").unwrap();
+    let pid = speaker(&first).unwrap();
+    first.kill_9().unwrap();
+    signal(pid, Signal::KILL).unwrap();
+    await_state(&second, "active").unwrap();
+    wait_until("one holder", SOON, || pair.holders(Family::V4) == [1]).unwrap();
+    let report = load.finish().unwrap();
+    eprintln!("50 connections of DSR over three hand-overs: {report:?}");
+    assert_eq!((report.opened, report.refused.len(), report.broken.len()), (50, 0, 0), "{report:?}");
+}
