@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lb_common::words::{MemberId, ServiceId};
 
 use super::{
-    ServiceKey,
+    Endpoint, ServiceKey,
     desired::{Desired, DesiredService},
     installed::{Identity, Installed, InstalledMember},
     op::Op,
@@ -98,6 +98,7 @@ fn make(mut draft: Draft<'_>, incarnation: &mut dyn FnMut() -> u64) -> (Plan, In
     draft.know_members();
     make::services(&mut draft, incarnation);
     let planes = place::members(&mut draft);
+    tables::find_holders(&mut draft);
     make::planes(&mut draft, &planes);
     publish::snat_addresses(&mut draft);
     make::members(&mut draft, &planes);
@@ -128,6 +129,8 @@ struct Draft<'a> {
     waiting: BTreeSet<MemberId>,
     /// Members that the configuration drops and that go on serving, because there is no room for those that would take their place.
     holders: BTreeSet<MemberId>,
+    /// The same by their service, each with its endpoint and weight.
+    held: BTreeMap<ServiceId, Vec<(Endpoint, MemberId, u16)>>,
 }
 
 impl<'a> Draft<'a> {
@@ -144,6 +147,7 @@ impl<'a> Draft<'a> {
             members: BTreeMap::new(),
             waiting: BTreeSet::new(),
             holders: BTreeSet::new(),
+            held: BTreeMap::new(),
         }
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use lb_common::{
-    maps::{Header, MemberInfo, Service},
+    maps::{ForwardKind, Header, MemberInfo, Service},
     words::{MemberId, MemberWord, ServiceId},
 };
 
@@ -63,6 +63,9 @@ pub(super) fn services(draft: &mut Draft<'_>, incarnation: &mut dyn FnMut() -> u
     }
 }
 
+/// Of a member whose service is translated while it is not, or the other way round.
+const UNUSABLE: u8 = MemberWord::NO_NEW | MemberWord::DOWN | MemberWord::CLOSING;
+
 /// What of a service's record stays as long as it lives: its flows depend on it.
 struct Kept {
     id: ServiceId,
@@ -103,7 +106,7 @@ pub(super) fn members(draft: &mut Draft<'_>, planes: &PlaneNumbers) {
     for (service_id, key, service) in draft.at_work() {
         for (identity, member) in service.identities() {
             let (Some(&id), endpoint) = (draft.members.get(&(service_id, identity)), &identity.endpoint) else { continue };
-            let info = info(service_id, endpoint, member);
+            let info = info(draft, service_id, endpoint, member);
             if is_no_less(draft, id, &info) {
                 write_member(draft, id, info);
             }
@@ -138,18 +141,23 @@ pub(super) fn wanted_members(draft: &Draft<'_>) -> BTreeMap<MemberId, MemberInfo
         draft.at_work().into_iter().flat_map(|(id, _, service)| service.identities().map(move |(identity, member)| (id, identity, member)));
     let placed = members.filter_map(|(service, identity, member)| {
         let id = draft.members.get(&(service, identity))?;
-        Some((*id, info(service, &identity.endpoint, member)))
+        Some((*id, info(draft, service, &identity.endpoint, member)))
     });
     placed.collect()
 }
 
-fn info(service: ServiceId, endpoint: &Endpoint, member: &DesiredMember) -> MemberInfo {
+/// What a desired member should be. Where others hold the service's slots and it is translated or not as they are, one of the other kind takes nothing.
+fn info(draft: &Draft<'_>, service: ServiceId, endpoint: &Endpoint, member: &DesiredMember) -> MemberInfo {
+    let is_translated = member.forward == ForwardKind::Nat;
+    let holders = draft.held.get(&service).into_iter().flatten();
+    let is_unusable = holders.map(|(_, id, _)| &draft.state.members[id]).any(|holder| holder.identity().is_translated != is_translated);
+    let closing = if is_unusable { UNUSABLE } else { 0 };
     MemberInfo {
         address: endpoint.address.into(),
         port: endpoint.port,
         service: service.0,
         weight: member.weight,
-        state: member.state,
+        state: member.state | closing,
         forward: member.forward as u8,
         retired_at: 0,
     }
@@ -161,7 +169,7 @@ fn retired(draft: &Draft<'_>, id: MemberId) -> MemberInfo {
     let info = member.info;
     let service = draft.state.services.get(&ServiceId(info.service));
     let is_unusable = service.is_some_and(|service| service.is_translated() != member.identity().is_translated);
-    let closing = if is_unusable { MemberWord::DOWN | MemberWord::CLOSING } else { 0 };
+    let closing = if is_unusable { UNUSABLE } else { 0 };
     let retired_at = if info.retired_at == 0 || info.retired_at > draft.now_unix_s { draft.now_unix_s.max(1) } else { info.retired_at };
     MemberInfo { weight: 0, state: info.state | MemberWord::NO_NEW | closing, retired_at, ..info }
 }

@@ -31,15 +31,29 @@ pub(super) fn slots(draft: &mut Draft<'_>, id: ServiceId, service: &DesiredServi
 }
 
 /// The members that the service's slots are for: those that it should have as far as there is room for them, or else those that hold them.
-fn wanted(draft: &mut Draft<'_>, id: ServiceId, service: &DesiredService) -> Wanted {
-    let wanted = Wanted::new(service, |identity| draft.members.get(&(id, identity)).copied().filter(|id| !draft.waiting.contains(id)));
-    let is_anyone_up = service.members.values().any(|member| member.weight > 0);
-    if !wanted.members.is_empty() || !is_anyone_up {
-        return wanted;
+fn wanted(draft: &Draft<'_>, id: ServiceId, service: &DesiredService) -> Wanted {
+    match draft.held.get(&id) {
+        Some(holders) => holders.iter().map(|&(server, id, weight)| (Share { server, weight }, (id, weight))).collect(),
+        None => Wanted::new(service, |identity| serving(draft, id, identity)),
     }
-    let holders = holders(draft, id, service);
-    draft.holders.extend(holders.iter().map(|(_, id, _)| *id));
-    holders.into_iter().map(|(server, id, weight)| (Share { server, weight }, (id, weight))).collect()
+}
+
+/// The number of a member that may take flows.
+fn serving(draft: &Draft<'_>, service: ServiceId, identity: Identity) -> Option<MemberId> {
+    draft.members.get(&(service, identity)).copied().filter(|id| !draft.waiting.contains(id))
+}
+
+/// Finds the services whose slots stay with those that hold them, because none of those that should take flows has room.
+pub(super) fn find_holders(draft: &mut Draft<'_>) {
+    for (id, _, service) in draft.at_work() {
+        let is_anyone_up = service.members.values().any(|member| member.weight > 0);
+        let mut shares = service.identities().filter(|(_, member)| member.share > 0);
+        if is_anyone_up && !shares.any(|(identity, _)| serving(draft, id, identity).is_some()) {
+            let holders = holders(draft, id, service);
+            draft.holders.extend(holders.iter().map(|(_, id, _)| *id));
+            draft.held.insert(id, holders);
+        }
+    }
 }
 
 /// The members that the configuration drops and that serve as long as nobody else has room. If all that it drops do and they are several, the

@@ -348,7 +348,10 @@ impl World {
             Some((id, member)) => {
                 let takes = one.weight > 0
                     && (!lacks(key, Some(server.endpoint)) || member.header.as_ref().is_some_and(|header| header.nat_planes > 0));
-                (member.info.weight, member.state) == (one.weight, one.state) && (takes || !holds.contains(id))
+                // Others hold the slots, and are translated where it is not, or the other way round.
+                let is_unusable = serving.is_empty() && service.is_translated() != member.identity().is_translated;
+                let closing = if is_unusable { MemberWord::NO_NEW | MemberWord::DOWN | MemberWord::CLOSING } else { 0 };
+                (member.info.weight, member.state) == (one.weight, one.state | closing) && (takes || !holds.contains(id))
             }
             None => lacks(key, Some(server.endpoint)),
         };
