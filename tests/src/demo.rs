@@ -1,6 +1,7 @@
 //! `scripts/demo`: Weir's main job, shown in a lab.
 
 mod clients;
+mod failover;
 mod fixture;
 
 use std::{
@@ -28,8 +29,13 @@ const SOON: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_secs(3);
 const ALL: [&str; 3] = ["s1", "s2", "s3"];
 
-/// Shows the clients' view of a server that dies and is taken out, and of a daemon that is killed. An error if they see what they should not.
+/// Shows the clients' view of a server that dies and is taken out, of a daemon that is killed, and of a node that dies. An error if they see what they should not.
 pub fn run(out: &mut impl Write) -> anyhow::Result<()> {
+    one_node(out)?;
+    failover::run(out)
+}
+
+fn one_node(out: &mut impl Write) -> anyhow::Result<()> {
     writeln!(out, "lab: a client, a node that runs Weir, three servers, on two networks")?;
     let lab = Topology::builder(Shape::TwoArmed).servers(3).build()?;
     let mut servers = lab.servers.iter().enumerate().map(serve_all).collect::<anyhow::Result<Vec<_>>>()?;
