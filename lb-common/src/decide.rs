@@ -126,8 +126,9 @@ fn is_to_this_host<T: Tables, P: Packet + ?Sized>(tables: &T, frame: &P) -> bool
     tables.is_own_mac(OwnMacs::pack(first, last))
 }
 
+/// The word of one of our own addresses: a VIP, or a SNAT address.
 #[inline(always)]
-fn find_vip<T: Tables>(tables: &T, address: &Address) -> Option<VipWord> {
+pub(crate) fn find_vip<T: Tables>(tables: &T, address: &Address) -> Option<VipWord> {
     let hash = place::vip(address, tables.table_key());
     let line = tables.vip_line(hash.index & tables.setting(|s| &s.vip_mask))?;
     let mut found = VipWord(0);

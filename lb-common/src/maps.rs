@@ -42,7 +42,7 @@ pub use crate::settings::*;
 
 /// The version of everything in this file and in [`crate::words`], and of the counters' order in [`crate::reason`]. A daemon refuses pinned maps of
 /// another version.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// 64-bit words to a line: one cache line, the unit of every keyed table.
 pub const WORDS_PER_LINE: usize = 8;

@@ -61,6 +61,9 @@ counted! {
         NatNoFlow = "nat-no-flow",
         /// A client of a NAT service whose frames carry two VLAN tags, or a provider's: replies can be given one 802.1Q tag only.
         VlanTags = "vlan-tags",
+        /// The source would open a NAT flow and is no host's address, stands for many, or is a VIP or SNAT address of this node, to which answers would
+        /// come back for ever.
+        MartianSource = "martian-source",
         /// An ICMP error that quotes no flow of the service.
         IcmpUnknown = "icmp-unknown",
         /// The packet could not be resized or sent by the driver.

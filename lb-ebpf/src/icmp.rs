@@ -42,7 +42,12 @@ fn make_echo_reply(frame: &Frame, parsed: &Parsed) -> Result<(), Unwritable> {
     let (request, reply) = if parsed.network.source.is_v4() { ([8, 0], [0, 0]) } else { ([128, 0], [129, 0]) };
     let diff = Sum::ZERO.remove16(u16::from_ne_bytes(request)).add16(u16::from_ne_bytes(reply));
     frame.set(l4, reply[0])?;
-    frame.set(l4 + 2, diff.update(checksum))?;
+    // Both zeros are the same sum, but of a message of zeros alone, whose checksum is all ones.
+    let updated = match diff.update(checksum) {
+        0 => 0xffff,
+        updated => updated,
+    };
+    frame.set(l4 + 2, updated)?;
     set_hop_limit(frame, l3, parsed.network.source.is_v4())?;
     set_addresses(frame, l3, parsed.network.destination, parsed.network.source)?;
     swap_macs(frame)

@@ -250,6 +250,7 @@ fn who_is_known_to_be_down_or_not_known_at_all_gets_no_listener() {
     wait_until("green to be found down", SOON, || servers(&weir)["green/s3"]["why"] == "unhealthy").unwrap();
     fs::write(&file, fs::read_to_string(weir.config()).unwrap().replace("pool = \"blue\"", "pool = \"green\"")).unwrap();
     let path = file.to_str().unwrap();
+    assert!(done(&weir, &["diff", path]).contains("listener web has nobody who takes new flows then"));
     refused(&weir, &["apply", path, "--confirm", "10m"], "all servers of pool green are down under the later one");
     assert_eq!(fixture.served(), ["s1", "s2"]);
     refused(&weir, &["confirm"], "no configuration waits");

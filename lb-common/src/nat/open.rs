@@ -2,6 +2,8 @@
 
 use super::{ClientKey, INDEX_MASK, PortState, PortWord, is_reusable, port_cell, rest_s, spare, tag_of};
 use crate::{
+    address::Address,
+    decide::find_vip,
     hash::Hash,
     maps::{CHUNK_PENDING, NatFlow, NatPlane, Service},
     place,
@@ -45,10 +47,13 @@ struct Claim {
 /// Opens a flow and returns its record's index.
 ///
 /// # Errors
-/// [`Drop::NatPortsFull`] when every port of the plane is in use, [`Drop::NatTableFull`] when the directory has no room,
+/// [`Drop::MartianSource`] for a source that cannot be answered, or is one of our own addresses (RFC 1812 s5.3.7), [`Drop::NatPortsFull`] when every port of the plane is in use, [`Drop::NatTableFull`] when the directory has no room,
 /// [`Drop::Inconsistent`] while the plane is being made.
 #[inline(always)]
 pub fn open<T: Tables>(tables: &T, service: &Service, opening: &mut Opening, plane_index: u16) -> Result<u32, Drop> {
+    if is_martian(tables, &opening.flow.client) {
+        return Err(Drop::MartianSource);
+    }
     let plane = tables.nat_plane(plane_index).ok_or(Drop::Inconsistent)?;
     let now = tables.tick();
     let claim = claim(tables, service, &plane, plane_index, opening.hash, now).ok_or(Drop::NatPortsFull)?;
@@ -70,6 +75,12 @@ pub fn open<T: Tables>(tables: &T, service: &Service, opening: &mut Opening, pla
     }
     cell.store(PortWord::new(PortState::Free, claim.generation, now).0);
     Err(Drop::NatTableFull)
+}
+
+/// Whether answers to it would reach nobody, or come back here: the next one of a server that answers whatever it gets would follow.
+#[inline(always)]
+fn is_martian<T: Tables>(tables: &T, source: &Address) -> bool {
+    !source.can_be_answered() || find_vip(tables, source).is_some()
 }
 
 /// Claims a port of the plane: first where the flow's hash points, then in a chunk more, then anywhere.

@@ -187,6 +187,8 @@ pub struct Plane {
     pub protocol: Cow<'static, str>,
     /// Ports with a live flow.
     pub flows: u32,
+    /// Those, and ports that rest after one.
+    pub taken: u32,
     /// Ports that it has been given memory for.
     pub given: u64,
     /// Ports that it may have.
@@ -255,6 +257,13 @@ impl Status {
     /// Whether nobody has to look after it.
     pub fn is_healthy(&self) -> bool {
         self.ready && self.daemon.running && self.daemon.config_errors.is_empty() && self.services.iter().all(|service| !service.is_out())
+    }
+}
+
+impl Plane {
+    /// Whether nineteen of twenty ports are taken.
+    pub fn is_nearly_full(&self) -> bool {
+        u64::from(self.taken) * 20 >= self.most * 19
     }
 }
 

@@ -1,6 +1,7 @@
 //! `weir doctor`: whether this machine can run Weir, and what to do where it cannot.
 
 use std::{
+    collections::BTreeSet,
     error::Error,
     io::{self, Write},
     path::Path,
@@ -11,7 +12,8 @@ use serde::Serialize;
 use super::{CONFIG_FILE, Exit, Format};
 use crate::{
     config::{self, ConfigText, Diagnostic, LoadError, Severity, model::Config},
-    dataplane::{Finding, examine},
+    dataplane::{Finding, PinDir, attached, examine},
+    netlink::{Link, Netlink},
 };
 
 #[derive(Serialize, Debug)]
@@ -34,6 +36,7 @@ pub fn doctor(path: &Path, format: Format, out: &mut impl Write) -> io::Result<E
     let findings: Vec<Shown> = findings
         .into_iter()
         .chain(examine(config.as_ref()))
+        .chain(config.iter().flat_map(occupied))
         .map(|finding| Shown { what: finding.what, ok: finding.ok, detail: finding.detail, hint: finding.hint })
         .collect();
     match format {
@@ -52,6 +55,22 @@ pub fn doctor(path: &Path, format: Format, out: &mut impl Write) -> io::Result<E
         }
     }
     Ok(if findings.iter().all(|finding| finding.ok) { Exit::Fine } else { Exit::Refused })
+}
+
+/// Interfaces of the configuration that somebody else's XDP program has.
+fn occupied(config: &Config) -> Vec<Finding> {
+    let ours: BTreeSet<String> =
+        attached(&PinDir::at(&config.node.pin_dir)).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
+    let links = runtime.block_on(async { Netlink::open().ok()?.links().await.ok() }).unwrap_or_default();
+    let is_taken = |link: &&Link| link.xdp.is_some() && config.node.interfaces.contains(&link.name) && !ours.contains(&link.name);
+    let finding = |link: &Link| Finding {
+        what: format!("interface {}", link.name),
+        ok: false,
+        detail: "it has an XDP program of somebody else: weir run is refused".to_owned(),
+        hint: Some("see ip link show; ip link set NAME xdp off removes one without a link"),
+    };
+    links.iter().filter(is_taken).map(finding).collect()
 }
 
 /// What is there to judge the machine by. A machine without any configuration yet is fine.

@@ -134,11 +134,12 @@ fn planes(planes: &[Plane], out: &mut impl Write) -> io::Result<()> {
                 if plane.port == 0 { "*".into() } else { plane.port.to_string() },
                 plane.protocol.clone().into_owned(),
                 plane.flows.to_string(),
+                plane.taken.to_string(),
                 plane.given.to_string(),
                 plane.most.to_string(),
                 format!("{:.2}", plane.memory_bytes as f64 / f64::from(1 << 20)),
             ]
         })
         .collect();
-    table(&["NAT FROM", "TO", "PORT", "PROTOCOL", "FLOWS", "GIVEN", "MOST", "MIB"], &rows, out)
+    table(&["NAT FROM", "TO", "PORT", "PROTOCOL", "FLOWS", "TAKEN", "GIVEN", "MOST", "MIB"], &rows, out)
 }

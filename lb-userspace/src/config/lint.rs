@@ -102,6 +102,9 @@ fn secret_of(probe: &Probe) -> Option<String> {
     }
 }
 
+/// The most that these limits can be.
+const MOST_ROOM: u32 = 65_000;
+
 /// A replaced server keeps its place for an idle timeout: replacing all takes room for all of them twice.
 fn advise_room(document: &Document, report: &mut Report) {
     let Ok(limits) = document.limits.model else { return };
@@ -109,14 +112,17 @@ fn advise_room(document: &Document, report: &mut Report) {
         ("members", relations::member_count(document), limits.members, &document.limits.members),
         ("nat_planes", relations::plane_count(document), limits.nat_planes, &document.limits.nat_planes),
     ];
-    for (key, count, limit, span) in tables.into_iter().filter(|(_, count, limit, _)| count * 2 > *limit as usize) {
+    let could_be_raised = |limit: u32| limit < MOST_ROOM;
+    for (key, count, limit, span) in
+        tables.into_iter().filter(|(_, count, limit, _)| count * 2 > *limit as usize && could_be_raised(*limit))
+    {
         let message = format!(
             "limits.{key} is {limit}, and {count} are in use: only {} more can be while servers are replaced",
             limit as usize - count
         );
         let hint = format!(
             "raise it in [limits] to {} to replace all servers at once; a replaced one keeps its place for an idle timeout",
-            (count * 2).min(65_000)
+            (count * 2).min(MOST_ROOM as usize)
         );
         report.advise(span.clone().unwrap_or(document.node.header.clone()), message, &hint);
     }

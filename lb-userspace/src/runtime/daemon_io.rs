@@ -274,7 +274,7 @@ impl Daemon {
             ..Report::default()
         };
         let pins = PinDir::at(&config.node.pin_dir).identity();
-        let vrrp = Vrrp::start(&config.node.state_dir);
+        let vrrp = Vrrp::start(&config.node.state_dir, &earlier.vrrp);
         let mut daemon = Self {
             config_path: config_path.to_owned(),
             parser,

@@ -110,8 +110,10 @@ pub struct NatFlows {
     pub by_member: BTreeMap<MemberId, u32>,
     /// The same without these: those that are still connected.
     pub connected: BTreeMap<MemberId, u32>,
-    /// How many each plane has.
+    /// How many ports of each plane are taken, resting ones included.
     pub by_plane: BTreeMap<u16, u32>,
+    /// The same without these.
+    pub connected_by_plane: BTreeMap<u16, u32>,
 }
 
 /// Counts the translated flows that are alive at `now`.
@@ -121,11 +123,15 @@ pub struct NatFlows {
 pub fn nat_flows(tables: &Tables, now: Tick) -> Result<NatFlows, AccessError> {
     let mut flows = NatFlows::default();
     each_nat_flow(tables, now, |word, flow| {
+        let is_connected = !matches!(word.state(), PortState::Resting | PortState::Reset);
         if let Some(member) = MemberId::new(flow.member) {
             *flows.by_member.entry(member).or_default() += 1;
-            if !matches!(word.state(), PortState::Resting | PortState::Reset) {
+            if is_connected {
                 *flows.connected.entry(member).or_default() += 1;
             }
+        }
+        if is_connected {
+            *flows.connected_by_plane.entry(flow.plane).or_default() += 1;
         }
         *flows.by_plane.entry(flow.plane).or_default() += 1;
     })?;

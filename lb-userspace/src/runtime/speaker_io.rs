@@ -67,7 +67,8 @@ pub(super) struct Speaking {
 
 impl Speaking {
     /// Of the node with this state directory. There is a process once there is an order with a router.
-    pub(super) fn start(state_dir: &Path) -> Self {
+    /// `earlier` is what the last daemon kept of its routers.
+    pub(super) fn start(state_dir: &Path, earlier: &[RouterView]) -> Self {
         let (asks, asked) = mpsc::channel(QUEUE);
         let (tell, news) = mpsc::channel(QUEUE);
         let keeper = Keeper {
@@ -75,7 +76,7 @@ impl Speaking {
             tell,
             order: None,
             last: BTreeMap::new(),
-            resumes: BTreeMap::new(),
+            resumes: earlier.iter().map(|view| (view.router.clone(), numbers_of(view))).collect(),
             started: None,
             child: None,
         };
@@ -127,6 +128,11 @@ impl Drop for Speaking {
 }
 
 /// Who speaks.
+/// Of a process that may be gone for long: nothing but the numbers of its adverts counts.
+fn numbers_of(view: &RouterView) -> Resume {
+    Resume { memory: view.memory.clone().unwrap_or_default(), ..Resume::default() }
+}
+
 enum Found {
     /// This program.
     Fitting(Connection),
@@ -262,6 +268,7 @@ impl Keeper {
         let resume = |view: &RouterView| Resume {
             active_until_ms: (view.state == "active").then(|| now_ms + 2 * view.interval_ms),
             is_on_hold: view.is_on_hold,
+            memory: view.memory.clone().unwrap_or_default(),
         };
         self.resumes = std::mem::take(&mut self.last).into_iter().map(|(name, view)| (name, resume(&view))).collect();
     }
@@ -324,7 +331,7 @@ impl Keeper {
         if let Some(order) = &self.order {
             let mut first = order.clone();
             for (name, router) in &mut first.routers {
-                router.resume = resumes.get(name).copied();
+                router.resume = resumes.get(name).cloned();
             }
             let told = if first.routers.is_empty() { Told::Stop } else { Told::Order(first) };
             let _ = connection.say(&told).await;

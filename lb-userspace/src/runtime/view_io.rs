@@ -30,6 +30,7 @@ use crate::{
         difference::difference,
         installed::InstalledMember,
         names::expand::unknown,
+        overrides::deserted,
         plan::{self, Freeable},
         settings,
         standing::{ServerName, View, Why, standings},
@@ -158,6 +159,9 @@ impl Daemon {
         // What changes of itself, as while a server comes back, is no difference.
         let ((_, before), (plan, after)) = (planned(&self.config, &self.view()), planned(&config, &followed));
         let difference = difference(&before, &after, &self.flows()?);
+        let lost = deserted((&self.config, &self.view()), (&config, &followed)).into_iter();
+        let is_used = |what: &String| what.strip_prefix("pool ").is_none_or(|pool| config.listeners.values().any(|one| one.pool == pool));
+        let lost = lost.filter(is_used).map(|what| format!("{what} has nobody who takes new flows then"));
         Ok(DiffView {
             difference,
             sections: settings::sections(&self.config, &config),
@@ -166,7 +170,7 @@ impl Daemon {
             waits_for_start: waits,
             no_room: plan::in_words(&plan.unplaced, self.installed.capacity),
             not_resolved_yet: unresolved,
-            warnings: warnings(&findings, &text).into_iter().chain(left_out).chain(names).collect(),
+            warnings: warnings(&findings, &text).into_iter().chain(left_out).chain(names).chain(lost).collect(),
         })
     }
 

@@ -22,7 +22,7 @@ use crate::{
         model::{Tracked, TrackedCommand},
     },
     control::event::What,
-    speaker::order::{Changed, Hello, Order, Said, Told},
+    speaker::order::{Changed, Hello, Order, RouterView, Said, Told},
 };
 
 /// The daemon's part of VRRP.
@@ -45,9 +45,9 @@ pub(super) enum VrrpNews {
 }
 
 impl Vrrp {
-    pub(super) fn start(state_dir: &Path) -> Self {
+    pub(super) fn start(state_dir: &Path, earlier: &[RouterView]) -> Self {
         Self {
-            speaking: Speaking::start(state_dir),
+            speaking: Speaking::start(state_dir, earlier),
             watching: Watching::default(),
             telling: Telling::start(),
             ordered: None,

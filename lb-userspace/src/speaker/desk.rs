@@ -88,17 +88,18 @@ impl Desk {
         }
         for (name, wanted) in order.routers {
             let is_another = self.members.get(&name).is_some_and(|member| !is_same_router(&member.order, &wanted) || member.is_leaving);
+            let mut memory = None;
             if is_another {
                 // Another number, or link, or family: another router.
                 self.with_router(&name, at.now, Router::handle_halt);
-                self.members.remove(&name);
+                memory = self.members.remove(&name).and_then(|before| before.memory());
             }
             match self.members.get_mut(&name) {
                 Some(member) => {
                     member.follow_keys(&wanted);
                     member.order = RouterOrder { resume: None, ..wanted };
                 }
-                None => _ = self.members.insert(name, Member::new(wanted, at)),
+                None => _ = self.members.insert(name, Member::new(wanted, memory, at)),
             }
         }
         self.regroup();
@@ -367,6 +368,7 @@ impl Desk {
             source: order.source,
             addresses: order.addresses.iter().map(address).collect(),
             tracks: order.tracks.iter().map(track).collect(),
+            memory: member.memory(),
             refused: member.refused.iter().map(|(refusal, count)| (refusal.to_string(), *count)).collect(),
             faults: member.lacks.iter().cloned().collect(),
             ..RouterView::default()

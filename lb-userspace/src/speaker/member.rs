@@ -8,11 +8,11 @@ use std::{
 
 use super::{
     desk::{Doing, LinkState, Moment},
-    order::{AddressOrder, Changed, Conflicting, PreemptOrder, Resume, RouterOrder, Said},
+    order::{AddressOrder, Changed, Conflicting, HeardNumber, Memory, PreemptOrder, Resume, RouterOrder, Said},
 };
 use crate::vrrp::{
     addresses::AddressList,
-    auth::{Epoch, Key, KeyId, Keys, Opener, Sealer},
+    auth::{Epoch, Heard, Key, KeyId, Keys, Opener, Sealer},
     machine::{FaultCause, Link, Output, Router, State},
     packet::{self, Authentication, ChecksumForm, Ends, Received},
     refusal::Refusal,
@@ -31,6 +31,8 @@ pub(super) struct Member {
     pub(super) lacks_since: Instant,
     sealer: Option<Sealer>,
     opener: Option<Opener>,
+    /// That of its adverts with a MAC.
+    epoch: Epoch,
     pub(super) refused: BTreeMap<Refusal, u64>,
     /// The checksum of who was heard last: who takes one form only sends that.
     heard_form: Option<ChecksumForm>,
@@ -39,11 +41,25 @@ pub(super) struct Member {
 }
 
 impl Member {
-    pub(super) fn new(order: RouterOrder, at: Moment) -> Self {
+    /// `memory` is of an earlier router of the name; without one that of an earlier speaker counts.
+    pub(super) fn new(order: RouterOrder, memory: Option<Memory>, at: Moment) -> Self {
         let keys = ring(&order);
+        let memory = memory.or_else(|| order.resume.as_ref().map(|resume| resume.memory.clone())).unwrap_or_default();
+        let epoch = Epoch::after(memory.epoch.map(Epoch::new), at.wall);
+        let heard = memory.heard.into_iter().map(|HeardNumber { source, key, epoch, number }| Heard {
+            source,
+            key: KeyId::new(key),
+            epoch: Epoch::new(epoch),
+            number,
+        });
+        let mut opener = keys.clone().map(Opener::new);
+        if let Some(opener) = &mut opener {
+            opener.restore(heard);
+        }
         Self {
-            sealer: keys.clone().map(|keys| Sealer::new(keys, Epoch::after(None, at.wall))),
-            opener: keys.map(Opener::new),
+            sealer: keys.map(|keys| Sealer::new(keys, epoch)),
+            opener,
+            epoch,
             order,
             router: None,
             lacks: None,
@@ -52,6 +68,13 @@ impl Member {
             heard_form: None,
             is_leaving: false,
         }
+    }
+
+    /// What the next router of this name has to know of numbers; none without keys.
+    pub(super) fn memory(&self) -> Option<Memory> {
+        let number = |Heard { source, key, epoch, number }| HeardNumber { source, key: key.number(), epoch: epoch.number(), number };
+        let heard = self.opener.as_ref()?.heard().map(number).collect();
+        Some(Memory { epoch: Some(self.epoch.number()), heard })
     }
 
     pub(super) fn family(&self) -> Option<Family> {
@@ -115,7 +138,7 @@ impl Member {
 
     /// Whether nobody can have taken over since an earlier speaker ended.
     fn resumes(&self, at: Moment) -> bool {
-        let until_ms = self.order.resume.and_then(|Resume { active_until_ms, .. }| active_until_ms);
+        let until_ms = self.order.resume.as_ref().and_then(|resume: &Resume| resume.active_until_ms);
         until_ms.is_some_and(|until_ms| at.boot < Duration::from_millis(until_ms))
     }
 

@@ -157,13 +157,40 @@ pub enum Watched {
     Down,
 }
 
+/// What keeps a recording of adverts with a MAC from being believed after a restart.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct Memory {
+    /// The epoch of its own adverts.
+    pub epoch: Option<u64>,
+    /// The greatest numbers of the others.
+    pub heard: Vec<HeardNumber>,
+}
+
+/// The greatest number that was heard from a source with a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct HeardNumber {
+    /// The source.
+    #[schema(value_type = String)]
+    pub source: IpAddr,
+    /// The key's id.
+    pub key: u8,
+    /// The source's epoch.
+    pub epoch: u64,
+    /// The number in it.
+    pub number: u64,
+}
+
 /// What an earlier speaker was when it ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Resume {
     /// It was active; until this time of `CLOCK_BOOTTIME` nobody can have taken over.
     pub active_until_ms: Option<u64>,
     /// It had yielded.
     pub is_on_hold: bool,
+    /// What it had heard.
+    #[serde(default)]
+    pub memory: Memory,
 }
 
 /// A change of state.
@@ -243,6 +270,9 @@ pub struct RouterView {
     pub became_active: u64,
     /// Adverts that counted for nothing, by reason.
     pub refused: BTreeMap<String, u64>,
+    /// Numbers of adverts with a MAC; none without keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Memory>,
 }
 
 /// An address of a virtual router.
@@ -318,7 +348,7 @@ mod tests {
             has_pseudo_header: None,
             group: None,
             tracks: vec![TrackOrder { name: "pool web".into(), how: Watched::Down, weight: Some(-5) }],
-            resume: Some(Resume { active_until_ms: Some(4), is_on_hold: true }),
+            resume: Some(Resume { active_until_ms: Some(4), is_on_hold: true, memory: Memory::default() }),
         };
         let told = Told::Order(Order { routers: BTreeMap::from([("a".into(), router)]), data_plane: vec!["eth0".into()] });
         let line = serde_json::to_string(&told).unwrap();

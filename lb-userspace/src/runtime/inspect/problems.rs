@@ -7,7 +7,7 @@ use std::{
 
 use super::status::troubles;
 use crate::{
-    admin::node::{DETACHED, Interface, Member, Service},
+    admin::node::{DETACHED, Interface, Member, Nat, Service},
     control::standing::{ServerName, Why},
     health::book::Entry,
     runtime::report::{Report, Silence},
@@ -42,9 +42,9 @@ pub(super) enum Process {
 }
 
 /// Every problem.
-pub(super) fn problems(report: &Report, interfaces: &[Interface], services: &[Service], process: Process) -> Vec<String> {
+pub(super) fn problems(report: &Report, interfaces: &[Interface], services: &[Service], nat: &Nat, process: Process) -> Vec<String> {
     let mut found = Vec::new();
-    of_services(services, &mut found);
+    of_services(services, nat, &mut found);
     of_node(report, interfaces, process, &mut found);
     of_checks(report, &mut found);
     let mut add = |gravity, line: String| found.push((gravity, line));
@@ -66,7 +66,7 @@ pub(super) fn problems(report: &Report, interfaces: &[Interface], services: &[Se
 
 type Found = Vec<(Gravity, String)>;
 
-fn of_services(services: &[Service], found: &mut Found) {
+fn of_services(services: &[Service], nat: &Nat, found: &mut Found) {
     for service in services.iter().filter(|service| !service.leaving) {
         let what = if service.is_deserted() {
             Some("no server takes new flows")
@@ -77,9 +77,18 @@ fn of_services(services: &[Service], found: &mut Found) {
         };
         let line = |what| (Gravity::NoService, format!("service {} port {} {}: {what}", service.vip, service.port, service.protocol));
         found.extend(what.map(line));
+        // What was counted is past; of ports it is known whether they are taken still.
+        let are_ports_taken = || nat.planes.iter().any(|plane| plane.protocol == service.protocol && plane.is_nearly_full());
         for (reason, count) in &service.drops {
-            if ["nat-ports-full", "nat-table-full", "flow-table-full"].contains(&&**reason) {
-                found.push((Gravity::Other, format!("service {} port {}: {count} packets dropped, {reason}", service.vip, service.port)));
+            let (is_told, when) = match &**reason {
+                "nat-ports-full" => (are_ports_taken(), ""),
+                "nat-table-full" | "flow-table-full" => (true, " so far"),
+                _ => (false, ""),
+            };
+            if is_told {
+                let line =
+                    format!("service {} port {} {}: {count} packets dropped{when}, {reason}", service.vip, service.port, service.protocol);
+                found.push((Gravity::Other, line));
             }
         }
     }
@@ -202,7 +211,7 @@ mod tests {
     }
 
     fn lines(report: &Report, services: &[Service]) -> Vec<String> {
-        problems(report, &[], services, Process::Runs)
+        problems(report, &[], services, &Nat::default(), Process::Runs)
     }
 
     #[test]

@@ -90,7 +90,8 @@ pub(super) fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Op
                 server: plane.server.ip(),
                 port: plane.server_port,
                 protocol: protocol_word(plane.protocol).into(),
-                flows: nat_flows.by_plane.get(&plane.index).copied().unwrap_or(0),
+                flows: nat_flows.connected_by_plane.get(&plane.index).copied().unwrap_or(0),
+                taken: nat_flows.by_plane.get(&plane.index).copied().unwrap_or(0),
                 given: plane.chunks_used * 256,
                 most: u64::from(plane.chunks) * 256,
                 memory_bytes: plane.chunks_used * 256 * NAT_FLOW_BYTES,
@@ -102,7 +103,7 @@ pub(super) fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Op
         (true, false) => Process::RunsUnrecorded,
         (false, _) => Process::Gone,
     };
-    let mut problems = problems(report, &interfaces, &services, process);
+    let mut problems = problems(report, &interfaces, &services, &nat, process);
     problems.extend((process == Process::Runs).then(|| silence(report, now_ms)).flatten());
     problems.extend(elsewhere.then(|| in_another_namespace(report, running)));
     let is_there = |name: &ServiceName| {

@@ -186,7 +186,7 @@ fn the_next_process_goes_on_as_active_only_while_nobody_can_have_taken_over() {
     let begin = |active_until_ms, marked: &[IpAddr]| {
         let mut desk = Desk::default();
         desk.handle_links(links(LinkState { marked: marked.iter().copied().collect(), ..link() }), at);
-        let resume = Some(Resume { active_until_ms: Some(active_until_ms), is_on_hold: false });
+        let resume = Some(Resume { active_until_ms: Some(active_until_ms), ..Resume::default() });
         desk.handle_order(order(&[("www", RouterOrder { resume, ..router("10.0.0.100") })]), at);
         state(&desk, at).remove(0)
     };
