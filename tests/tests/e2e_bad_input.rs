@@ -412,13 +412,18 @@ fn vips_come_and_go_with_their_listeners() {
 #[test]
 fn status_from_another_network_namespace_says_so_and_calls_no_interface_gone() {
     let fixture = Fixture::new();
-    let weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.good()).unwrap();
     assert_eq!(weir.status().unwrap()["elsewhere"], false);
+    let asked = said(
+        &std::process::Command::new(std::env::var("WEIR_BIN").unwrap()).args(["status", "--config"]).arg(weir.config()).output().unwrap(),
+    );
+    assert!(asked.0 == Some(0) && asked.1.contains("native  yes"), "the daemon tells: {asked:?}");
+    weir.kill_9().unwrap();
     let binary = std::env::var("WEIR_BIN").unwrap();
     let mut command = std::process::Command::new(binary);
     let (code, text) = said(&command.args(["status", "--config"]).arg(weir.config()).output().unwrap());
-    assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("another network namespace") && text.contains("nsenter --net=/proc/"), "{text}");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("another network namespace"), "{text}");
     assert!(!text.contains("gone"), "{text}");
 }
 

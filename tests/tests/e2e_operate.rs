@@ -562,7 +562,7 @@ fn what_cannot_be_kept_is_not_done() {
     weir.kill_9().unwrap();
     fs::write(state.join("overrides.json"), "{\"servers\":").unwrap();
     weir.run().unwrap();
-    assert!(weir.stderr().contains("what an earlier daemon kept is lost"), "{}", weir.stderr());
+    assert!(weir.stderr().contains("what an earlier daemon kept cannot be had"), "{}", weir.stderr());
     assert_eq!(fixture.served(), ["s1", "s2"]);
 }
 

@@ -174,7 +174,9 @@ fn a_daemon_whose_pin_directory_another_one_has_ends() {
     command.arg("run").arg("--config").arg(weir.config());
     let mut other = fixture.lab.node().namespace.spawn("weir-other", command).unwrap();
     wait_until("the other daemon to attach", SOON, || weir.pin_dir().join("link-eth1").exists()).unwrap();
-    wait_until("the other daemon to be ready", SOON, || weir.is_ready()).unwrap();
+    // The one that hangs has the admin socket still.
+    let is_recorded = || weir.status().is_ok_and(|status| status["daemon"]["pid"] == other.id() && !status["services"][0].is_null());
+    wait_until("the other daemon to have done its work", SOON, is_recorded).unwrap();
     weir.signal(rustix::process::Signal::CONT).unwrap();
     wait_until("the first daemon to end", SOON, || !weir.is_running()).unwrap_or_else(|timeout| panic!("{timeout}: {}", weir.stderr()));
     assert!(weir.stderr().contains("another weir process"), "{}", weir.stderr());

@@ -383,6 +383,9 @@ pub struct Refusal {
     pub details: Vec<String>,
 }
 
+/// The refusal of a daemon, or a socket of it, that ends.
+pub const IS_ENDING: &str = "the daemon is ending";
+
 impl Refusal {
     /// Without a hint.
     pub fn text(error: impl Into<String>) -> Self {

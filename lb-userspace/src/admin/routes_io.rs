@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     admission::{Admission, Full, Places, Role},
+    answer::IS_ENDING,
     api::{DAEMON_HEADER, Look, Refusal, Request, Since},
     openapi,
     server_io::{Ask, Caller},
@@ -306,7 +307,7 @@ async fn answer(daemon: &Daemon, by: Caller, request: Request) -> Result<serde_j
 }
 
 fn is_ending() -> Response {
-    refused(StatusCode::SERVICE_UNAVAILABLE, &Refusal::text("the daemon is ending"))
+    refused(StatusCode::SERVICE_UNAVAILABLE, &Refusal::text(IS_ENDING))
 }
 
 fn refused(status: StatusCode, refusal: &Refusal) -> Response {

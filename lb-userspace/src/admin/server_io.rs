@@ -63,6 +63,18 @@ pub struct Access {
     pub admins: Vec<String>,
 }
 
+impl Access {
+    /// The numbers of the group and of the users.
+    ///
+    /// # Errors
+    /// [`ListenError::Unknown`].
+    pub fn numbers(&self) -> Result<(Option<u32>, Vec<u32>), ListenError> {
+        let group = self.group.as_deref().map(group_number).transpose()?;
+        let admins = self.admins.iter().map(|name| user_number(name)).collect::<Result<_, _>>()?;
+        Ok((group, admins))
+    }
+}
+
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -114,8 +126,7 @@ impl Socket {
     /// [`ListenError`].
     pub fn listen(path: &Path, access: &Access) -> Result<(Self, SocketFile), ListenError> {
         let refused = |source| ListenError::Io { path: path.to_owned(), source };
-        let group = access.group.as_deref().map(group_number).transpose()?;
-        let admins = access.admins.iter().map(|name| user_number(name)).collect::<Result<_, _>>()?;
+        let (group, admins) = access.numbers()?;
         if let Ok(found) = fs::symlink_metadata(path) {
             if !found.file_type().is_socket() {
                 return Err(ListenError::NoSocket(path.to_owned()));

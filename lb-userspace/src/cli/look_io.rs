@@ -1,6 +1,7 @@
 //! What shows the node asks the daemon. Where none answers, it reads the kernel's maps itself, which root may.
+#![allow(clippy::disallowed_methods, reason = "waits for a daemon that makes its socket anew")]
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, thread::sleep, time::Duration};
 
 use serde::de::DeserializeOwned;
 
@@ -10,6 +11,7 @@ use super::{
 };
 use crate::{
     admin::{
+        answer::IS_ENDING,
         api::Request,
         client_io::{AskError, ask_within},
     },
@@ -18,6 +20,10 @@ use crate::{
 
 /// A daemon that is busy answers later than that only with the largest tables; one that hangs is not waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// So often it is asked again, where it does not listen though it runs.
+const TRIES: usize = 3;
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Why nothing can be shown.
 #[derive(Debug, thiserror::Error)]
@@ -73,8 +79,27 @@ fn read_otherwise<T>(
 /// # Errors
 /// [`OperateError`].
 pub(super) fn answered<T: DeserializeOwned>(place: &Place, request: &Request, patience: Duration) -> Result<T, OperateError> {
-    let answer = ask_within(&socket_of_place(place), request, patience)?;
-    serde_json::from_value(answer).map_err(OperateError::Answer)
+    let socket = socket_of_place(place);
+    let mut answer = ask_within(&socket, request, patience);
+    for _ in 0..TRIES {
+        match &answer {
+            Err(error) if is_passing(error) && place.daemon().is_some() => {
+                sleep(AGAIN_AFTER);
+                answer = ask_within(&socket, request, patience);
+            }
+            Ok(_) | Err(_) => break,
+        }
+    }
+    serde_json::from_value(answer?).map_err(OperateError::Answer)
+}
+
+/// Whether it may be otherwise in a moment: the daemon makes its socket anew when `[admin]` changes, and when somebody removed it.
+fn is_passing(error: &AskError) -> bool {
+    match error {
+        AskError::NoDaemon { .. } | AskError::Broken(_) => true,
+        AskError::Refused(refusal) => refusal.error == IS_ENDING,
+        AskError::Denied { .. } | AskError::Silent(_) | AskError::Unknown(_) => false,
+    }
 }
 
 /// The reader of the node's maps.

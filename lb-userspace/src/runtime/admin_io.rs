@@ -72,13 +72,17 @@ struct Open {
     end: CancellationToken,
 }
 
+fn access(config: &Config) -> Access {
+    Access { group: config.admin.group.clone(), admins: config.admin.users.clone() }
+}
+
 impl AdminSocket {
     /// Listens where the configuration says. Without it the daemon goes on, and says why.
     pub(super) fn listen(config: &Config) -> Self {
         let (to_daemon, asks) = mpsc::channel(QUEUE);
         let (followers, _) = broadcast::channel(LATE);
         let path = config.admin_socket();
-        let access = Access { group: config.admin.group.clone(), admins: config.admin.users.clone() };
+        let access = access(config);
         let mut lacks = None;
         let listened = Socket::listen(&path, &access).or_else(|error| match error {
             ListenError::Unknown { .. } => {
@@ -101,6 +105,11 @@ impl AdminSocket {
     /// Where it is.
     pub(super) fn path(&self) -> Option<PathBuf> {
         self.open.as_ref().ok().map(|open| open.path.clone())
+    }
+
+    /// Whether one that is not for all, as the configuration names who is not there, could be by now.
+    fn could_be_for_all(&self, config: &Config) -> bool {
+        self.lacks.is_some() && access(config).numbers().is_ok()
     }
 
     /// Why there is none, or not for all.
@@ -464,24 +473,30 @@ impl Daemon {
             warn!("somebody removed the admin socket");
             self.open_admin();
         }
-        if let Some(why) = self.admin.refusal() {
+        if self.admin.open.is_err() {
             let again = AdminSocket::listen(&self.config);
-            if again.refusal().as_ref() != Some(&why) {
-                self.report.forgone.retain(|line| *line != why);
-                self.admin = again;
-                self.report.admin_socket = self.admin.path();
-                self.admin.refusal().into_iter().for_each(|why| self.forgo(why));
+            if again.refusal() != self.admin.refusal() {
+                self.use_admin(again);
             }
+        } else if self.admin.could_be_for_all(&self.config) {
+            self.open_admin();
         }
     }
 
     /// Opens the socket that the configuration asks for. What was said of the one before is over.
     pub(super) fn open_admin(&mut self) {
+        // The answer to whoever wanted this is still on its way: the task ends by itself.
+        let before = self.admin.refusal();
+        drop(self.admin.close());
+        self.report.forgone.retain(|line| Some(line) != before.as_ref());
+        let opened = AdminSocket::listen(&self.config);
+        self.use_admin(opened);
+    }
+
+    fn use_admin(&mut self, opened: AdminSocket) {
         let before = self.admin.refusal();
         self.report.forgone.retain(|line| Some(line) != before.as_ref());
-        // The answer to whoever wanted this is still on its way: the task ends by itself.
-        drop(self.admin.close());
-        self.admin = AdminSocket::listen(&self.config);
+        self.admin = opened;
         self.report.admin_socket = self.admin.path();
         self.admin.refusal().into_iter().for_each(|why| self.forgo(why));
     }

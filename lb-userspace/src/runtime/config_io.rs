@@ -128,7 +128,7 @@ fn or_lost<T>(found: Result<Option<T>, keep_io::KeepError>, lost: &mut Vec<Strin
     found.unwrap_or_else(|error| {
         let aside = error.put_aside().map(|aside| format!("; it is {} now", aside.display())).unwrap_or_default();
         let line = format!("{}{aside}", in_words(&error));
-        error!(error = line, "what an earlier daemon kept is lost");
+        error!(error = line, "what an earlier daemon kept cannot be had");
         lost.push(line);
         None
     })

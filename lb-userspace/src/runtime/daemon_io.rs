@@ -234,7 +234,7 @@ impl Daemon {
 
     fn tell_lost(&mut self, lost: Vec<String>) {
         for cause in lost {
-            self.forgo(format!("what an earlier daemon kept is lost: {cause}"));
+            self.forgo(format!("what an earlier daemon kept cannot be had: {cause}"));
             self.tell(What::Lost { cause });
         }
     }

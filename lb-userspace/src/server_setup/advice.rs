@@ -11,7 +11,8 @@ const TCP: u32 = 20;
 const GUE: u32 = 8 + 4;
 
 /// The family of the addresses that tunnels run between: that of the server's address in the pool.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Outer {
     /// IPv4.
     Ipv4,

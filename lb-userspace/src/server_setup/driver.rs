@@ -102,7 +102,8 @@ pub fn add(places: &Places, request: &Request, outer: Option<Outer>) -> Result<V
         let facts = read_facts(&mut netlink, &request.interface).await?;
         let earlier = record_io::read(&places.record)?;
         let places = &places.of(earlier.as_ref());
-        let record = Record { pins: places.pins.clone(), ..plan(request, &facts, earlier.as_ref())? };
+        let planned = plan(request, &facts, earlier.as_ref())?;
+        let record = Record { pins: places.pins.clone(), outer: outer.or(planned.outer), ..planned };
         record_io::write(&places.record, &record)?;
         if let Err(error) = make(&mut netlink, places, &record, &facts).await {
             // The first failure is the one to report.
@@ -264,7 +265,7 @@ async fn advise(netlink: &mut Netlink, record: &Record, facts: &Facts, outer: Op
         return Ok(vec![]);
     }
     let has_v4 = facts.addresses.iter().any(|assigned| assigned.ifindex == link.ifindex && assigned.address.is_ipv4());
-    let outer = outer.unwrap_or(if has_v4 { Outer::Ipv4 } else { Outer::Ipv6 });
+    let outer = outer.or(record.outer).unwrap_or(if has_v4 { Outer::Ipv4 } else { Outer::Ipv6 });
     let mut lines = advice::on_devices(record.tunnel, record.way, outer, &record.vips);
     let routes = netlink.default_routes().await?;
     lines.extend(advice::on_mss(link, record.tunnel, outer, &record.vips, &routes, &facts.links));

@@ -149,6 +149,7 @@ pub fn plan(request: &Request, facts: &Facts, earlier: Option<&Record>) -> Resul
         added: BTreeSet::new(),
         settings: vec![],
         pins: PathBuf::new(),
+        outer: None,
     });
     let is_assigned = |vip: &IpAddr| facts.addresses.iter().any(|assigned| assigned.address == *vip);
     record.added.extend(request.vips.iter().filter(|vip| !is_assigned(vip)));

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, net::IpAddr, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::plan::{Tunnel, Way};
+use super::{
+    advice::Outer,
+    plan::{Tunnel, Way},
+};
 
 /// The shape of [`Record`]; another is refused.
 pub const RECORD_VERSION: u32 = 1;
@@ -29,6 +32,9 @@ pub struct Record {
     /// Where the program that opens tunnels is pinned; empty in a record that does not say.
     #[serde(default)]
     pub pins: PathBuf,
+    /// The family of the addresses that tunnels run between, if it was said.
+    #[serde(default)]
+    pub outer: Option<Outer>,
 }
 
 /// A setting below `/proc/sys/net`.

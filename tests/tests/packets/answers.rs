@@ -44,6 +44,10 @@ fn echo_to_a_vip_is_answered_with_a_fresh_hop_limit() {
             }
         }
         let ip = from_client(is_v4);
+        // A reply of zeros: its sum is that of no packet, and its checksum all ones.
+        let out = link().back().frame(&Ip { hops: 64, ..ip.back() }.icmp(reply, 0, 0, b""));
+        let expect = Expect::back(out).note(0, Note::EchoReplied);
+        bench.check("echo of zeros", &link().frame(&ip.icmp(request, 0, 0, b"")), &expect);
         bench.check("reply", &link().frame(&ip.icmp(reply, 0, 1, b"x")), &Expect::pass());
         let other = if is_v4 { v4().packet(number::ICMPV6, &[128; 16]) } else { v6().packet(number::ICMP, &[8; 16]) };
         bench.check("the other family's", &link().frame(&other), &Expect::pass());

@@ -87,6 +87,27 @@ fn a_connection_is_translated_both_ways() {
 }
 
 #[test]
+fn who_cannot_be_answered_or_is_one_of_our_own_addresses_opens_no_flow() {
+    for is_v4 in [true, false] {
+        let mut bench = bench(&[nat_service(is_v4, number::UDP, vec![server(is_v4)])]);
+        let own = if is_v4 { [vip(true), SNAT4] } else { [vip(false), SNAT6] };
+        let martian: &[&str] = if is_v4 { &["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"] } else { &["::", "::1", "ff02::1"] };
+        for source in own.iter().chain(martian) {
+            let frame = link().frame(&ip(source, vip(is_v4)).udp(53, 53, b"loop"));
+            bench.check(source, &frame, &Expect::drop(1, Drop::MartianSource));
+        }
+        let port = opened_by_datagram(&mut bench, is_v4);
+        assert_ne!(port, 0, "anybody else does");
+    }
+}
+
+/// Opens a flow of UDP and gives the port that the server sees.
+fn opened_by_datagram(bench: &mut Bench, is_v4: bool) -> u16 {
+    let ran = bench.run(Port::In, &link().frame(&from_client(is_v4).udp(4000, 53, b"x"))).unwrap();
+    source_port(&ran.frame, is_v4)
+}
+
+#[test]
 fn replies_return_by_the_tags_mac_and_interface_of_the_flows_first_packet() {
     for is_v4 in [true, false] {
         for (hop, came_by) in [(HOP, Port::Out), (Hop { port: Port::Out, ..HOP }, Port::In), (Hop { vlan: 9, ..HOP }, Port::In)] {
