@@ -99,6 +99,8 @@ fn an_unknown_interface_and_a_taken_one_are_named_and_nothing_is_loaded() {
     let taken = XdpVerdict::attach(&fixture.lab.node().namespace, "eth1", Verdict::Pass).unwrap();
     let (code, text) = weir.run_refused().unwrap();
     assert!(code == 1 && text.contains("eth1 has an XDP program of somebody else") && text.contains("hint:"), "{code} {text}");
+    let (code, text) = said(&weir.operate(&["doctor"]).unwrap());
+    assert!(code == Some(1) && text.contains("it has an XDP program of somebody else"), "{code:?} {text}");
     drop(taken);
     wait_until("the other program to go", SOON, || !fixture.lab.node().namespace.ip("-d link show").unwrap().contains("prog/xdp")).unwrap();
     assert_untouched(&fixture, &weir);

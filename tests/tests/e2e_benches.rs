@@ -55,5 +55,6 @@ fn live_frames_are_carried_by_weir_by_the_kernel_and_by_nftables() {
 fn changes_are_timed() {
     let text = bench(&["control", "--only", "death"]);
     let [took, ..] = numbers(&text, "a silent server: out of the slots (3 checks of 100 ms)")[..] else { panic!("{text}") };
-    assert!(took > 200.0, "it cannot be known sooner: {text}");
+    // Two whole intervals, of which jitter takes a little, and what is left of one.
+    assert!(took > 150.0, "it cannot be known sooner: {text}");
 }
