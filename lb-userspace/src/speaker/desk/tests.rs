@@ -8,7 +8,7 @@ use std::{
 
 use super::{Desk, Doing, LinkState, Moment};
 use crate::{
-    speaker::order::{AddressOrder, Order, PreemptOrder, Resume, RouterOrder, Said, TrackOrder, Watched},
+    speaker::order::{AddressOrder, HeardNumber, Memory, Order, PreemptOrder, Resume, RouterOrder, Said, TrackOrder, Watched},
     vrrp::{
         packet::{Advert, Authentication, ChecksumForm, Ends, Received, checksum_form_of},
         terms::{AdvertPriority, Interval, Priority, RouterId, Version},
@@ -258,4 +258,23 @@ fn what_the_kernel_refuses_is_a_fault_until_it_is_tried_again() {
     assert!(desk.view(at)[0].faults.contains(&"no".to_owned()));
     desk.handle_trouble("www", None, at.now);
     assert_eq!((state(&desk, at).remove(0), desk.troubled()), ("backup".to_owned(), vec![]));
+}
+
+#[test]
+fn the_numbers_of_an_earlier_speaker_go_on() {
+    let at = moment();
+    let heard = vec![HeardNumber { source: ip("10.0.0.2"), key: 1, epoch: 8, number: 9 }];
+    let later_than_any_clock = u64::MAX - 5;
+    let memory = Memory { epoch: Some(later_than_any_clock), heard: heard.clone() };
+    let resume = Some(Resume { memory, ..Resume::default() });
+    let keys = BTreeMap::from([(1, "0123456789abcdef".to_owned())]);
+    let with_keys = RouterOrder { keys, key: 1, resume, ..router("10.0.0.100") };
+    let mut desk = Desk::default();
+    desk.handle_order(order(&[("www", with_keys.clone()), ("plain", router("10.0.0.101"))]), at);
+    let memory_of = |desk: &Desk, name: &str| desk.view(at).into_iter().find(|view| view.router == name).and_then(|view| view.memory);
+    assert_eq!(memory_of(&desk, "www"), Some(Memory { epoch: Some(later_than_any_clock + 1), heard: heard.clone() }));
+    assert_eq!(memory_of(&desk, "plain"), None);
+    // Another router of the name goes on, too.
+    desk.handle_order(order(&[("www", RouterOrder { router_id: 9, resume: None, ..with_keys })]), at);
+    assert_eq!(memory_of(&desk, "www"), Some(Memory { epoch: Some(later_than_any_clock + 2), heard }));
 }
