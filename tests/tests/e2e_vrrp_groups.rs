@@ -63,7 +63,7 @@ fn routers_of_a_group_go_together() {
 #[test]
 fn adverts_without_the_key_count_for_nothing() {
     let pair = Pair::new().unwrap();
-    let first = pair.start(0, &pair.config(Family::V4, 150, KEYS)).unwrap();
+    let mut first = pair.start(0, &pair.config(Family::V4, 150, KEYS)).unwrap();
     let second = pair.start(1, &pair.config(Family::V4, 100, KEYS)).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
@@ -80,6 +80,18 @@ fn adverts_without_the_key_count_for_nothing() {
     await_state(&second, "backup").unwrap();
     wait_until("one holder", SOON, || pair.holders(Family::V4) == [0]).unwrap();
     drop(probe.end().unwrap());
+    // What was heard is known to the next process: a recording is not new to it.
+    let numbers = |weir: &Weir<'_>| -> serde_json::Value {
+        let record = std::fs::read(weir.config().with_file_name("state").join("state.json")).unwrap();
+        serde_json::from_slice::<serde_json::Value>(&record).unwrap()["vrrp_numbers"]["www"].clone()
+    };
+    first.terminate().unwrap();
+    let kept = numbers(&first);
+    assert_eq!(kept["heard"][0]["source"], pair.lab.nodes[1].v4.to_string(), "{kept:#}");
+    first.run().unwrap();
+    await_state(&first, "active").unwrap();
+    let is_later = || router(&first).unwrap_or_default()["memory"]["epoch"].as_u64() > kept["epoch"].as_u64();
+    wait_until("a later epoch", SOON, is_later).unwrap();
 }
 
 #[test]

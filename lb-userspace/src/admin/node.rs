@@ -263,7 +263,7 @@ impl Status {
 impl Plane {
     /// Whether nineteen of twenty ports are taken.
     pub fn is_nearly_full(&self) -> bool {
-        u64::from(self.taken) * 20 >= self.most * 19
+        self.most > 0 && u64::from(self.taken) * 20 >= self.most * 19
     }
 }
 

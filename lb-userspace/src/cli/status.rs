@@ -163,7 +163,8 @@ fn look_at_all(
     err: &mut impl Write,
 ) -> io::Result<Exit> {
     let (daemon, differences) = (place.daemon(), place.differences());
-    let (mut status, mut is_healthy) = match answered::<StatusView>(&place, &Request::Look(Look::Status), PATIENCE) {
+    // While nobody checks servers, or nobody knows, it is not well.
+    let (mut status, is_healthy) = match answered::<StatusView>(&place, &Request::Look(Look::Status), PATIENCE) {
         Ok(StatusView { healthy, status }) => (status, healthy),
         Err(unanswered) => {
             let report = match &place.report {
@@ -172,12 +173,11 @@ fn look_at_all(
             };
             match inspector(place).status(now_ms) {
                 Ok(mut status) => {
-                    let is_healthy = status.is_healthy();
                     if let Some(pid) = daemon {
                         status.ready = false;
                         status.problems.insert(0, not_answering(pid, &unanswered));
                     }
-                    (status, is_healthy)
+                    (status, false)
                 }
                 Err(error) if error.is_denied() => return refuse(err, &unanswered),
                 Err(InspectError::Tables(error)) => return not_loaded(&error, &report, daemon, manner, out, err),
@@ -185,7 +185,6 @@ fn look_at_all(
             }
         }
     };
-    is_healthy &= status.ready;
     earlier.follow(status.services.iter_mut().flat_map(|service| &mut service.members), now_ms);
     status.problems.extend(differences);
     match manner.format {

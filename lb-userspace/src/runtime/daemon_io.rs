@@ -271,10 +271,11 @@ impl Daemon {
             config_errors: errors,
             added_addresses: earlier.added_addresses,
             courses: earlier.courses,
+            vrrp_numbers: earlier.vrrp_numbers.clone(),
             ..Report::default()
         };
         let pins = PinDir::at(&config.node.pin_dir).identity();
-        let vrrp = Vrrp::start(&config.node.state_dir, &earlier.vrrp);
+        let vrrp = Vrrp::start(&config.node.state_dir, &earlier.vrrp_numbers);
         let mut daemon = Self {
             config_path: config_path.to_owned(),
             parser,
@@ -552,8 +553,7 @@ impl Daemon {
     /// Why each server takes flows or does not, and since when.
     pub(super) fn follow_standings(&mut self) {
         self.report.standings = self.standings();
-        let checked = self.book.entries();
-        let cause = |name: &ServerName| checked.get(name).and_then(|entry| entry.cause.as_deref());
+        let cause = |name: &ServerName| self.book.entries().get(name).and_then(|entry| entry.cause.as_deref());
         self.report.courses.observe(&self.report.standings, cause, unix_ms());
     }
 

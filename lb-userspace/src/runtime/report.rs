@@ -15,7 +15,7 @@ use crate::{
         standing::{ServerName, Why},
     },
     health::book::Entry,
-    speaker::order::RouterView,
+    speaker::order::{Memory, RouterView},
 };
 
 /// The daemon's record, `state.json`. Everything that the maps themselves tell is left to them. What another version did not write is empty.
@@ -48,6 +48,8 @@ pub struct Report {
     pub config_warnings: Vec<String>,
     /// Virtual routers as they are.
     pub vrrp: Vec<RouterView>,
+    /// By virtual router with keys, the numbers of its adverts and those it heard, for the next speaker.
+    pub vrrp_numbers: BTreeMap<String, Memory>,
     /// What is wrong with them.
     pub vrrp_troubles: Vec<String>,
     /// Where its admin API is.

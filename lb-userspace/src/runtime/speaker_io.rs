@@ -26,7 +26,7 @@ use crate::speaker::{
     SOCKET,
     clock_io::boot_time,
     driver::build,
-    order::{Hello, Order, Resume, RouterView, Said, Told},
+    order::{Hello, Memory, Order, Resume, RouterView, Said, Told},
 };
 
 /// Messages that may wait.
@@ -67,8 +67,8 @@ pub(super) struct Speaking {
 
 impl Speaking {
     /// Of the node with this state directory. There is a process once there is an order with a router.
-    /// `earlier` is what the last daemon kept of its routers.
-    pub(super) fn start(state_dir: &Path, earlier: &[RouterView]) -> Self {
+    /// `numbers` are those that the last daemon kept. Its speaker may be gone for long: nothing else of it counts.
+    pub(super) fn start(state_dir: &Path, numbers: &BTreeMap<String, Memory>) -> Self {
         let (asks, asked) = mpsc::channel(QUEUE);
         let (tell, news) = mpsc::channel(QUEUE);
         let keeper = Keeper {
@@ -76,7 +76,10 @@ impl Speaking {
             tell,
             order: None,
             last: BTreeMap::new(),
-            resumes: earlier.iter().map(|view| (view.router.clone(), numbers_of(view))).collect(),
+            resumes: numbers
+                .iter()
+                .map(|(router, memory)| (router.clone(), Resume { memory: memory.clone(), ..Resume::default() }))
+                .collect(),
             started: None,
             child: None,
         };
@@ -128,11 +131,6 @@ impl Drop for Speaking {
 }
 
 /// Who speaks.
-/// Of a process that may be gone for long: nothing but the numbers of its adverts counts.
-fn numbers_of(view: &RouterView) -> Resume {
-    Resume { memory: view.memory.clone().unwrap_or_default(), ..Resume::default() }
-}
-
 enum Found {
     /// This program.
     Fitting(Connection),

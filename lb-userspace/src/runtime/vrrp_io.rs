@@ -22,7 +22,7 @@ use crate::{
         model::{Tracked, TrackedCommand},
     },
     control::event::What,
-    speaker::order::{Changed, Hello, Order, RouterView, Said, Told},
+    speaker::order::{Changed, Hello, Memory, Order, Said, Told},
 };
 
 /// The daemon's part of VRRP.
@@ -45,9 +45,9 @@ pub(super) enum VrrpNews {
 }
 
 impl Vrrp {
-    pub(super) fn start(state_dir: &Path, earlier: &[RouterView]) -> Self {
+    pub(super) fn start(state_dir: &Path, numbers: &BTreeMap<String, Memory>) -> Self {
         Self {
-            speaking: Speaking::start(state_dir, earlier),
+            speaking: Speaking::start(state_dir, numbers),
             watching: Watching::default(),
             telling: Telling::start(),
             ordered: None,
@@ -103,6 +103,8 @@ impl Daemon {
                 self.vrrp.view.trouble = None;
             }
             News::Said(Said::View(routers)) => {
+                let numbers = routers.iter().filter_map(|view| Some((view.router.clone(), view.memory.clone()?)));
+                self.report.vrrp_numbers.extend(numbers);
                 self.vrrp.view.routers = routers;
                 self.write_report();
             }
