@@ -83,6 +83,45 @@ impl OwnMacs {
     }
 }
 
+/// Whose of the virtual routers' link-layer addresses (RFC 9568 s7.3) are this host's at present: a bit for each router id, of IPv4 and of IPv6.
+///
+/// It is the second record of the map of [`OwnMacs`]. A router that waits for another one must not take the frames that a switch floods to both.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
+pub struct VirtualMacs([u64; 8]);
+
+const _: () = assert!(size_of::<VirtualMacs>() == size_of::<OwnMacs>());
+
+impl VirtualMacs {
+    /// Its index in the map.
+    pub const INDEX: u32 = 1;
+    /// None is.
+    pub const NONE: Self = Self([0; 8]);
+
+    /// Makes an address this host's; one that is no virtual router's changes nothing.
+    pub fn insert(&mut self, mac: [u8; 6]) {
+        if let Some((word, mask)) = Self::bit(OwnMacs::word(mac)) {
+            self.0[word] |= mask;
+        }
+    }
+
+    /// The addresses that are.
+    pub fn iter(&self) -> impl Iterator<Item = [u8; 6]> + '_ {
+        let all = [1, 2].into_iter().flat_map(|family| (0..=255).map(move |router| [0, 0, 0x5e, 0, family, router]));
+        all.filter(|mac| Self::bit(OwnMacs::word(*mac)).is_some_and(|(word, mask)| self.0[word] & mask != 0))
+    }
+
+    /// Index and mask of the bit of an address, whose word is one of [`OwnMacs::pack`]; none if it is no virtual router's.
+    #[inline(always)]
+    pub const fn bit(word: u64) -> Option<(usize, u64)> {
+        let [family, router] = ((word >> 32) as u16).to_ne_bytes();
+        if word as u32 != u32::from_ne_bytes([0, 0, 0x5e, 0]) || family.wrapping_sub(1) > 1 {
+            return None;
+        }
+        Some((((family as usize - 1) & 1) * 4 + (router >> 6) as usize, 1 << (router & 63)))
+    }
+}
+
 impl Settings {
     /// A service has an IPv6 VIP, or a SNAT address is one.
     pub const IPV6: u32 = 1;
@@ -156,5 +195,28 @@ impl DecapSettings {
     #[inline(always)]
     pub const fn opens_gue(&self, port: u16) -> bool {
         self.gue_port != 0 && self.gue_port == u16::from_be(port) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+
+    use std::{collections::BTreeSet, vec::Vec};
+
+    use super::*;
+
+    #[test]
+    fn a_virtual_router_has_a_bit_for_each_family_and_others_have_none() {
+        let mut ours = VirtualMacs::NONE;
+        let routers = [[0, 0, 0x5e, 0, 1, 10], [0, 0, 0x5e, 0, 1, 255], [0, 0, 0x5e, 0, 2, 10]];
+        routers.into_iter().for_each(|mac| ours.insert(mac));
+        for other in [[0, 0, 0x5e, 0, 0, 10], [0, 0, 0x5e, 0, 3, 10], [0, 0, 0x5e, 1, 1, 10], [2, 0, 0x5e, 0, 1, 10], [0xff; 6], [0; 6]] {
+            ours.insert(other);
+        }
+        assert_eq!(ours.iter().collect::<Vec<_>>(), routers);
+        let of_all = (1..=2).flat_map(|family| (0..=255).map(move |router| [0, 0, 0x5e, 0, family, router]));
+        let bits: BTreeSet<_> = of_all.map(|mac| VirtualMacs::bit(OwnMacs::word(mac))).collect();
+        assert_eq!((bits.len(), bits.contains(&None)), (512, false));
     }
 }

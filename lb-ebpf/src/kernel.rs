@@ -9,7 +9,7 @@ use lb_common::{
     address::Address,
     choose::{Manner, Remembered},
     hash::Hash,
-    maps::{CHUNKS_PER_PLANE, Header, NatFlow, NatPlane, OwnMacs, Service, Settings, SourceKey4, SourceKey6, SourceRule, Vip},
+    maps::{CHUNKS_PER_PLANE, Header, NatFlow, NatPlane, OwnMacs, Service, Settings, SourceKey4, SourceKey6, SourceRule, Vip, VirtualMacs},
     nat::open::{Claimed, Opening, Span, Terms},
     reason::{Drop, Note},
     tables::{Cell, CellLine, Tables},
@@ -111,7 +111,10 @@ impl Tables for Kernel {
                 return true;
             }
         }
-        false
+        let (Some((index, mask)), Some(ours)) = (VirtualMacs::bit(word), maps::MACS.get(VirtualMacs::INDEX)) else { return false };
+        let ours = core::ptr::from_ref(ours).cast::<u64>();
+        // SAFETY: a record of eight words, of which `bit` names one; the speaker of VRRP changes it word by word.
+        unsafe { ours.add(index).read_volatile() & mask != 0 }
     }
 
     #[inline(always)]

@@ -29,7 +29,7 @@ pub(crate) type SlotPage = Array<Word, { WORDS_PER_SLOT_PAGE as usize }, MAPPABL
 #[btf_map]
 pub(crate) static VIP_LINES: Array<Line, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub(crate) static MACS: Array<OwnMacs, 1, MAPPABLE> = Array::new();
+pub(crate) static MACS: Array<OwnMacs, 2, MAPPABLE> = Array::new();
 #[btf_map]
 pub(crate) static VIPS: Array<Vip, 1, MAPPABLE> = Array::new();
 #[btf_map]

@@ -19,17 +19,17 @@ use crate::{
 const PORT: u16 = 7000;
 const SOON: Duration = Duration::from_secs(20);
 
-/// Two nodes and a client on one link. The nodes answer questions at the virtual addresses while they have them.
-pub struct Pair {
+/// Nodes and a client on one link. The nodes answer questions at the virtual addresses while they have them.
+pub struct Cluster {
     /// The machines.
     pub lab: Topology,
     _answering: Vec<Process>,
 }
 
-impl Pair {
-    /// Makes it.
-    pub fn new() -> anyhow::Result<Self> {
-        let lab = Topology::builder(Shape::OneArmed).nodes(2).servers(1).build()?;
+impl Cluster {
+    /// Makes it, of so many nodes.
+    pub fn of(nodes: u8) -> anyhow::Result<Self> {
+        let lab = Topology::builder(Shape::OneArmed).nodes(nodes).servers(1).build()?;
         let mut answering = Vec::new();
         for (index, node) in lab.nodes.iter().enumerate() {
             // A node that lost the address would pass questions on to the other, and nobody would notice the loss.
@@ -79,9 +79,30 @@ impl Pair {
     /// Nodes that have the address.
     pub fn holders(&self, family: Family) -> Vec<usize> {
         let vip = self.vip(family).to_string();
-        let has = |node: &&Host| node.namespace.ip("-o addr show dev eth0").is_ok_and(|text| text.contains(&format!(" {vip}/")));
+        let has = |node: &&Host| node.namespace.ip("-o addr show").is_ok_and(|text| text.contains(&format!(" {vip}/")));
         self.lab.nodes.iter().enumerate().filter(|(_, node)| has(node)).map(|(index, _)| index).collect()
     }
+}
+
+/// A router that has been started.
+pub fn active<'a>(cluster: &'a Cluster, node: usize, config: &str) -> anyhow::Result<Weir<'a>> {
+    started(cluster, node, config, "active")
+}
+
+/// The same, of one that waits for another.
+pub fn backup<'a>(cluster: &'a Cluster, node: usize, config: &str) -> anyhow::Result<Weir<'a>> {
+    started(cluster, node, config, "backup")
+}
+
+fn started<'a>(cluster: &'a Cluster, node: usize, config: &str, state: &str) -> anyhow::Result<Weir<'a>> {
+    let weir = cluster.start(node, config)?;
+    await_state(&weir, state)?;
+    Ok(weir)
+}
+
+/// Who answered a probe, in turn.
+pub fn turns(report: &ProbeReport) -> Vec<&str> {
+    report.changes.iter().map(|(_, name)| name.as_str()).collect()
 }
 
 /// What a node's answers are signed with.

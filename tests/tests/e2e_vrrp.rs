@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use weir_tests::{
     lab::{Family, wait_until},
     peer::probe::ProbeReport,
-    vrrp::{Pair, await_state, router, signal, speaker, view},
+    vrrp::{Cluster, await_state, router, signal, speaker, view},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -20,27 +20,27 @@ fn turns(report: &ProbeReport) -> Vec<&str> {
 #[test]
 fn the_node_of_higher_priority_has_the_address_and_a_yield_costs_nothing() {
     for family in Family::ALL {
-        let pair = Pair::new().unwrap();
-        let first = pair.start(0, &pair.config(family, 150, FAST)).unwrap();
+        let cluster = Cluster::of(2).unwrap();
+        let first = cluster.start(0, &cluster.config(family, 150, FAST)).unwrap();
         await_state(&first, "active").unwrap();
-        let second = pair.start(1, &pair.config(family, 100, FAST)).unwrap();
+        let second = cluster.start(1, &cluster.config(family, 100, FAST)).unwrap();
         await_state(&second, "backup").unwrap();
-        assert_eq!(pair.holders(family), [0]);
+        assert_eq!(cluster.holders(family), [0]);
 
-        let probe = pair.probe(family).unwrap();
+        let probe = cluster.probe(family).unwrap();
         std::thread::sleep(Duration::from_millis(300));
         let said = first.operate(&["vrrp", "yield"]).unwrap();
         assert!(said.status.success(), "{said:?}");
         await_state(&second, "active").unwrap();
         await_state(&first, "backup").unwrap();
-        wait_until("one holder", SOON, || pair.holders(family) == [1]).unwrap();
+        wait_until("one holder", SOON, || cluster.holders(family) == [1]).unwrap();
         let report = probe.end().unwrap();
         eprintln!("yield, {family:?}: {report:?}");
         assert!(report.lost <= 1, "{report:?}");
         assert_eq!(turns(&report), ["node1", "node2"]);
         assert_eq!(router(&first).unwrap()["is_on_hold"], true);
 
-        let probe = pair.probe(family).unwrap();
+        let probe = cluster.probe(family).unwrap();
         let said = first.operate(&["vrrp", "ready", "www"]).unwrap();
         assert!(said.status.success(), "{said:?}");
         await_state(&first, "active").unwrap();
@@ -54,16 +54,16 @@ fn the_node_of_higher_priority_has_the_address_and_a_yield_costs_nothing() {
 
 #[test]
 fn a_daemon_that_is_ended_hands_over_and_preempts_when_it_is_back() {
-    let pair = Pair::new().unwrap();
-    let mut first = pair.start(0, &pair.config(Family::V4, 150, FAST)).unwrap();
-    let second = pair.start(1, &pair.config(Family::V4, 100, FAST)).unwrap();
+    let cluster = Cluster::of(2).unwrap();
+    let mut first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
-    let probe = pair.probe(Family::V4).unwrap();
+    let probe = cluster.probe(Family::V4).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     first.terminate().unwrap();
     await_state(&second, "active").unwrap();
-    assert_eq!(pair.holders(Family::V4), [1]);
+    assert_eq!(cluster.holders(Family::V4), [1]);
     first.run().unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
@@ -75,19 +75,19 @@ fn a_daemon_that_is_ended_hands_over_and_preempts_when_it_is_back() {
 
 #[test]
 fn the_other_node_takes_over_from_one_that_dies() {
-    let pair = Pair::new().unwrap();
-    let mut first = pair.start(0, &pair.config(Family::V4, 254, FAST)).unwrap();
-    let second = pair.start(1, &pair.config(Family::V4, 250, FAST)).unwrap();
+    let cluster = Cluster::of(2).unwrap();
+    let mut first = cluster.start(0, &cluster.config(Family::V4, 254, FAST)).unwrap();
+    let second = cluster.start(1, &cluster.config(Family::V4, 250, FAST)).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
-    let probe = pair.probe(Family::V4).unwrap();
+    let probe = cluster.probe(Family::V4).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     let pid = speaker(&first).unwrap();
     first.kill_9().unwrap();
     signal(pid, Signal::KILL).unwrap();
     await_state(&second, "active").unwrap();
     // What the dead one left goes by itself.
-    wait_until("one holder", SOON, || pair.holders(Family::V4) == [1]).unwrap();
+    wait_until("one holder", SOON, || cluster.holders(Family::V4) == [1]).unwrap();
     let report = probe.end().unwrap();
     eprintln!("kill -9 of both processes: {report:?}");
     // The address stays until the other takes it: nobody notices.
@@ -97,12 +97,12 @@ fn the_other_node_takes_over_from_one_that_dies() {
 
 #[test]
 fn a_daemon_that_dies_takes_nothing_along() {
-    let pair = Pair::new().unwrap();
-    let mut first = pair.start(0, &pair.config(Family::V4, 150, FAST)).unwrap();
-    let second = pair.start(1, &pair.config(Family::V4, 100, FAST)).unwrap();
+    let cluster = Cluster::of(2).unwrap();
+    let mut first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
-    let probe = pair.probe(Family::V4).unwrap();
+    let probe = cluster.probe(Family::V4).unwrap();
     let before = speaker(&first).unwrap();
     first.kill_9().unwrap();
     // Longer than the other waits, and than a lease.
@@ -123,12 +123,12 @@ fn a_daemon_that_dies_takes_nothing_along() {
 
 #[test]
 fn another_program_goes_on_where_the_first_was() {
-    let pair = Pair::new().unwrap();
-    let mut first = pair.start(0, &pair.config(Family::V4, 150, FAST)).unwrap();
-    let second = pair.start(1, &pair.config(Family::V4, 100, FAST)).unwrap();
+    let cluster = Cluster::of(2).unwrap();
+    let mut first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
-    let probe = pair.probe(Family::V4).unwrap();
+    let probe = cluster.probe(Family::V4).unwrap();
     let before = speaker(&first).unwrap();
     first.kill_9().unwrap();
     first.replace_binary().unwrap();
@@ -144,17 +144,17 @@ fn another_program_goes_on_where_the_first_was() {
 
 #[test]
 fn a_lost_carrier_and_its_return_leave_no_black_hole() {
-    let pair = Pair::new().unwrap();
-    let first = pair.start(0, &pair.config(Family::V4, 150, FAST)).unwrap();
-    let second = pair.start(1, &pair.config(Family::V4, 100, FAST)).unwrap();
+    let cluster = Cluster::of(2).unwrap();
+    let first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
-    let probe = pair.probe(Family::V4).unwrap();
+    let probe = cluster.probe(Family::V4).unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    pair.lab.set_carrier(0, false).unwrap();
+    cluster.lab.set_carrier(0, false).unwrap();
     await_state(&first, "fault").unwrap();
     await_state(&second, "active").unwrap();
-    pair.lab.set_carrier(0, true).unwrap();
+    cluster.lab.set_carrier(0, true).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
     let report = probe.end().unwrap();
@@ -166,16 +166,16 @@ fn a_lost_carrier_and_its_return_leave_no_black_hole() {
 
 #[test]
 fn a_speaker_that_was_stopped_notices_it_and_its_address_goes() {
-    let pair = Pair::new().unwrap();
-    let first = pair.start(0, &pair.config(Family::V4, 150, FAST)).unwrap();
-    let second = pair.start(1, &pair.config(Family::V4, 100, FAST)).unwrap();
+    let cluster = Cluster::of(2).unwrap();
+    let first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
-    let probe = pair.probe(Family::V4).unwrap();
+    let probe = cluster.probe(Family::V4).unwrap();
     let pid = speaker(&first).unwrap();
     signal(pid, Signal::STOP).unwrap();
     await_state(&second, "active").unwrap();
-    wait_until("the address to go", SOON, || pair.holders(Family::V4) == [1]).unwrap();
+    wait_until("the address to go", SOON, || cluster.holders(Family::V4) == [1]).unwrap();
     signal(pid, Signal::CONT).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
@@ -189,31 +189,31 @@ fn a_speaker_that_was_stopped_notices_it_and_its_address_goes() {
 
 #[test]
 fn an_address_that_somebody_removes_is_put_back_and_an_owners_own_is_left_alone() {
-    let pair = Pair::new().unwrap();
-    let first = pair.start(0, &pair.config(Family::V4, 150, FAST)).unwrap();
+    let cluster = Cluster::of(2).unwrap();
+    let first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
     await_state(&first, "active").unwrap();
-    let node = &pair.lab.nodes[0].namespace;
-    node.ip(&format!("addr del {}/24 dev eth0", pair.vip(Family::V4))).unwrap();
-    wait_until("the address to be put back", Duration::from_secs(1), || pair.holders(Family::V4) == [0]).unwrap();
+    let node = &cluster.lab.nodes[0].namespace;
+    node.ip(&format!("addr del {}/24 dev eth0", cluster.vip(Family::V4))).unwrap();
+    wait_until("the address to be put back", Duration::from_secs(1), || cluster.holders(Family::V4) == [0]).unwrap();
     drop(first);
-    wait_until("no holder", SOON, || pair.holders(Family::V4).is_empty()).unwrap();
-    node.ip(&format!("addr add {}/24 dev eth0", pair.vip(Family::V4))).unwrap();
-    let mut first = pair.start(0, &pair.config(Family::V4, 255, FAST)).unwrap();
+    wait_until("no holder", SOON, || cluster.holders(Family::V4).is_empty()).unwrap();
+    node.ip(&format!("addr add {}/24 dev eth0", cluster.vip(Family::V4))).unwrap();
+    let mut first = cluster.start(0, &cluster.config(Family::V4, 255, FAST)).unwrap();
     await_state(&first, "active").unwrap();
     first.terminate().unwrap();
-    assert_eq!(pair.holders(Family::V4), [0]);
+    assert_eq!(cluster.holders(Family::V4), [0]);
 }
 
 #[test]
 fn what_is_watched_moves_the_address_and_programs_are_told_in_order() {
-    let pair = Pair::new().unwrap();
+    let cluster = Cluster::of(2).unwrap();
     let folder = weir_tests::lab::Folder::new("vrrp").unwrap();
     let (file, told) = (folder.path().join("serve"), folder.path().join("told"));
     std::fs::write(&file, "").unwrap();
     let notify = format!("notify = [\"/bin/sh\", \"-c\", \"echo $WEIR_VRRP_STATE: $WEIR_VRRP_REASON >> {}\"]", told.display());
     let track = format!("track = [{{ file = {file:?}, weight = -100 }}, {{ data_plane = true }}]\n{notify}\n{FAST}");
-    let first = pair.start(0, &pair.config(Family::V4, 150, &track)).unwrap();
-    let second = pair.start(1, &pair.config(Family::V4, 100, FAST)).unwrap();
+    let first = cluster.start(0, &cluster.config(Family::V4, 150, &track)).unwrap();
+    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
     std::fs::remove_file(&file).unwrap();
@@ -231,19 +231,19 @@ fn what_is_watched_moves_the_address_and_programs_are_told_in_order() {
 
 #[test]
 fn a_node_that_dies_and_comes_back_at_once_leaves_one_holder() {
-    let pair = Pair::new().unwrap();
-    let mut first = pair.start(0, &pair.config(Family::V4, 150, FAST)).unwrap();
-    let second = pair.start(1, &pair.config(Family::V4, 100, FAST)).unwrap();
+    let cluster = Cluster::of(2).unwrap();
+    let mut first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
-    let probe = pair.probe(Family::V4).unwrap();
+    let probe = cluster.probe(Family::V4).unwrap();
     let pid = speaker(&first).unwrap();
     first.kill_9().unwrap();
     signal(pid, Signal::KILL).unwrap();
     first.run().unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
-    wait_until("one holder", SOON, || pair.holders(Family::V4) == [0]).unwrap();
+    wait_until("one holder", SOON, || cluster.holders(Family::V4) == [0]).unwrap();
     let report = probe.end().unwrap();
     eprintln!("kill -9 of both processes, and start again: {report:?}");
     // A death may cost three adverts and a skew; the address that stays for its lease bridges nearly all of that.
@@ -252,9 +252,9 @@ fn a_node_that_dies_and_comes_back_at_once_leaves_one_holder() {
 
 #[test]
 fn the_speaker_is_urgent_and_hands_over_when_it_is_told_to_end() {
-    let pair = Pair::new().unwrap();
-    let first = pair.start(0, &pair.config(Family::V4, 150, FAST)).unwrap();
-    let second = pair.start(1, &pair.config(Family::V4, 100, FAST)).unwrap();
+    let cluster = Cluster::of(2).unwrap();
+    let first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
     let pid = speaker(&first).unwrap();
@@ -270,7 +270,7 @@ fn the_speaker_is_urgent_and_hands_over_when_it_is_told_to_end() {
     let metrics = first.operate(&["metrics"]).unwrap();
     let metrics = String::from_utf8_lossy(&metrics.stdout).into_owned();
     assert!(metrics.contains("weir_vrrp_state{router=\"www\",state=\"active\"} 1"), "{metrics}");
-    let probe = pair.probe(Family::V4).unwrap();
+    let probe = cluster.probe(Family::V4).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     signal(pid, Signal::TERM).unwrap();
     wait_until("another speaker", SOON, || speaker(&first).is_ok_and(|other| other != pid)).unwrap();

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use rustix::process::Signal;
 use weir_tests::{
     lab::{Family, TcpLoad, TcpServer, Weir, wait_until},
-    vrrp::{Pair, await_state, router, signal, speaker, view},
+    vrrp::{Cluster, await_state, router, signal, speaker, view},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -29,10 +29,10 @@ fn await_states(weir: &Weir<'_>, wanted: [&str; 2]) {
 
 #[test]
 fn routers_of_a_group_go_together() {
-    let pair = Pair::new().unwrap();
+    let cluster = Cluster::of(2).unwrap();
     let config = |priority: u8, track: &str| {
-        let four = pair.config(Family::V4, priority, &format!("{FAST}\ngroup = \"all\""));
-        let vip6 = pair.vip(Family::V6);
+        let four = cluster.config(Family::V4, priority, &format!("{FAST}\ngroup = \"all\""));
+        let vip6 = cluster.vip(Family::V6);
         format!(
             "{four}[vrrp.www6]\ninterface = \"eth0\"\nrouter_id = 7\npriority = {priority}\naddresses = [\"{vip6}/64\"]\n{FAST}\ngroup = \"all\"\n{track}\n"
         )
@@ -40,8 +40,8 @@ fn routers_of_a_group_go_together() {
     let folder = weir_tests::lab::Folder::new("group").unwrap();
     let file = folder.path().join("serve");
     std::fs::write(&file, "").unwrap();
-    let first = pair.start(0, &config(150, &format!("track = [{{ file = {file:?} }}]"))).unwrap();
-    let second = pair.start(1, &config(100, "")).unwrap();
+    let first = cluster.start(0, &config(150, &format!("track = [{{ file = {file:?} }}]"))).unwrap();
+    let second = cluster.start(1, &config(100, "")).unwrap();
     await_states(&first, ["active", "active"]);
     await_states(&second, ["backup", "backup"]);
     // One yields: both go.
@@ -54,7 +54,7 @@ fn routers_of_a_group_go_together() {
     std::fs::remove_file(&file).unwrap();
     await_states(&second, ["active", "active"]);
     await_states(&first, ["fault", "fault"]);
-    assert_eq!((pair.holders(Family::V4), pair.holders(Family::V6)), (vec![1], vec![1]));
+    assert_eq!((cluster.holders(Family::V4), cluster.holders(Family::V6)), (vec![1], vec![1]));
     let refused = first.operate(&["vrrp", "yield", "wwww"]).unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("did you mean"), "{refused:?}");
@@ -62,23 +62,23 @@ fn routers_of_a_group_go_together() {
 
 #[test]
 fn adverts_without_the_key_count_for_nothing() {
-    let pair = Pair::new().unwrap();
-    let mut first = pair.start(0, &pair.config(Family::V4, 150, KEYS)).unwrap();
-    let second = pair.start(1, &pair.config(Family::V4, 100, KEYS)).unwrap();
+    let cluster = Cluster::of(2).unwrap();
+    let mut first = cluster.start(0, &cluster.config(Family::V4, 150, KEYS)).unwrap();
+    let second = cluster.start(1, &cluster.config(Family::V4, 100, KEYS)).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
     assert_eq!(router(&second).unwrap()["refused"], serde_json::json!({}));
     // A node with another key is not believed, and takes nothing away.
-    let probe = pair.probe(Family::V4).unwrap();
+    let probe = cluster.probe(Family::V4).unwrap();
     let stranger = KEYS.replace("0123456789abcdef0", "x123456789abcdef0");
-    second.write_config(&pair.config(Family::V4, 200, &stranger)).unwrap();
+    second.write_config(&cluster.config(Family::V4, 200, &stranger)).unwrap();
     let is_told = |weir: &Weir<'_>| router(weir).unwrap_or_default()["refused"]["its MAC is wrong"].as_u64().is_some();
     wait_until("refusals", SOON, || is_told(&first) && is_told(&second)).unwrap();
     assert_eq!(router(&first).unwrap()["state"], "active");
     // Back again it is heard at once.
-    second.write_config(&pair.config(Family::V4, 100, KEYS)).unwrap();
+    second.write_config(&cluster.config(Family::V4, 100, KEYS)).unwrap();
     await_state(&second, "backup").unwrap();
-    wait_until("one holder", SOON, || pair.holders(Family::V4) == [0]).unwrap();
+    wait_until("one holder", SOON, || cluster.holders(Family::V4) == [0]).unwrap();
     drop(probe.end().unwrap());
     // What was heard is known to the next process: a recording is not new to it.
     let numbers = |weir: &Weir<'_>| -> serde_json::Value {
@@ -87,7 +87,7 @@ fn adverts_without_the_key_count_for_nothing() {
     };
     first.terminate().unwrap();
     let kept = numbers(&first);
-    assert_eq!(kept["heard"][0]["source"], pair.lab.nodes[1].v4.to_string(), "{kept:#}");
+    assert_eq!(kept["heard"][0]["source"], cluster.lab.nodes[1].v4.to_string(), "{kept:#}");
     first.run().unwrap();
     await_state(&first, "active").unwrap();
     let is_later = || router(&first).unwrap_or_default()["memory"]["epoch"].as_u64() > kept["epoch"].as_u64();
@@ -96,13 +96,13 @@ fn adverts_without_the_key_count_for_nothing() {
 
 #[test]
 fn an_address_on_one_node_only_makes_no_two_of_them_active() {
-    let pair = Pair::new().unwrap();
-    let config = pair.config(Family::V4, 150, FAST);
-    let first = pair.start(0, &config).unwrap();
-    let second = pair.start(1, &pair.config(Family::V4, 100, FAST)).unwrap();
+    let cluster = Cluster::of(2).unwrap();
+    let config = cluster.config(Family::V4, 150, FAST);
+    let first = cluster.start(0, &config).unwrap();
+    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
-    let probe = pair.probe(Family::V4).unwrap();
+    let probe = cluster.probe(Family::V4).unwrap();
     first.write_config(&config.replace("addresses = [\"10.1.0.100/24\"]", "addresses = [\"10.1.0.100/24\", \"10.1.0.101/24\"]")).unwrap();
     let conflicts = |weir: &Weir<'_>| router(weir).unwrap_or_default()["peers"][0]["conflicts"].to_string();
     wait_until("the difference to be told", SOON, || conflicts(&second).contains("other addresses")).unwrap();
@@ -111,7 +111,7 @@ fn an_address_on_one_node_only_makes_no_two_of_them_active() {
     })
     .unwrap();
     wait_until("the new address", SOON, || {
-        pair.lab.nodes[0].namespace.ip("-o addr show dev eth0").is_ok_and(|text| text.contains("10.1.0.101/24"))
+        cluster.lab.nodes[0].namespace.ip("-o addr show dev eth0").is_ok_and(|text| text.contains("10.1.0.101/24"))
     })
     .unwrap();
     assert_eq!(router(&second).unwrap()["state"], "backup");
@@ -120,7 +120,7 @@ fn an_address_on_one_node_only_makes_no_two_of_them_active() {
     // And away again.
     first.write_config(&config).unwrap();
     wait_until("the address to go", SOON, || {
-        pair.lab.nodes[0].namespace.ip("-o addr show dev eth0").is_ok_and(|text| !text.contains("10.1.0.101/24"))
+        cluster.lab.nodes[0].namespace.ip("-o addr show dev eth0").is_ok_and(|text| !text.contains("10.1.0.101/24"))
     })
     .unwrap();
     // Without the section nobody speaks any more.
@@ -135,16 +135,16 @@ fn an_address_on_one_node_only_makes_no_two_of_them_active() {
 
 #[test]
 fn connections_of_dsr_live_on_over_every_hand_over() {
-    let pair = Pair::new().unwrap();
-    let server = &pair.lab.servers[0];
-    server.hold(pair.vip(Family::V4)).unwrap();
+    let cluster = Cluster::of(2).unwrap();
+    let server = &cluster.lab.servers[0];
+    server.hold(cluster.vip(Family::V4)).unwrap();
     let _serving = TcpServer::start(&server.namespace, "a", 80).unwrap();
-    let mut first = pair.start(0, &pair.config(Family::V4, 254, FAST)).unwrap();
-    let second = pair.start(1, &pair.config(Family::V4, 250, FAST)).unwrap();
+    let mut first = cluster.start(0, &cluster.config(Family::V4, 254, FAST)).unwrap();
+    let second = cluster.start(1, &cluster.config(Family::V4, 250, FAST)).unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
-    let to = SocketAddr::new(pair.vip(Family::V4), 80);
-    let load = TcpLoad::start(&pair.lab.client().namespace, to, 50, Duration::from_millis(50), Duration::from_secs(60)).unwrap();
+    let to = SocketAddr::new(cluster.vip(Family::V4), 80);
+    let load = TcpLoad::start(&cluster.lab.client().namespace, to, 50, Duration::from_millis(50), Duration::from_secs(60)).unwrap();
     load.wait_opened().unwrap();
     assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());
     await_state(&second, "active").unwrap();
@@ -154,7 +154,7 @@ fn connections_of_dsr_live_on_over_every_hand_over() {
     first.kill_9().unwrap();
     signal(pid, Signal::KILL).unwrap();
     await_state(&second, "active").unwrap();
-    wait_until("one holder", SOON, || pair.holders(Family::V4) == [1]).unwrap();
+    wait_until("one holder", SOON, || cluster.holders(Family::V4) == [1]).unwrap();
     let report = load.finish().unwrap();
     eprintln!("50 connections of DSR over three hand-overs: {report:?}");
     assert_eq!((report.opened, report.refused.len(), report.broken.len()), (50, 0, 0), "{report:?}");

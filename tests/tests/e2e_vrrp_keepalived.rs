@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use weir_tests::{
     lab::{Family, wait_until},
-    vrrp::{Keepalived, Pair, await_state, router},
+    vrrp::{Cluster, Keepalived, await_state, router},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -42,26 +42,26 @@ const CASES: [Case; 6] = [
     Case { name: "version 2", family: Family::V4, weir: "version = 2\ninterval = \"1s\"", keepalived: "  version 2\n  advert_int 1" },
 ];
 
-fn instance(pair: &Pair, case: &Case, priority: u8) -> String {
-    let vip = pair.vip(case.family);
+fn instance(cluster: &Cluster, case: &Case, priority: u8) -> String {
+    let vip = cluster.vip(case.family);
     let prefix_len = if vip.is_ipv4() { 24 } else { 64 };
     format!("  state BACKUP\n  priority {priority}\n{}\n  virtual_ipaddress {{\n    {vip}/{prefix_len}\n  }}", case.keepalived)
 }
 
 fn check(case: &Case) {
-    let pair = Pair::new().unwrap();
+    let cluster = Cluster::of(2).unwrap();
     // Weir is the better one, and yields to keepalived, which takes over.
-    let weir = pair.start(0, &pair.config(case.family, 150, case.weir)).unwrap();
+    let weir = cluster.start(0, &cluster.config(case.family, 150, case.weir)).unwrap();
     await_state(&weir, "active").unwrap();
-    let mut keepalived = Keepalived::start(&pair.lab.nodes[1], &instance(&pair, case, 100)).unwrap();
+    let mut keepalived = Keepalived::start(&cluster.lab.nodes[1], &instance(&cluster, case, 100)).unwrap();
     wait_until("keepalived to be backup", SOON, || keepalived.process.stderr().contains("BACKUP STATE")).unwrap();
     // It hears Weir: it does not take over.
     std::thread::sleep(Duration::from_secs(4));
-    assert_eq!(pair.holders(case.family), [0], "{}: {}", case.name, keepalived.process.stderr());
-    let probe = pair.probe(case.family).unwrap();
+    assert_eq!(cluster.holders(case.family), [0], "{}: {}", case.name, keepalived.process.stderr());
+    let probe = cluster.probe(case.family).unwrap();
     assert!(weir.operate(&["vrrp", "yield"]).unwrap().status.success());
     await_state(&weir, "backup").unwrap();
-    wait_until("keepalived to have it", SOON, || pair.holders(case.family) == [1]).unwrap();
+    wait_until("keepalived to have it", SOON, || cluster.holders(case.family) == [1]).unwrap();
     let peer = router(&weir).unwrap()["peers"][0].clone();
     assert_eq!((peer["priority"].as_u64(), &peer["conflicts"]), (Some(100), &serde_json::json!([])), "{}: {peer}", case.name);
     // It ends politely: Weir takes over.
@@ -72,9 +72,9 @@ fn check(case: &Case) {
     eprintln!("{}: yield to keepalived, return: {report:?}", case.name);
 
     // Keepalived is the better one, and preempts.
-    let keepalived = Keepalived::start(&pair.lab.nodes[1], &instance(&pair, case, 200)).unwrap();
+    let keepalived = Keepalived::start(&cluster.lab.nodes[1], &instance(&cluster, case, 200)).unwrap();
     await_state(&weir, "backup").unwrap();
-    wait_until("keepalived to have it", SOON, || pair.holders(case.family) == [1]).unwrap();
+    wait_until("keepalived to have it", SOON, || cluster.holders(case.family) == [1]).unwrap();
     keepalived.process.signal(Signal::KILL).unwrap();
     await_state(&weir, "active").unwrap();
     let view = router(&weir).unwrap();

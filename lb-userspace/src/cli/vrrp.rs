@@ -87,6 +87,7 @@ fn details(router: &RouterView, out: &mut impl Write) -> io::Result<()> {
     let source = router.source.map_or_else(|| "-".to_owned(), |source| source.to_string());
     write!(out, "{}  id {} on {}, version {}, from {source}", router.router, router.router_id, router.interface, router.version)?;
     write!(out, ", every {} ms, priority {} of {}", router.interval_ms, router.priority, router.base_priority)?;
+    router.virtual_mac.iter().try_for_each(|mac| write!(out, ", as {mac}"))?;
     writeln!(out, "{}", router.group.as_ref().map(|group| format!(", group {group}")).unwrap_or_default())?;
     if router.is_on_hold {
         writeln!(out, "  it yielded: it leaves other nodes alone")?;

@@ -41,6 +41,8 @@ pub(super) struct VrrpSection {
     /// Its number, where that is.
     pub(super) router: Option<Spanned<RouterId>>,
     pub(super) interface: Option<Spanned<String>>,
+    /// Where `virtual_mac` stands in the file.
+    pub(super) virtual_mac: Option<Span>,
     pub(super) priority: Option<Spanned<Priority>>,
     pub(super) track: Vec<Spanned<Track>>,
     pub(super) group: Option<Spanned<String>>,
@@ -49,12 +51,23 @@ pub(super) struct VrrpSection {
     pub(super) model: Result<VirtualRouter, Reported>,
 }
 
+/// What `virtual_mac` says.
+#[derive(Clone, PartialEq, Eq)]
+enum MacvlanName {
+    /// `false`: no macvlan.
+    None,
+    /// `true`: named after the router's number.
+    Default,
+    Given(String),
+}
+
 struct Keys {
     interface: Result<Spanned<String>, Reported>,
     router: Result<Spanned<RouterId>, Reported>,
     priority: Key<Priority>,
     version: Version,
     interval: Key<Interval>,
+    virtual_mac: Key<MacvlanName>,
     source: Key<IpAddr>,
     peers: Key<BTreeSet<IpAddr>>,
     preempt: Key<Preempt>,
@@ -85,6 +98,7 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Option<VrrpSection> 
         addresses: addresses.clone(),
         router: keys.router.as_ref().ok().cloned(),
         interface: keys.interface.as_ref().ok().cloned(),
+        virtual_mac: place(&keys.virtual_mac),
         priority: keys.priority.as_ref().ok().cloned().flatten(),
         track: keys.track.as_ref().ok().and_then(Option::as_ref).map(|track| track.get_ref().clone()).unwrap_or_default(),
         group: keys.group.as_ref().ok().cloned().flatten(),
@@ -116,6 +130,12 @@ fn read_keys(table: &mut Table<'_>, report: &mut Report) -> Keys {
         version,
         interval: table.optional("interval", report, |item, report| {
             item.parsed(|text| Interval::new(value::any_duration(text)?, version).map_err(ValueError::Interval), report)
+        }),
+        virtual_mac: table.optional("virtual_mac", report, |item, report| {
+            if item.is_boolean() {
+                return Ok(if item.boolean(report)? { MacvlanName::Default } else { MacvlanName::None });
+            }
+            item.parsed(value::interface, report).map(MacvlanName::Given)
         }),
         source: table.optional("source", report, |item, report| item.parsed(value::unicast, report)),
         peers: table.optional("peers", report, read_peers),
@@ -165,12 +185,19 @@ fn model(
     all_addresses?;
     fits?;
     let identity = Identity { router: keys.router?.into_inner(), version: keys.version };
+    let is_v4 = addresses.first().is_none_or(|first| first.get_ref().address.is_ipv4());
+    let virtual_mac = match or(keys.virtual_mac, MacvlanName::None)? {
+        MacvlanName::None => None,
+        MacvlanName::Default => Some(format!("vrrp{}-{}", if is_v4 { 4 } else { 6 }, identity.router)),
+        MacvlanName::Given(name) => Some(name),
+    };
     let Some(interval) = interval else { return Err(report.error(0..0, "there is no interval")) };
     Ok(VirtualRouter {
         interface: keys.interface?.into_inner(),
         identity,
         priority: or(keys.priority, DEFAULT_PRIORITY)?,
         interval,
+        virtual_mac,
         addresses: addresses.into_iter().map(Spanned::into_inner).collect(),
         source: keys.source?.map(Spanned::into_inner),
         peers: or(keys.peers, BTreeSet::new())?,
@@ -203,6 +230,10 @@ fn check_together(keys: &Keys, addresses: &[Spanned<VirtualAddress>], header: Sp
         if !known.insert(address.get_ref().address) {
             wrong(report, address.span(), format!("address {} is given twice", address.get_ref().address), "leave one out");
         }
+    }
+    let has_macvlan = matches!(&keys.virtual_mac, Ok(Some(name)) if *name.get_ref() != MacvlanName::None);
+    for address in addresses.iter().filter(|address| has_macvlan && address.get_ref().device.is_some()) {
+        wrong(report, address.span(), "with `virtual_mac` an address has no other device".into(), "leave `device` out");
     }
     let mut others = Vec::new();
     if let Ok(Some(peers)) = &keys.peers {

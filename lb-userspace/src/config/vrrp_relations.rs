@@ -22,6 +22,7 @@ use crate::vrrp::{
 pub(super) fn check(document: &Document, report: &mut Report) {
     check_ids(document, report);
     check_addresses(document, report);
+    check_macvlans(document, report);
     let pools: Vec<&str> = document.pools.keys().map(String::as_str).collect();
     for section in document.vrrp.values() {
         for track in &section.track {
@@ -72,6 +73,24 @@ fn check_addresses(document: &Document, report: &mut Report) {
                 Some(_) => {}
                 None => _ = known.insert(*ip, name),
             }
+        }
+    }
+}
+
+/// A macvlan belongs to one router, and is no interface that is there for itself.
+fn check_macvlans(document: &Document, report: &mut Report) {
+    let mut known: BTreeMap<&str, &str> = BTreeMap::new();
+    let used: BTreeSet<&str> = document.vrrp.values().filter_map(|section| Some(section.interface.as_ref()?.get_ref().as_str())).collect();
+    for (name, section) in in_order(document) {
+        let (Ok(model), Some(span)) = (&section.model, &section.virtual_mac) else { continue };
+        let Some(macvlan) = model.virtual_mac.as_deref() else { continue };
+        let hint = "virtual_mac = \"NAME\" gives its macvlan interface another name";
+        if used.contains(macvlan) {
+            report.error_hint(span.clone(), format!("virtual routers speak on {macvlan}: it cannot be made for another one"), hint);
+        }
+        match known.get(macvlan) {
+            None => _ = known.insert(macvlan, name),
+            Some(other) => _ = report.error_hint(span.clone(), format!("{macvlan} is virtual router `{other}`'s interface already"), hint),
         }
     }
 }

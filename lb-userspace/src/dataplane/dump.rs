@@ -3,7 +3,7 @@
 use bytemuck::{Pod, bytes_of};
 use lb_common::{
     address::Address,
-    maps::{CHUNK_PENDING, Line, WORDS_PER_LINE},
+    maps::{CHUNK_PENDING, Line, VirtualMacs, WORDS_PER_LINE},
     nat::PortWord as NatPortWord,
     reason::{Drop, Note},
     words::{FlowWord, MemberId, MemberWord, PortWord, ServiceId, SlotState, SlotWord, Tick, VipWord},
@@ -131,7 +131,11 @@ pub fn dump(tables: &Tables, name: &str, limit: usize, notation: Notation, now: 
             vec![json!(format!("{:?}", word.state()).to_lowercase()), json!(word.idle(now))]
         }),
         "NAT_ENDPOINTS" => shown.lines(&tables.nat_endpoints, &["TAG", "PLANE"], tagged),
-        "MACS" => shown.array(&tables.macs, &["MACS"], |_, macs| {
+        "MACS" => shown.array(&tables.macs, &["MACS"], |index, macs| {
+            if index == VirtualMacs::INDEX {
+                let macs: Vec<String> = bytemuck::cast_ref::<_, VirtualMacs>(macs).iter().map(|mac| mac_words(&mac)).collect();
+                return vec![json!(format!("of virtual routers: {}", macs.join(" ")))];
+            }
             let mut macs: Vec<String> = bytes_of(macs).chunks(8).map(|mac| mac_words(&mac[..6])).collect();
             macs.dedup();
             vec![json!(macs.join(" "))]

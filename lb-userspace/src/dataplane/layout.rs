@@ -134,7 +134,7 @@ pub fn map_sizes(limits: &Limits, features: Features) -> Vec<MapSize> {
     let other = |name, kind, entries, entry_bytes| MapSize { name, kind, entries, entry_bytes, feature: 0 };
     vec![
         mapped("VIP_LINES", keyed_lines(services + nat_planes), LINE_BYTES),
-        mapped("MACS", 1, size_of::<OwnMacs>() as u32),
+        mapped("MACS", 2, size_of::<OwnMacs>() as u32),
         mapped("VIPS", services + nat_planes + 1, size_of::<Vip>() as u32),
         mapped("PORT_LINES", keyed_lines(services), LINE_BYTES),
         mapped("SERVICES", services + 1, size_of::<Service>() as u32),

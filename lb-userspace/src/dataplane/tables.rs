@@ -7,7 +7,7 @@ use bytemuck::Pod;
 use lb_common::{
     maps::{
         Header, Line, LinkInfo, MemberInfo, NatFlow, NatPlane, OwnMacs, SLOTS_PER_PAGE, Service, SourceKey4, SourceKey6, SourceRule, Tally,
-        Traffic, Vip, WORDS_PER_SLOT_PAGE,
+        Traffic, Vip, VirtualMacs, WORDS_PER_SLOT_PAGE,
     },
     words::{ServiceId, SlotWord},
 };
@@ -44,6 +44,9 @@ pub enum TablesError {
         /// What is wrong.
         source: MapError,
     },
+    /// A record cannot be written.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// A map cannot be mapped into memory.
     #[error(transparent)]
     Open(#[from] MapOpenError),
@@ -62,7 +65,7 @@ impl TablesError {
         match self {
             Self::Pin { source, .. } => of(source),
             Self::Abi(AbiError::Pin(source)) => of(source),
-            Self::Abi(_) | Self::Map { .. } | Self::Open(_) | Self::Clock(_) => false,
+            Self::Abi(_) | Self::Access(_) | Self::Map { .. } | Self::Open(_) | Self::Clock(_) => false,
         }
     }
 }
@@ -167,6 +170,16 @@ impl Tables {
             interfaces: open.typed("INTERFACES")?,
             links: open.typed("LINKS")?,
         })
+    }
+
+    /// Says which addresses of virtual routers are this host's from now on. The speaker of VRRP alone does.
+    ///
+    /// # Errors
+    /// [`TablesError`] if there is no such data plane.
+    pub fn set_virtual_macs(pins: &PinDir, macs: &VirtualMacs) -> Result<(), TablesError> {
+        abi::read(pins)?;
+        let table: Mapped<OwnMacs> = Opener { pins, access: Access::ReadWrite }.mapped("MACS")?;
+        Ok(table.write_words(VirtualMacs::INDEX, bytemuck::bytes_of(macs))?)
     }
 
     /// Opens the ring of drop samples, which has room for one reader: the daemon.

@@ -11,7 +11,10 @@ use crate::{config::model::Config, netlink::Link};
 pub(super) fn own_macs(config: &Config, links: &[Link]) -> OwnMacs {
     let named = links.iter().filter(|link| config.node.interfaces.contains(&link.name)).map(|link| link.ifindex);
     let ours = stacked_upon(named.collect(), links);
-    let macs: Option<BTreeSet<[u8; 6]>> = links.iter().filter(|link| ours.contains(&link.ifindex)).map(|link| link.mac).collect();
+    // The speaker of VRRP says itself when those are this host's.
+    let virtual_macs: BTreeSet<&str> = config.vrrp.values().filter_map(|router| router.virtual_mac.as_deref()).collect();
+    let is_ours = |link: &&Link| ours.contains(&link.ifindex) && !virtual_macs.contains(link.name.as_str());
+    let macs: Option<BTreeSet<[u8; 6]>> = links.iter().filter(is_ours).map(|link| link.mac).collect();
     // Frames without a link-layer address cannot be somebody else's.
     macs.map_or(OwnMacs::ANY, |macs| OwnMacs::new(&macs.into_iter().collect::<Vec<_>>()))
 }

@@ -23,7 +23,7 @@ pub(super) struct Known<'a> {
 pub(super) fn order(config: &Config, known: &Known<'_>) -> Order {
     let routers = config.vrrp.iter().map(|(name, router)| (name.clone(), router_order(config, router, known)));
     let data_plane = if config.vrrp.is_empty() { Vec::new() } else { config.node.interfaces.clone() };
-    Order { routers: routers.collect(), data_plane }
+    Order { routers: routers.collect(), data_plane, pin_dir: config.node.pin_dir.clone() }
 }
 
 fn router_order(config: &Config, router: &VirtualRouter, known: &Known<'_>) -> RouterOrder {
@@ -39,13 +39,14 @@ fn router_order(config: &Config, router: &VirtualRouter, known: &Known<'_>) -> R
         version: if router.identity.version == Version::V2 { 2 } else { 3 },
         priority: router.priority.number(),
         interval_ms: ms(router.interval.duration()),
+        virtual_mac: router.virtual_mac.clone(),
         addresses: router
             .addresses
             .iter()
             .map(|one| AddressOrder {
                 address: one.address,
                 prefix_len: one.prefix_len,
-                device: one.device.clone().unwrap_or_else(|| router.interface.clone()),
+                device: one.device.as_ref().or(router.virtual_mac.as_ref()).unwrap_or(&router.interface).clone(),
                 label: one.label.clone(),
             })
             .collect(),

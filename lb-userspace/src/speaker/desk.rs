@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -26,17 +27,34 @@ pub(super) struct LinkState {
     pub(super) has_carrier: bool,
     pub(super) mac: Option<[u8; 6]>,
     pub(super) has_xdp: bool,
+    /// The administrator has it up.
+    pub(super) is_up: bool,
+    /// The link below a macvlan.
+    pub(super) macvlan_on: Option<u32>,
     /// The host's own, in the kernel's order.
     pub(super) own: Vec<IpAddr>,
     /// Those with the mark of virtual routers.
     pub(super) marked: BTreeSet<IpAddr>,
 }
 
+/// The interface of a router that has a link-layer address of its own.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Macvlan {
+    pub(super) router: String,
+    pub(super) name: String,
+    /// Upon which it is.
+    pub(super) interface: String,
+    pub(super) family: Family,
+    pub(super) mac: [u8; 6],
+    /// While the router has addresses.
+    pub(super) is_up: bool,
+}
+
 /// What the driver has to do, in this order.
 #[derive(Clone, PartialEq, Debug)]
 pub(super) enum Doing {
-    /// An advert goes out.
-    Transmit { interface: String, ends: Ends, payload: Vec<u8> },
+    /// An advert goes out, from the link's address or from this one.
+    Transmit { interface: String, mac: Option<[u8; 6]>, ends: Ends, payload: Vec<u8> },
     /// Addresses are taken.
     Add { router: String, addresses: Vec<AddressOrder> },
     /// Addresses are given up.
@@ -54,6 +72,7 @@ pub(super) struct Desk {
     groups: BTreeMap<String, Syncing>,
     links: BTreeMap<String, LinkState>,
     data_plane: Vec<String>,
+    pin_dir: PathBuf,
     doings: VecDeque<Doing>,
 }
 
@@ -81,7 +100,7 @@ impl Desk {
 
     /// Everything as it is to be.
     pub(super) fn handle_order(&mut self, order: Order, at: Moment) {
-        self.data_plane = order.data_plane;
+        (self.data_plane, self.pin_dir) = (order.data_plane, order.pin_dir);
         let gone: Vec<String> = self.members.keys().filter(|name| !order.routers.contains_key(*name)).cloned().collect();
         for name in gone {
             self.leave(&name, at.now);
@@ -224,6 +243,31 @@ impl Desk {
         self.members.values().flat_map(held).collect()
     }
 
+    /// The macvlans that are to be.
+    pub(super) fn macvlans(&self) -> Vec<Macvlan> {
+        let macvlan = |(router, member): (&String, &Member)| {
+            Some(Macvlan {
+                router: router.clone(),
+                name: member.order.virtual_mac.clone()?,
+                interface: member.order.interface.clone(),
+                family: member.family()?,
+                mac: member.virtual_mac()?,
+                is_up: member.router.as_ref().is_some_and(|router| !router.held().is_empty()),
+            })
+        };
+        self.members.iter().filter_map(macvlan).collect()
+    }
+
+    /// Where the data plane's maps are.
+    pub(super) fn pin_dir(&self) -> &Path {
+        &self.pin_dir
+    }
+
+    /// The link that has an address for itself, if one has.
+    pub(super) fn owner_of(&self, address: IpAddr) -> Option<&str> {
+        self.links.iter().find(|(_, link)| link.own.contains(&address)).map(|(name, _)| name.as_str())
+    }
+
     /// Where routers speak, and in which family.
     pub(super) fn places(&self) -> BTreeSet<(String, Family)> {
         self.members.values().filter_map(|member| Some((member.order.interface.clone(), member.family()?))).collect()
@@ -360,6 +404,7 @@ impl Desk {
             why: member.lacks.clone().unwrap_or_default(),
             interface: order.interface.clone(),
             router_id: order.router_id,
+            virtual_mac: member.virtual_mac().map(mac_words),
             version: order.version,
             group: order.group.clone(),
             priority: order.priority,
@@ -399,6 +444,10 @@ impl Desk {
             .collect();
         view
     }
+}
+
+fn mac_words(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 fn watched(track: &TrackOrder, links: &BTreeMap<String, LinkState>, data_plane: &[String]) -> (Effect, Condition) {

@@ -21,8 +21,9 @@ use super::{
     clock_io::Clock,
     control_io::{Came, Control},
     desk::{Desk, Doing},
-    frames::announcement,
+    frames::{advert, announcement},
     kernel_io::{Kernel, News, RENEWED_EVERY, is_somebody_elses, sender_on},
+    macvlan_io::Macvlans,
     order::{AddressOrder, Hello, Said, Told},
     urgency_io::{become_urgent, catch_signals, is_terminated},
     wire_io::Wire,
@@ -95,6 +96,7 @@ struct Speaker {
     wires: BTreeMap<(String, Family), Wire>,
     /// What this process gave the host.
     leases: BTreeMap<IpAddr, AddressOrder>,
+    macvlans: Macvlans,
     lacks: Vec<String>,
     renew_at: Instant,
     retry_at: Instant,
@@ -124,6 +126,7 @@ impl Speaker {
             desk: Desk::default(),
             wires: BTreeMap::new(),
             leases: BTreeMap::new(),
+            macvlans: Macvlans::default(),
             lacks,
             renew_at: now,
             retry_at: now,
@@ -151,6 +154,10 @@ impl Speaker {
             }
             self.tell();
             self.wait()?;
+        }
+        if self.stage == Stage::Stopping {
+            self.read_links();
+            self.set_macvlans();
         }
         self.control.flush();
         Ok(())
@@ -187,6 +194,7 @@ impl Speaker {
         }
         if std::mem::take(&mut self.are_links_old) {
             self.read_links();
+            self.set_macvlans();
         }
     }
 
@@ -203,6 +211,7 @@ impl Speaker {
                     self.read_links();
                     self.desk.handle_order(order, at);
                     self.open_wires();
+                    self.set_macvlans();
                     self.tell_at = at.now;
                 }
             }
@@ -251,20 +260,32 @@ impl Speaker {
     fn perform(&mut self) {
         while let Some(doing) = self.desk.poll_doing() {
             match doing {
-                Doing::Transmit { interface, ends, payload } => {
+                Doing::Transmit { interface, mac, ends, payload } => {
+                    let frame = mac.and_then(|mac| advert(ends, &payload, mac)).zip(self.desk.link(&interface));
+                    if frame.is_some_and(|(frame, link)| self.kernel.send_frame(&frame, link.ifindex).is_ok()) {
+                        continue;
+                    }
                     // A link that is down takes nothing; others notice the silence.
                     let wire = self.wires.get(&(interface, Family::of(ends.source)));
                     let _ = wire.map(|wire| wire.send(ends, &payload));
                 }
                 Doing::Add { router, addresses } => {
+                    if addresses.iter().any(|address| self.desk.link(&address.device).is_none()) {
+                        self.set_macvlans();
+                    }
                     let refused = addresses.iter().find_map(|address| self.lease(address).err().map(|error| (address, error)));
+                    // The kernel speaks from a macvlan as soon as that is on, and draws frames here: addresses are there by then.
+                    self.set_macvlans();
                     if let Some((address, error)) = refused {
                         let words = format!("address {} is refused on {}: {error}", address.address, address.device);
                         let now = self.clock.now();
                         self.desk.handle_trouble(&router, Some(words), now);
                     }
                 }
-                Doing::Remove { addresses } => addresses.iter().for_each(|address| self.give_up(address)),
+                Doing::Remove { addresses } => {
+                    addresses.iter().for_each(|address| self.give_up(address));
+                    self.set_macvlans();
+                }
                 Doing::Announce { addresses } => self.announce(&addresses),
                 Doing::Say(said) => {
                     self.control.say(&said);
@@ -280,8 +301,15 @@ impl Speaker {
         if is_somebody_elses(link, address.address) {
             return Ok(());
         }
-        let ifindex = link.ifindex;
-        self.kernel.lease(address, ifindex)?;
+        if link.macvlan_on.is_some()
+            && let Some(owner) = self.desk.owner_of(address.address)
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::AddrInUse,
+                format!("it is {owner}'s own, whose link-layer address neighbours would learn"),
+            ));
+        }
+        self.kernel.lease(address, link)?;
         self.leases.insert(address.address, address.clone());
         Ok(())
     }
@@ -294,6 +322,22 @@ impl Speaker {
             let ifindex = link.ifindex;
             // What stays goes with its lease.
             let _ = self.kernel.remove(&given, ifindex);
+        }
+    }
+
+    fn set_macvlans(&mut self) {
+        let mut outcome = self.macvlans.set(&self.desk, &mut self.kernel);
+        // What was made has to be turned on, too.
+        for _ in 0..2 {
+            if !outcome.has_changed {
+                break;
+            }
+            self.read_links();
+            outcome = self.macvlans.set(&self.desk, &mut self.kernel);
+        }
+        let now = self.clock.now();
+        for (router, words) in outcome.refused {
+            self.desk.handle_trouble(&router, Some(words), now);
         }
     }
 
@@ -316,15 +360,17 @@ impl Speaker {
             return;
         }
         self.renew_at = now + RENEWED_EVERY;
-        for address in self.desk.held() {
-            // Another one is tried in a second.
-            let _ = self.lease(&address);
-        }
         if now >= self.retry_at {
             self.retry_at = now + RETRIED_EVERY;
             for name in self.desk.troubled() {
                 self.desk.handle_trouble(&name, None, now);
             }
+        }
+        self.macvlans.doubt();
+        self.set_macvlans();
+        for address in self.desk.held() {
+            // Another one is tried in a second.
+            let _ = self.lease(&address);
         }
         self.control.mend();
         // XDP programs come and go without a notification.

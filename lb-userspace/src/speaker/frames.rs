@@ -1,13 +1,22 @@
-//! Gratuitous ARP and unsolicited neighbour advertisements. Pure.
+//! Gratuitous ARP, unsolicited neighbour advertisements, and adverts from a virtual router's link-layer address. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::vrrp::packet::Ends;
 
 const BROADCAST: [u8; 6] = [0xff; 6];
 /// RFC 2464 s7 of ff02::1.
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0];
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+/// The IP protocol (RFC 9568 s5.1.1.4).
+pub(super) const VRRP: u8 = 112;
+/// RFC 9568 s5.1.1.3.
+pub(super) const HOP_LIMIT: u8 = 255;
+/// Internetwork control (RFC 791 s3.1), as routing protocols have.
+pub(super) const CONTROL: u8 = 0xc0;
 
 /// Whether a neighbour advertisement says that its sender passes packets on (RFC 4861 s4.4, R).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +33,33 @@ pub(super) fn announcement(address: IpAddr, mac: [u8; 6], sender: Sender) -> Vec
         // Some hosts learn from requests, some from answers (RFC 5227 s3).
         IpAddr::V4(address) => vec![gratuitous_arp(address, mac, 1), gratuitous_arp(address, mac, 2)],
         IpAddr::V6(address) => vec![unsolicited_advertisement(address, mac, sender)],
+    }
+}
+
+/// The frame of an advert to the group of all VRRP routers, from a virtual router's address (RFC 9568 s7.2); none if the ends are of no such advert.
+pub(super) fn advert(ends: Ends, payload: &[u8], mac: [u8; 6]) -> Option<Vec<u8>> {
+    match (ends.source, ends.destination) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) if destination.is_multicast() => {
+            let [_, b, c, d] = destination.octets();
+            // RFC 1112 s6.4.
+            let group = [0x01, 0, 0x5e, b & 0x7f, c, d];
+            let length = u16::try_from(20 + payload.len()).ok()?.to_be_bytes();
+            // Never in parts, so that its identification is of no use (RFC 6864 s4.1).
+            let mut header =
+                [&[0x45, CONTROL][..], &length, &[0, 0, 0x40, 0, HOP_LIMIT, VRRP, 0, 0], &source.octets(), &destination.octets()].concat();
+            let sum = checksum(&header);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            Some([&group[..], &mac, &ETHERTYPE_IPV4, &header, payload].concat())
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) if destination.is_multicast() => {
+            let [.., a, b, c, d] = destination.octets();
+            // RFC 2464 s7.
+            let group = [0x33, 0x33, a, b, c, d];
+            let length = u16::try_from(payload.len()).ok()?.to_be_bytes();
+            let head = [&[0x60 | CONTROL >> 4, CONTROL << 4, 0, 0][..], &length, &[VRRP, HOP_LIMIT]].concat();
+            Some([&group[..], &mac, &ETHERTYPE_IPV6, &head, &source.octets(), &destination.octets(), payload].concat())
+        }
+        (IpAddr::V4(_) | IpAddr::V6(_), _) => None,
     }
 }
 
@@ -72,6 +108,23 @@ mod tests {
         assert_eq!(frames[0][..14], [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 7, 8, 6]);
         assert_eq!(frames[0][14..42], [0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 7, 192, 0, 2, 1, 0, 0, 0, 0, 0, 0, 192, 0, 2, 1]);
         assert_eq!(frames[1][21], 2);
+    }
+
+    #[test]
+    fn an_advert_goes_to_the_group_from_the_routers_address() {
+        let mac = [0, 0, 0x5e, 0, 1, 10];
+        let ends = Ends { source: "192.0.2.1".parse().unwrap(), destination: "224.0.0.18".parse().unwrap() };
+        let frame = advert(ends, &[1, 2, 3], mac).unwrap();
+        assert_eq!(frame[..14], [0x01, 0, 0x5e, 0, 0, 18, 0, 0, 0x5e, 0, 1, 10, 8, 0]);
+        assert_eq!(frame[14..24], [0x45, 0xc0, 0, 23, 0, 0, 0x40, 0, 255, 112]);
+        assert_eq!((checksum(&frame[14..34]), &frame[34..]), (0, &[1, 2, 3][..]));
+        let ends = Ends { source: "fe80::1".parse().unwrap(), destination: "ff02::12".parse().unwrap() };
+        let frame = advert(ends, &[1, 2, 3], mac).unwrap();
+        assert_eq!(frame[..14], [0x33, 0x33, 0, 0, 0, 0x12, 0, 0, 0x5e, 0, 1, 10, 0x86, 0xdd]);
+        assert_eq!(frame[14..22], [0x6c, 0, 0, 0, 0, 3, 112, 255]);
+        assert_eq!((frame.len(), &frame[54..]), (57, &[1, 2, 3][..]));
+        let unicast = Ends { destination: "192.0.2.2".parse().unwrap(), source: "192.0.2.1".parse().unwrap() };
+        assert_eq!(advert(unicast, &[], mac), None);
     }
 
     #[test]

@@ -12,11 +12,13 @@ use std::{
 
 use rtnetlink::{
     MulticastGroup,
-    packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload},
+    packet_core::{
+        NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload,
+    },
     packet_route::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo},
-        link::LinkMessage,
+        link::{InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode},
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
@@ -100,8 +102,16 @@ impl Kernel {
                 let link = Link::from_message(&link);
                 names.insert(link.ifindex, link.name.clone());
                 let has_carrier = link.is_usable();
-                let state =
-                    LinkState { ifindex: link.ifindex, has_carrier, mac: link.mac, has_xdp: link.xdp.is_some(), ..LinkState::default() };
+                let is_macvlan = link.kind.as_deref() == Some("macvlan") && !link.lower_is_elsewhere;
+                let state = LinkState {
+                    ifindex: link.ifindex,
+                    has_carrier,
+                    mac: link.mac,
+                    has_xdp: link.xdp.is_some(),
+                    is_up: link.is_up,
+                    macvlan_on: link.lower.filter(|_| is_macvlan),
+                    ..LinkState::default()
+                };
                 links.insert(link.name, state);
             }
         }
@@ -120,9 +130,40 @@ impl Kernel {
         Ok(links)
     }
 
-    /// Adds an address for a lease, or renews it.
-    pub(super) fn lease(&mut self, order: &AddressOrder, ifindex: u32) -> io::Result<()> {
-        self.request(RouteNetlinkMessage::NewAddress(leased(order, ifindex)), NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)
+    /// Adds an address for a lease, or renews it. On a macvlan it has no route: what goes to its network goes by the link below.
+    pub(super) fn lease(&mut self, order: &AddressOrder, link: &LinkState) -> io::Result<()> {
+        let message = leased(order, link.ifindex, link.macvlan_on.is_none());
+        self.request(RouteNetlinkMessage::NewAddress(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Makes a macvlan upon a link. It is down. In private mode the link below would not hear what another node sends from the same address (linux
+    /// v6.18 drivers/net/macvlan.c, macvlan_handle_frame).
+    pub(super) fn add_macvlan(&mut self, name: &str, mac: [u8; 6], lower: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        let info = vec![LinkInfo::Kind(InfoKind::MacVlan), LinkInfo::Data(InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)]))];
+        message.attributes = vec![
+            LinkAttribute::IfName(name.to_owned()),
+            LinkAttribute::Link(lower),
+            LinkAttribute::Address(mac.to_vec()),
+            LinkAttribute::LinkInfo(info),
+        ];
+        self.request(RouteNetlinkMessage::NewLink(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Turns a link on or off.
+    pub(super) fn set_up(&mut self, ifindex: u32, is_up: bool) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        message.header.change_mask = LinkFlags::Up;
+        message.header.flags = if is_up { LinkFlags::Up } else { LinkFlags::empty() };
+        self.request(RouteNetlinkMessage::NewLink(message), NLM_F_ACK)
+    }
+
+    /// Removes a link.
+    pub(super) fn remove_link(&mut self, ifindex: u32) -> io::Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        self.request(RouteNetlinkMessage::DelLink(message), NLM_F_ACK)
     }
 
     /// Removes an address. One that is gone is no error.
@@ -228,7 +269,7 @@ fn named(order: &AddressOrder, ifindex: u32) -> AddressMessage {
 }
 
 /// IPv6: no duplicate detection, for the other node may have it still, and deprecated, so that the host does not choose it by itself (RFC 6724 s5 rule 3).
-fn leased(order: &AddressOrder, ifindex: u32) -> AddressMessage {
+fn leased(order: &AddressOrder, ifindex: u32, has_route: bool) -> AddressMessage {
     let mut message = named(order, ifindex);
     let is_whole = order.prefix_len == if order.address.is_ipv4() { 32 } else { 128 };
     let mut lifetimes = CacheInfo::default();
@@ -238,7 +279,7 @@ fn leased(order: &AddressOrder, ifindex: u32) -> AddressMessage {
     if order.address.is_ipv6() {
         flags |= AddressFlags::Nodad;
     }
-    if is_whole {
+    if is_whole || !has_route {
         flags |= AddressFlags::Noprefixroute;
     }
     message.attributes.extend(order.label.clone().map(AddressAttribute::Label));

@@ -11,7 +11,7 @@ use super::{
     order::{AddressOrder, Changed, Conflicting, HeardNumber, Memory, PreemptOrder, Resume, RouterOrder, Said},
 };
 use crate::vrrp::{
-    addresses::AddressList,
+    addresses::{AddressList, virtual_mac},
     auth::{Epoch, Heard, Key, KeyId, Keys, Opener, Sealer},
     machine::{FaultCause, Link, Output, Router, State},
     packet::{self, Authentication, ChecksumForm, Ends, Received},
@@ -79,6 +79,11 @@ impl Member {
 
     pub(super) fn family(&self) -> Option<Family> {
         self.order.addresses.first().map(|first| Family::of(first.address))
+    }
+
+    /// The link-layer address of its own, if it is to have one.
+    pub(super) fn virtual_mac(&self) -> Option<[u8; 6]> {
+        self.order.virtual_mac.as_ref().and_then(|_| Some(virtual_mac(RouterId::new(self.order.router_id)?, self.family()?)))
     }
 
     pub(super) fn follow_keys(&mut self, wanted: &RouterOrder) {
@@ -245,7 +250,10 @@ impl Member {
                     Some(sealer) => sealer.seal(message, ends),
                     None => message,
                 };
-                Doing::Transmit { interface: self.order.interface.clone(), ends, payload }
+                // One that hands over must not draw frames here any more that go to the other already.
+                let is_active = self.router.as_ref().is_some_and(|router| router.state() == State::Active);
+                let mac = self.virtual_mac().filter(|_| is_active && to.is_multicast());
+                Doing::Transmit { interface: self.order.interface.clone(), mac, ends, payload }
             }
             Output::AddAddresses(addresses) => Doing::Add { router: name.to_owned(), addresses: self.among(addresses) },
             Output::RemoveAddresses(addresses) => Doing::Remove { addresses: self.among(addresses) },
@@ -296,8 +304,8 @@ pub(super) fn is_same_router(one: &RouterOrder, other: &RouterOrder) -> bool {
     // An address that moves to another device has to be removed from the first.
     let are_in_place = before.iter().all(|(address, place)| after.get(address).is_none_or(|other| other == place));
     are_in_place
-        && (&one.interface, one.router_id, one.version, family(one), one.keys.is_empty())
-            == (&other.interface, other.router_id, other.version, family(other), other.keys.is_empty())
+        && (&one.interface, &one.virtual_mac, one.router_id, one.version, family(one), one.keys.is_empty())
+            == (&other.interface, &other.virtual_mac, other.router_id, other.version, family(other), other.keys.is_empty())
 }
 
 fn version(order: &RouterOrder) -> Version {

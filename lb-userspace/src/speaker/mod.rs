@@ -4,10 +4,11 @@
 //! |---|---|
 //! | `order` | what the daemon and the speaker say to each other |
 //! | `desk`, `member` | routers, sync groups, keys and what is watched: what has to be done on each event. Pure |
-//! | `frames` | gratuitous ARP and unsolicited neighbour advertisements. Pure |
+//! | `frames` | gratuitous ARP, unsolicited neighbour advertisements, adverts of virtual MACs. Pure |
 //! | `clock_io` | time that goes on while the machine sleeps |
 //! | `wire_io` | the sockets of adverts |
 //! | `kernel_io` | links and addresses by netlink, and frames on a link |
+//! | `macvlan_io` | interfaces of routers with a link-layer address of their own |
 //! | `urgency_io` | real-time scheduling and locked memory |
 //! | `control_io` | the socket that the daemon connects to |
 //! | `driver` | the loop |
@@ -24,6 +25,7 @@ mod desk;
 pub mod driver;
 mod frames;
 mod kernel_io;
+mod macvlan_io;
 mod member;
 pub mod order;
 mod urgency_io;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    path::PathBuf,
 };
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,8 @@ pub struct Order {
     pub routers: BTreeMap<String, RouterOrder>,
     /// The interfaces that the data plane is attached to.
     pub data_plane: Vec<String>,
+    /// Where its maps are pinned.
+    pub pin_dir: PathBuf,
 }
 
 /// One router. Values are those of the configuration, which are right.
@@ -73,6 +76,8 @@ pub struct RouterOrder {
     pub priority: u8,
     /// Between adverts.
     pub interval_ms: u64,
+    /// The macvlan that has the addresses, with the virtual router's link-layer address.
+    pub virtual_mac: Option<String>,
     /// Of one family.
     pub addresses: Vec<AddressOrder>,
     /// From which adverts come.
@@ -240,6 +245,9 @@ pub struct RouterView {
     pub interface: String,
     /// Its number.
     pub router_id: u8,
+    /// The link-layer address that goes with its addresses; none: the interface's.
+    #[serde(default)]
+    pub virtual_mac: Option<String>,
     /// 2 or 3.
     pub version: u8,
     /// Its sync group.
@@ -333,6 +341,7 @@ mod tests {
             version: 3,
             priority: 150,
             interval_ms: 100,
+            virtual_mac: Some("vrrp4-7".into()),
             addresses: vec![AddressOrder { address: "192.0.2.1".parse().unwrap(), prefix_len: 24, device: "eth0".into(), label: None }],
             source: None,
             peers: BTreeSet::new(),
@@ -350,7 +359,8 @@ mod tests {
             tracks: vec![TrackOrder { name: "pool web".into(), how: Watched::Down, weight: Some(-5) }],
             resume: Some(Resume { active_until_ms: Some(4), is_on_hold: true, memory: Memory::default() }),
         };
-        let told = Told::Order(Order { routers: BTreeMap::from([("a".into(), router)]), data_plane: vec!["eth0".into()] });
+        let told =
+            Told::Order(Order { routers: BTreeMap::from([("a".into(), router)]), data_plane: vec!["eth0".into()], pin_dir: "/x".into() });
         let line = serde_json::to_string(&told).unwrap();
         assert!(!line.contains('\n'));
         assert_eq!(serde_json::from_str::<Told>(&line).unwrap(), told);

@@ -10,17 +10,13 @@ use std::{
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, SockaddrIn6, recvmsg, sendmsg};
 use socket2::{Domain, InterfaceIndexOrAddress, Protocol, Socket, Type};
 
+use super::frames::{CONTROL, HOP_LIMIT, VRRP};
 use crate::vrrp::{
     addresses::{GROUP4, GROUP6},
     packet::{Ends, Received},
     terms::Family,
 };
 
-const VRRP: i32 = 112;
-/// RFC 9568 s5.1.1.3.
-const HOP_LIMIT: u32 = 255;
-/// Internetwork control (RFC 791 s3.1), as routing protocols have.
-const CONTROL: u32 = 0xc0;
 /// An advert with 255 addresses of IPv6 and a trailer fits.
 const BUFFER_BYTES: usize = 8192;
 
@@ -38,23 +34,23 @@ impl Wire {
             Family::V4 => Domain::IPV4,
             Family::V6 => Domain::IPV6,
         };
-        let socket = Socket::new(domain, Type::RAW.nonblocking(), Some(Protocol::from(VRRP)))?;
+        let socket = Socket::new(domain, Type::RAW.nonblocking(), Some(Protocol::from(i32::from(VRRP))))?;
         socket.bind_device(Some(interface.as_bytes()))?;
         match family {
             Family::V4 => {
                 socket.join_multicast_v4_n(&GROUP4, &InterfaceIndexOrAddress::Index(ifindex))?;
                 socket.set_multicast_loop_v4(false)?;
-                socket.set_multicast_ttl_v4(HOP_LIMIT)?;
-                socket.set_ttl_v4(HOP_LIMIT)?;
-                socket.set_tos_v4(CONTROL)?;
+                socket.set_multicast_ttl_v4(HOP_LIMIT.into())?;
+                socket.set_ttl_v4(HOP_LIMIT.into())?;
+                socket.set_tos_v4(CONTROL.into())?;
             }
             Family::V6 => {
                 socket.join_multicast_v6(&GROUP6, ifindex)?;
                 socket.set_multicast_if_v6(ifindex)?;
                 socket.set_multicast_loop_v6(false)?;
-                socket.set_multicast_hops_v6(HOP_LIMIT)?;
-                socket.set_unicast_hops_v6(HOP_LIMIT)?;
-                socket.set_tclass_v6(CONTROL)?;
+                socket.set_multicast_hops_v6(HOP_LIMIT.into())?;
+                socket.set_unicast_hops_v6(HOP_LIMIT.into())?;
+                socket.set_tclass_v6(CONTROL.into())?;
                 socket.set_recv_hoplimit_v6(true)?;
                 nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::Ipv6RecvPacketInfo, &true)?;
             }

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::terms::Family;
+use super::terms::{Family, RouterId};
 
 /// The count in an advert has 8 bits (RFC 9568 s5.2.5).
 pub const MOST_ADDRESSES: usize = 255;
@@ -23,6 +23,16 @@ pub const fn group(family: Family) -> IpAddr {
         Family::V4 => IpAddr::V4(GROUP4),
         Family::V6 => IpAddr::V6(GROUP6),
     }
+}
+
+/// RFC 9568 s7.3: the link-layer address of a virtual router.
+#[must_use]
+pub const fn virtual_mac(router: RouterId, family: Family) -> [u8; 6] {
+    let family = match family {
+        Family::V4 => 1,
+        Family::V6 => 2,
+    };
+    [0, 0, 0x5e, 0, family, router.number()]
 }
 
 /// At most 255 different addresses of one family, in the order that was given.

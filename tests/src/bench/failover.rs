@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::{
     lab::{Family, Weir, wait_until},
     peer::probe::ProbeReport,
-    vrrp::{Keepalived, Pair, await_state, signal, speaker},
+    vrrp::{Cluster, Keepalived, await_state, signal, speaker},
 };
 
 const INTERVALS_MS: [u64; 2] = [100, 10];
@@ -31,21 +31,21 @@ enum Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    fn start(pair: &'a Pair, product: Product, node: usize, interval_ms: u64) -> anyhow::Result<Self> {
+    fn start(cluster: &'a Cluster, product: Product, node: usize, interval_ms: u64) -> anyhow::Result<Self> {
         let priority = PRIORITIES[node];
         match product {
             Product::Weir => {
-                let config = pair.config(Family::V4, priority, &format!("interval = \"{interval_ms}ms\""));
-                let weir = pair.start(node, &config)?;
+                let config = cluster.config(Family::V4, priority, &format!("interval = \"{interval_ms}ms\""));
+                let weir = cluster.start(node, &config)?;
                 await_state(&weir, if node == 0 { "active" } else { "backup" })?;
                 Ok(Self::Weir(Box::new(weir)))
             }
             Product::Keepalived => {
-                let (seconds, vip) = (interval_ms as f64 / 1000.0, pair.vip(Family::V4));
+                let (seconds, vip) = (interval_ms as f64 / 1000.0, cluster.vip(Family::V4));
                 let instance = format!(
                     "  state BACKUP\n  version 3\n  advert_int {seconds}\n  priority {priority}\n  virtual_ipaddress {{\n    {vip}/24\n  }}"
                 );
-                Ok(Self::Keepalived(Keepalived::start(&pair.lab.nodes[node], &instance)?))
+                Ok(Self::Keepalived(Keepalived::start(&cluster.lab.nodes[node], &instance)?))
             }
         }
     }
@@ -101,50 +101,50 @@ pub fn run(out: &mut impl Write) -> anyhow::Result<()> {
 }
 
 fn measure(product: Product, interval_ms: u64) -> anyhow::Result<Noticed> {
-    let pair = Pair::new()?;
-    let has = |node: usize| wait_until("a node to have the address alone", SOON, || pair.holders(Family::V4) == [node]);
-    let mut first = Node::start(&pair, product, 0, interval_ms)?;
+    let cluster = Cluster::of(2)?;
+    let has = |node: usize| wait_until("a node to have the address alone", SOON, || cluster.holders(Family::V4) == [node]);
+    let mut first = Node::start(&cluster, product, 0, interval_ms)?;
     has(0)?;
-    let second = Node::start(&pair, product, 1, interval_ms)?;
+    let second = Node::start(&cluster, product, 1, interval_ms)?;
     sleep(Duration::from_secs(2));
     has(0)?;
 
-    let probe = begin(&pair)?;
+    let probe = begin(&cluster)?;
     first.terminate()?;
     has(1)?;
     let planned = probe.end()?;
 
-    let probe = begin(&pair)?;
+    let probe = begin(&cluster)?;
     drop(first);
-    let mut first = Node::start(&pair, product, 0, interval_ms)?;
+    let mut first = Node::start(&cluster, product, 0, interval_ms)?;
     has(0)?;
     let preempted = probe.end()?;
 
     let mut worst_death_ms: f64 = 0.0;
     for death in 0..DEATHS {
-        let probe = begin(&pair)?;
+        let probe = begin(&cluster)?;
         sleep(Duration::from_millis(37 * death));
-        pair.lab.set_carrier(0, false)?;
-        wait_until("the other node to have it", SOON, || pair.holders(Family::V4).contains(&1))?;
+        cluster.lab.set_carrier(0, false)?;
+        wait_until("the other node to have it", SOON, || cluster.holders(Family::V4).contains(&1))?;
         sleep(Duration::from_millis(100));
         worst_death_ms = worst_death_ms.max(probe.end()?.longest_gap_ms);
-        pair.lab.set_carrier(0, true)?;
+        cluster.lab.set_carrier(0, true)?;
         has(0)?;
         sleep(Duration::from_millis(500));
     }
 
-    let probe = begin(&pair)?;
+    let probe = begin(&cluster)?;
     first.kill_9()?;
-    wait_until("the other node to have it", SOON, || pair.holders(Family::V4).contains(&1))?;
+    wait_until("the other node to have it", SOON, || cluster.holders(Family::V4).contains(&1))?;
     sleep(FOR_GOOD);
-    let holders_for_good = pair.holders(Family::V4).len();
+    let holders_for_good = cluster.holders(Family::V4).len();
     let killed = probe.end()?;
     drop((first, second));
     Ok(Noticed { planned, preempted, worst_death_ms, killed, holders_for_good })
 }
 
-fn begin(pair: &Pair) -> anyhow::Result<crate::vrrp::Probe> {
-    let probe = pair.probe(Family::V4)?;
+fn begin(cluster: &Cluster) -> anyhow::Result<crate::vrrp::Probe> {
+    let probe = cluster.probe(Family::V4)?;
     sleep(Duration::from_millis(300));
     Ok(probe)
 }

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use crate::{
     lab::{Family, TcpLoad, TcpServer},
     peer::probe::ProbeReport,
-    vrrp::{Pair, Probe, await_state, name},
+    vrrp::{Cluster, Probe, await_state, name},
 };
 
 const CONNECTIONS: usize = 100;
@@ -18,7 +18,7 @@ const STEP: Duration = Duration::from_millis(500);
 const ADVERTS: &str = "interval = \"100ms\"";
 /// Three adverts of 100 ms and the skew of priority 250 (RFC 9568 s6.1): 302 ms, and what a busy machine adds.
 const DEATH_AT_MOST_MS: f64 = 500.0;
-/// The listener of [`Pair`].
+/// The listener of [`Cluster`].
 const PORT: u16 = 80;
 
 /// Shows what a client notices of hand-overs between two nodes. An error if it notices more than it should.
@@ -27,32 +27,32 @@ pub(super) fn run(out: &mut impl Write) -> anyhow::Result<()> {
         out,
         "\n\nlab: a client, two nodes that share a VIP by VRRP (adverts each 100 ms), a server, on one network; forward = \"dsr\""
     )?;
-    let pair = Pair::new()?;
-    let server = &pair.lab.servers[0];
-    server.hold(pair.vip(Family::V4))?;
+    let cluster = Cluster::of(2)?;
+    let server = &cluster.lab.servers[0];
+    server.hold(cluster.vip(Family::V4))?;
     let _serving = TcpServer::start(&server.namespace, "s1", PORT)?;
-    let first = pair.start(0, &pair.config(Family::V4, 254, ADVERTS))?;
-    let second = pair.start(1, &pair.config(Family::V4, 250, ADVERTS))?;
+    let first = cluster.start(0, &cluster.config(Family::V4, 254, ADVERTS))?;
+    let second = cluster.start(1, &cluster.config(Family::V4, 250, ADVERTS))?;
     await_state(&first, "active")?;
     await_state(&second, "backup")?;
-    let to = SocketAddr::new(pair.vip(Family::V4), PORT);
-    let load = TcpLoad::start(&pair.lab.client().namespace, to, CONNECTIONS, INTERVAL, AT_MOST)?;
+    let to = SocketAddr::new(cluster.vip(Family::V4), PORT);
+    let load = TcpLoad::start(&cluster.lab.client().namespace, to, CONNECTIONS, INTERVAL, AT_MOST)?;
     load.wait_opened()?;
     writeln!(out, "the client has {CONNECTIONS} connections, and asks the VIP each millisecond who answers")?;
 
-    let probe = begin(&pair)?;
+    let probe = begin(&cluster)?;
     ensure!(first.operate(&["vrrp", "yield"])?.status.success(), "the first node does not yield");
     await_state(&second, "active")?;
     tell(out, "\n1. weir vrrp yield on node1", &end(probe)?, |report| report.lost <= 1)?;
 
-    let probe = begin(&pair)?;
+    let probe = begin(&cluster)?;
     ensure!(first.operate(&["vrrp", "ready"])?.status.success(), "the first node is not ready");
     await_state(&first, "active")?;
     tell(out, "2. weir vrrp ready on node1, which preempts", &end(probe)?, |report| report.lost <= 1)?;
 
-    let probe = begin(&pair)?;
+    let probe = begin(&cluster)?;
     // The power fails: nothing more comes from there, nor gets there.
-    pair.lab.set_carrier(0, false)?;
+    cluster.lab.set_carrier(0, false)?;
     await_state(&second, "active")?;
     tell(out, "3. node1 dies", &end(probe)?, |report| report.longest_gap_ms <= DEATH_AT_MOST_MS)?;
 
@@ -64,8 +64,8 @@ pub(super) fn run(out: &mut impl Write) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn begin(pair: &Pair) -> anyhow::Result<Probe> {
-    let probe = pair.probe(Family::V4)?;
+fn begin(cluster: &Cluster) -> anyhow::Result<Probe> {
+    let probe = cluster.probe(Family::V4)?;
     sleep(STEP);
     Ok(probe)
 }

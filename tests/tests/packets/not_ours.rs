@@ -144,6 +144,28 @@ fn frames_for_other_hosts_pass_whoever_they_are_for_inside() {
 }
 
 #[test]
+fn frames_for_virtual_routers_are_taken_while_this_host_is_these() {
+    let mut bench = Bench::with_macs(weir_tests::fixture::bench::ALL_FEATURES, &[super::IN_MAC]).unwrap();
+    bench.install(&State::of(&services())).unwrap();
+    let routers =
+        [[0, 0, 0x5e, 0, 1, 10], [0, 0, 0x5e, 0, 1, 200], [0, 0, 0x5e, 0, 2, 10], [0, 0, 0x5e, 0, 2, 255], [0, 0, 0x5e, 0, 0, 10]];
+    let packet = v4().tcp(&tcp(4000, 80, number::SYN));
+    for mask in 0_u32..16 {
+        let ours: Vec<[u8; 6]> = (0..4).filter(|bit| mask >> bit & 1 != 0).map(|bit| routers[bit]).collect();
+        bench.set_virtual_macs(&ours).unwrap();
+        for target in routers {
+            let frame = weir_tests::fixture::wire::Link { target, ..link() }.frame(&packet);
+            let ran = bench.run(weir_tests::fixture::state::Port::In, &frame).unwrap();
+            assert_eq!(
+                ran.verdict == weir_tests::fixture::bench::Verdict::Passed,
+                !ours.contains(&target),
+                "{target:02x?} while {ours:02x?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn odd_packets_to_the_hosts_own_address_pass_though_servers_see_it_as_well() {
     let mut bench = bench(&services());
     let to_host = ip(CLIENT4, "10.0.0.254");

@@ -26,6 +26,8 @@ pub struct VirtualRouter {
     pub priority: Priority,
     /// Between two adverts.
     pub interval: Interval,
+    /// The macvlan interface that has the addresses, with the virtual router's link-layer address; none: they are on `interface`, with its own.
+    pub virtual_mac: Option<String>,
     /// At least one, all of one family, no two alike.
     pub addresses: Vec<VirtualAddress>,
     /// From which adverts come; none: the first address of the interface.

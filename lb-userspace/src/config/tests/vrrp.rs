@@ -52,6 +52,30 @@ fn every_key_is_understood() {
 }
 
 #[test]
+fn a_virtual_mac_has_an_interface_of_its_own() {
+    let named = |virtual_mac: &str| {
+        let router = format!("interface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\nvirtual_mac = {virtual_mac}");
+        accepted(&with(&router)).vrrp["www"].virtual_mac.clone()
+    };
+    assert_eq!([named("true"), named("'vip7'"), named("false")], [Some("vrrp4-7".into()), Some("vip7".into()), None]);
+    let text = format!(
+        "{NODE}{WEB}[vrrp.a]\ninterface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\nvirtual_mac = true\n\
+         [vrrp.b]\ninterface = 'eth1'\nrouter_id = 7\naddresses = '192.0.2.11'\nvirtual_mac = true\n\
+         [vrrp.c]\ninterface = 'eth1'\nrouter_id = 8\naddresses = [{{ address = '192.0.2.12', device = 'eth2' }}]\nvirtual_mac = true\n\
+         [vrrp.d]\ninterface = 'eth1'\nrouter_id = 9\naddresses = '192.0.2.13'\nvirtual_mac = 'eth0'\n"
+    );
+    let errors: Vec<String> = findings(&text).into_iter().filter(|finding| finding.contains("error")).collect();
+    assert_eq!(
+        errors,
+        [
+            "19:15: error: vrrp4-7 is virtual router `a`'s interface already | virtual_mac = \"NAME\" gives its macvlan interface another name",
+            "23:14: error: with `virtual_mac` an address has no other device | leave `device` out",
+            "29:15: error: virtual routers speak on eth0: it cannot be made for another one | virtual_mac = \"NAME\" gives its macvlan interface another name",
+        ]
+    );
+}
+
+#[test]
 fn errors_of_a_router_are_told_at_once() {
     let text = with(
         "interface = 'eth0'\nrouter_id = 0\nversion = 2\ninterval = '100ms'\naddresses = ['192.0.2.10/33', '2001:db8::1/64', '2001:db8::1/64']\n\

@@ -39,6 +39,7 @@ fn router(address: &str) -> RouterOrder {
         version: 3,
         priority: 100,
         interval_ms: 100,
+        virtual_mac: None,
         addresses: vec![AddressOrder { address: ip(address), prefix_len: 24, device: "eth0".into(), label: None }],
         source: None,
         peers: BTreeSet::new(),
@@ -60,7 +61,7 @@ fn router(address: &str) -> RouterOrder {
 
 fn order(routers: &[(&str, RouterOrder)]) -> Order {
     let routers = routers.iter().map(|(name, router)| ((*name).to_owned(), router.clone())).collect();
-    Order { routers, data_plane: vec!["eth0".into()] }
+    Order { routers, data_plane: vec!["eth0".into()], pin_dir: "/nowhere".into() }
 }
 
 fn link() -> LinkState {
@@ -69,6 +70,8 @@ fn link() -> LinkState {
         has_carrier: true,
         mac: Some([2, 0, 0, 0, 0, 1]),
         has_xdp: true,
+        is_up: true,
+        macvlan_on: None,
         own: vec![ip("10.0.0.1"), ip("fd00::1"), ip("fe80::1")],
         marked: BTreeSet::new(),
     }
@@ -110,6 +113,33 @@ fn hear(desk: &mut Desk, priority: u8, form: ChecksumForm, at: Moment) {
     let ends = Ends { source: ip("10.0.0.2"), destination: ip("224.0.0.18") };
     let payload = advert.encode(ends, form, Authentication::None);
     desk.handle_packet("eth0", &Received { ends, hop_limit: 255, payload: &payload }, at.now);
+}
+
+#[test]
+fn adverts_come_from_the_virtual_mac_while_the_router_is_active() {
+    let mut desk = Desk::default();
+    let at = moment();
+    desk.handle_links(links(link()), at);
+    let mut wanted = router("10.0.0.100");
+    (wanted.virtual_mac, wanted.addresses[0].device) = (Some("vrrp4-7".into()), "vrrp4-7".into());
+    desk.handle_order(order(&[("www", wanted)]), at);
+    assert_eq!(desk.macvlans().iter().map(|one| (one.mac, one.is_up)).collect::<Vec<_>>(), [([0, 0, 0x5e, 0, 1, 7], false)]);
+    let sources = |desk: &mut Desk| {
+        let mut sources = Vec::new();
+        while let Some(doing) = desk.poll_doing() {
+            if let Doing::Transmit { mac, payload, .. } = doing {
+                sources.push((mac.is_some(), payload[2]));
+            }
+        }
+        sources
+    };
+    let at = later(at, 400);
+    desk.handle_timeout(at.now);
+    assert_eq!(sources(&mut desk), [(true, 100)]);
+    assert!(desk.macvlans()[0].is_up);
+    // One that hands over does not draw frames back.
+    desk.handle_yield(&["www".to_owned()], at.now);
+    assert_eq!(sources(&mut desk), [(false, 0)]);
 }
 
 #[test]

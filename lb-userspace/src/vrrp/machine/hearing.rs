@@ -1,6 +1,9 @@
 //! What a router does when it hears an advert (RFC 9568 s6.4.2 and s6.4.3).
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use super::{
     Output, Reason, Router,
@@ -98,9 +101,11 @@ impl Router {
         );
     }
 
-    /// A backup waits its skew only, so that the one of highest priority is first.
+    /// A backup waits its skew only, so that the one of highest priority is first; those that yielded before come after all others.
     fn hear_resignation(&mut self, now: Instant) {
-        let soon = self.not_before(now + skew(self.identity.version, self.priority, self.active_interval));
+        let of = |priority| skew(self.identity.version, priority, self.active_interval);
+        let courtesy = if self.is_on_hold(now) { of(Priority::LOWEST) } else { Duration::ZERO };
+        let soon = self.not_before(now + courtesy + of(self.priority));
         if let Role::Backup(backup) = &mut self.role {
             backup.down_at = backup.down_at.min(soon);
             backup.silence = Reason::Resigned;

@@ -76,6 +76,18 @@ fn a_planned_handover_leaves_no_moment_without_a_holder() {
 }
 
 #[test]
+fn of_those_that_are_left_the_one_that_yielded_before_is_the_last_choice() {
+    for seed in 0..20 {
+        let mut world = settled(seed, 100);
+        for (yields, active) in [(0, 1), (1, 2), (2, 0)] {
+            world.tell(yields, Router::handle_yield);
+            world.run(ms(1000));
+            assert_eq!(world.in_state(State::Active), [active], "seed {seed}");
+        }
+    }
+}
+
+#[test]
 fn the_best_backup_takes_over_from_a_router_that_yields_and_keeps_it_while_that_is_on_hold() {
     let mut world = settled(3, 100);
     world.tell(0, Router::handle_yield);
