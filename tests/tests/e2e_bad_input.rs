@@ -250,6 +250,23 @@ fn each_missing_capability_is_named_and_nothing_is_loaded() {
 }
 
 #[test]
+fn what_virtual_routers_need_is_examined() {
+    let fixture = Fixture::new();
+    let routers = "[vrrp.a]\ninterface = \"eth0\"\nrouter_id = 7\naddresses = [\"10.9.0.1\"]\n[vrrp.b]\ninterface = \"eth7\"\nrouter_id = 8\n\
+                   addresses = [\"10.9.0.2\"]\n[vrrp.c]\ninterface = \"eth0\"\nrouter_id = 9\naddresses = [\"10.9.0.3\"]\nsource = \"10.9.9.9\"\n";
+    let weir = Weir::prepare(fixture.lab.node(), &format!("{}{routers}", fixture.good())).unwrap();
+    let (code, text) = said(&weir.operate(&["doctor"]).unwrap());
+    assert_eq!(code, Some(1), "{text}");
+    for wanted in ["ok   vrrp scheduling", "ok   vrrp a", "there is no interface eth7", "eth0 has not 10.9.9.9 to speak from"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+    let (_, text) = said(&with_capabilities(&fixture, &weir, &CAPABILITIES, "doctor").output().unwrap());
+    for wanted in ["BAD  vrrp scheduling", "real-time scheduling is refused", "memory is not locked", "CAP_SYS_NICE and CAP_IPC_LOCK"] {
+        assert!(text.contains(wanted), "{wanted}: {text}");
+    }
+}
+
+#[test]
 fn without_raw_sockets_the_daemon_runs_and_says_what_it_forgoes() {
     let fixture = Fixture::new();
     let weir = Weir::prepare(fixture.lab.node(), &fixture.good()).unwrap();

@@ -13,7 +13,8 @@ use super::{CONFIG_FILE, Exit, Format};
 use crate::{
     config::{self, ConfigText, Diagnostic, LoadError, Severity, model::Config},
     dataplane::{Finding, PinDir, attached, examine},
-    netlink::{Link, Netlink},
+    netlink::{AssignedAddress, Link, Netlink},
+    speaker,
 };
 
 #[derive(Serialize, Debug)]
@@ -33,12 +34,15 @@ struct Shown {
 /// Those of writing to `out`.
 pub fn doctor(path: &Path, format: Format, out: &mut impl Write) -> io::Result<Exit> {
     let (config, findings) = configuration(path);
-    let findings: Vec<Shown> = findings
-        .into_iter()
-        .chain(examine(config.as_ref()))
-        .chain(config.iter().flat_map(occupied))
-        .map(|finding| Shown { what: finding.what, ok: finding.ok, detail: finding.detail, hint: finding.hint })
-        .collect();
+    let (links, addresses) = network();
+    let occupied: Vec<Finding> = config.iter().flat_map(|config| occupied(config, &links)).collect();
+    let is_occupied = |finding: &Finding| occupied.iter().any(|other| other.what == finding.what);
+    let mut all = findings;
+    all.extend(examine(config.as_ref()).into_iter().filter(|finding| !is_occupied(finding)));
+    all.extend(config.iter().flat_map(|config| speaker::examine_io::examine(config, &links, &addresses)));
+    all.extend(occupied);
+    let shown = |finding: Finding| Shown { what: finding.what, ok: finding.ok, detail: finding.detail, hint: finding.hint };
+    let findings: Vec<Shown> = all.into_iter().map(shown).collect();
     match format {
         Format::Json => {
             serde_json::to_writer_pretty(&mut *out, &findings)?;
@@ -57,12 +61,20 @@ pub fn doctor(path: &Path, format: Format, out: &mut impl Write) -> io::Result<E
     Ok(if findings.iter().all(|finding| finding.ok) { Exit::Fine } else { Exit::Refused })
 }
 
+/// The host's links and addresses; none where the kernel does not tell.
+fn network() -> (Vec<Link>, Vec<AssignedAddress>) {
+    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return (Vec::new(), Vec::new()) };
+    let read = async {
+        let mut netlink = Netlink::open().ok()?;
+        Some((netlink.links().await.ok()?, netlink.addresses().await.ok()?))
+    };
+    runtime.block_on(read).unwrap_or_default()
+}
+
 /// Interfaces of the configuration that somebody else's XDP program has.
-fn occupied(config: &Config) -> Vec<Finding> {
+fn occupied(config: &Config, links: &[Link]) -> Vec<Finding> {
     let ours: BTreeSet<String> =
         attached(&PinDir::at(&config.node.pin_dir)).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return Vec::new() };
-    let links = runtime.block_on(async { Netlink::open().ok()?.links().await.ok() }).unwrap_or_default();
     let is_taken = |link: &&Link| link.xdp.is_some() && config.node.interfaces.contains(&link.name) && !ours.contains(&link.name);
     let finding = |link: &Link| Finding {
         what: format!("interface {}", link.name),

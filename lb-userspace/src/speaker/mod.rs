@@ -10,6 +10,7 @@
 //! | `kernel_io` | links and addresses by netlink, and frames on a link |
 //! | `macvlan_io` | interfaces of routers with a link-layer address of their own |
 //! | `urgency_io` | real-time scheduling and locked memory |
+//! | `examine_io` | whether this machine can do it |
 //! | `control_io` | the socket that the daemon connects to |
 //! | `driver` | the loop |
 //!
@@ -23,6 +24,7 @@ pub mod clock_io;
 mod control_io;
 mod desk;
 pub mod driver;
+pub mod examine_io;
 mod frames;
 mod kernel_io;
 mod macvlan_io;

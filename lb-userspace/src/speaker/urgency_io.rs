@@ -21,6 +21,14 @@ pub(super) fn become_urgent() -> Vec<String> {
     scheduling.into_iter().chain(locking).collect()
 }
 
+/// What [`become_urgent`] would have to do without, found out by a thread that ends and for a moment.
+pub(super) fn refusals() -> Vec<String> {
+    let tried = std::thread::spawn(become_urgent).join();
+    // SAFETY: the call takes no pointer.
+    let _was_not_locked = unsafe { libc::munlockall() };
+    tried.unwrap_or_default()
+}
+
 static IS_TERMINATED: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn note_termination(_signal: libc::c_int) {
