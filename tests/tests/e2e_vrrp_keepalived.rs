@@ -18,7 +18,7 @@ struct Case {
     keepalived: &'static str,
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     Case { name: "version 3", family: Family::V4, weir: "interval = \"100ms\"", keepalived: "  version 3\n  advert_int 0.1" },
     Case {
         name: "version 3, pseudo-header",
@@ -32,6 +32,12 @@ const CASES: [Case; 6] = [
         family: Family::V4,
         weir: "interval = \"100ms\"\npeers = [\"10.1.0.1\", \"10.1.0.2\"]",
         keepalived: "  version 3\n  advert_int 0.1\n  unicast_src_ip 10.1.0.2\n  unicast_peer {\n    10.1.0.1\n  }",
+    },
+    Case {
+        name: "version 3, unicast, IPv6",
+        family: Family::V6,
+        weir: "interval = \"100ms\"\npeers = [\"fd00:1::1\", \"fd00:1::2\"]",
+        keepalived: "  version 3\n  advert_int 0.1\n  unicast_src_ip fd00:1::2\n  unicast_peer {\n    fd00:1::1\n  }",
     },
     Case {
         name: "version 2, password",

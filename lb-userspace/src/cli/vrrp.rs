@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     admin::api::{Request, VrrpView, Which},
-    speaker::order::{RouterView, TrackView},
+    speaker::order::{RefusedView, RouterView, TrackView},
 };
 
 /// `weir vrrp`.
@@ -93,12 +93,16 @@ fn details(router: &RouterView, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "  it yielded: it leaves other nodes alone")?;
     }
     router.faults.iter().try_for_each(|fault| writeln!(out, "  ! {fault}"))?;
+    router.strays.iter().try_for_each(|stray| writeln!(out, "  ! {stray}"))?;
+    for RefusedView { source, why, heard_ms_ago } in &router.refusing {
+        writeln!(out, "  ! adverts of {source} count for nothing: {why}; the last came {heard_ms_ago} ms ago")?;
+    }
     writeln!(out, "  adverts {} sent, {} heard; {} times active", router.sent, router.heard, router.became_active)?;
     router.refused.iter().try_for_each(|(why, count)| writeln!(out, "  {count} refused: {why}"))?;
     for address in &router.addresses {
-        let holder = match (address.is_held, router.active) {
+        let holder = match (address.is_held, address.holder) {
             (true, _) => "this node".to_owned(),
-            (false, Some(active)) => active.to_string(),
+            (false, Some(holder)) => holder.to_string(),
             (false, None) => "nobody that is known".to_owned(),
         };
         writeln!(out, "  {}/{} on {}: {holder}", address.address, address.prefix_len, address.device)?;

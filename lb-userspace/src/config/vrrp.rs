@@ -29,6 +29,12 @@ const DEFAULT_PRIORITY: Priority = match Priority::new(100) {
     None => Priority::LOWEST,
 };
 
+/// keepalived sends unicast adverts of IPv6 as any other packet.
+const UNICAST6_HOP_LIMIT: u8 = 64;
+
+/// More often, announcements would be a load on the link.
+const LEAST_REFRESH: Duration = Duration::from_secs(1);
+
 const VERSIONS: &[(u32, Version)] = &[(2, Version::V2), (3, Version::V3)];
 const CHECKSUMS: &[(&str, ChecksumForm)] = &[("rfc", ChecksumForm::Message), ("pseudo-header", ChecksumForm::PseudoHeader)];
 
@@ -46,6 +52,8 @@ pub(super) struct VrrpSection {
     pub(super) priority: Option<Spanned<Priority>>,
     pub(super) track: Vec<Spanned<Track>>,
     pub(super) group: Option<Spanned<String>>,
+    /// Where `checksum` stands in the file.
+    pub(super) checksum: Option<Span>,
     /// Where a secret stands in the file.
     pub(super) secret: Option<Span>,
     pub(super) model: Result<VirtualRouter, Reported>,
@@ -70,6 +78,7 @@ struct Keys {
     virtual_mac: Key<MacvlanName>,
     source: Key<IpAddr>,
     peers: Key<BTreeSet<IpAddr>>,
+    min_hop_limit: Key<u8>,
     preempt: Key<Preempt>,
     preempt_delay: Key<Duration>,
     start_delay: Key<Duration>,
@@ -103,6 +112,7 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Option<VrrpSection> 
         track: keys.track.as_ref().ok().and_then(Option::as_ref).map(|track| track.get_ref().clone()).unwrap_or_default(),
         group: keys.group.as_ref().ok().cloned().flatten(),
         secret,
+        checksum: place(&keys.checksum),
         model: model(keys, (addresses, all_addresses), header, report),
     };
     Some(section)
@@ -139,6 +149,7 @@ fn read_keys(table: &mut Table<'_>, report: &mut Report) -> Keys {
         }),
         source: table.optional("source", report, |item, report| item.parsed(value::unicast, report)),
         peers: table.optional("peers", report, read_peers),
+        min_hop_limit: table.optional("min_hop_limit", report, |item, report| item.short(1..=255, report).map(|limit| limit as u8)),
         preempt: table.optional("preempt", report, |item, report| {
             if item.is_boolean() {
                 return Ok(if item.boolean(report)? { Preempt::AtOnce } else { Preempt::Never });
@@ -186,6 +197,7 @@ fn model(
     fits?;
     let identity = Identity { router: keys.router?.into_inner(), version: keys.version };
     let is_v4 = addresses.first().is_none_or(|first| first.get_ref().address.is_ipv4());
+    let is_unicast = matches!(&keys.peers, Ok(Some(_)));
     let virtual_mac = match or(keys.virtual_mac, MacvlanName::None)? {
         MacvlanName::None => None,
         MacvlanName::Default => Some(format!("vrrp{}-{}", if is_v4 { 4 } else { 6 }, identity.router)),
@@ -200,6 +212,7 @@ fn model(
         virtual_mac,
         addresses: addresses.into_iter().map(Spanned::into_inner).collect(),
         source: keys.source?.map(Spanned::into_inner),
+        min_hop_limit: or(keys.min_hop_limit, if is_unicast && !is_v4 { UNICAST6_HOP_LIMIT } else { u8::MAX })?,
         peers: or(keys.peers, BTreeSet::new())?,
         preempt,
         start_delay: or(keys.start_delay, Duration::ZERO)?,
@@ -234,6 +247,26 @@ fn check_together(keys: &Keys, addresses: &[Spanned<VirtualAddress>], header: Sp
     let has_macvlan = matches!(&keys.virtual_mac, Ok(Some(name)) if *name.get_ref() != MacvlanName::None);
     for address in addresses.iter().filter(|address| has_macvlan && address.get_ref().device.is_some()) {
         wrong(report, address.span(), "with `virtual_mac` an address has no other device".into(), "leave `device` out");
+    }
+    if let (Ok(Some(preempt)), Ok(Some(delay))) = (&keys.preempt, &keys.preempt_delay)
+        && *preempt.get_ref() != Preempt::AtOnce
+    {
+        let hint = "`preempt = \"5s\"` and `preempt_delay = \"5s\"` say the same";
+        wrong(report, delay.span(), "`preempt` says otherwise when it preempts".into(), hint);
+    }
+    for address in addresses.iter().filter(|address| is_no_hosts(address.get_ref())) {
+        wrong(report, address.span(), format!("{} is of a network, not of a host", address.get_ref().address), "take one between");
+    }
+    let is_owner = matches!(&keys.priority, Ok(Some(priority)) if priority.get_ref().is_owner());
+    if let Ok(Some(source)) = &keys.source
+        && !is_owner
+        && addresses.iter().any(|address| address.get_ref().address == *source.get_ref())
+    {
+        let hint = "a node speaks from an address that it keeps; priority = 255 is for the owner of the addresses";
+        wrong(report, source.span(), format!("{} is a virtual address", source.get_ref()), hint);
+    }
+    if let (Ok(Some(limit)), Ok(None)) = (&keys.min_hop_limit, &keys.peers) {
+        wrong(report, limit.span(), "multicast adverts come from this link, with 255".into(), "leave `min_hop_limit` out, or give `peers`");
     }
     let mut others = Vec::new();
     if let Ok(Some(peers)) = &keys.peers {
@@ -315,13 +348,25 @@ fn read_peers(item: &Item<'_>, report: &mut Report) -> Result<BTreeSet<IpAddr>, 
     if peers.is_empty() {
         return Err(report.error_hint(item.span.clone(), format!("`{}` is empty", item.path), "leave it out to have multicast"));
     }
-    Ok(peers.into_iter().map(Spanned::into_inner).collect())
+    let mut known = BTreeSet::new();
+    for peer in &peers {
+        if !known.insert(*peer.get_ref()) {
+            report.warn(peer.span(), format!("peer {} is given twice", peer.get_ref()), None);
+        }
+    }
+    Ok(known)
 }
 
 fn read_announcing(table: &mut Table<'_>, report: &mut Report) -> Result<Announcing, Reported> {
     let mut table = table.child("announce", report);
     let again_after = table.optional("again_after", report, |item, report| item.parsed(value::delay, report));
-    let every = table.optional("every", report, |item, report| item.parsed(value::delay, report));
+    let every = table.optional("every", report, |item, report| {
+        let every = item.parsed(value::delay, report)?;
+        if every.is_zero() || every >= LEAST_REFRESH {
+            return Ok(every);
+        }
+        Err(report.error_hint(item.span.clone(), format!("`{}` must be 1s or more", item.path), "or \"off\""))
+    });
     let least_gap = table.optional("least_gap", report, |item, report| item.parsed(value::delay, report));
     table.finish(report);
     let default = Announcing::default();
@@ -421,6 +466,13 @@ fn read_program(item: &Item<'_>, report: &mut Report) -> Result<Vec<String>, Rep
             Err(item.refused(&error, report))
         }
     }
+}
+
+/// The first or the last address of its network (RFC 1122 s3.2.1.3); a network of two has none such (RFC 3021).
+fn is_no_hosts(address: &VirtualAddress) -> bool {
+    let IpAddr::V4(v4) = address.address else { return false };
+    let host_bits = u32::MAX.checked_shr(address.prefix_len.into()).unwrap_or(0);
+    address.prefix_len < 31 && (v4.to_bits() & host_bits == 0 || v4.to_bits() & host_bits == host_bits)
 }
 
 fn place<T>(key: &Key<T>) -> Option<Span> {

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::vrrp::{
     settings::Preempt,
-    terms::{Priority, RouterId},
+    terms::{Priority, RouterId, Version},
     track::{Effect, reachable},
 };
 
@@ -114,6 +114,12 @@ pub(super) fn advise(document: &Document, report: &mut Report) {
             let hint = "whoever may read the file may read it: give the file mode 0600";
             report.advise(secret.clone(), "a secret stands in the file", hint);
         }
+        if let (Some(span), Ok(model)) = (&section.checksum, &section.model)
+            && (model.identity.version == Version::V2 || model.addresses.iter().any(|one| one.address.is_ipv6()))
+        {
+            report.warn(span.clone(), "`checksum` has no effect: there is a choice for version 3 over ipv4 alone", None);
+        }
+        advise_group(document, name, section, report);
         advise_weights(name, section, report);
         if let Ok(model) = &section.model
             && model.priority.is_owner()
@@ -121,6 +127,22 @@ pub(super) fn advise(document: &Document, report: &mut Report) {
         {
             report.warn(section.header.clone(), "`preempt` has no effect: the owner of the addresses always preempts", None);
         }
+    }
+}
+
+/// Routers of a group that compare differently with another node's cannot go together.
+fn advise_group(document: &Document, name: &str, section: &VrrpSection, report: &mut Report) {
+    let (Some(group), Ok(model)) = (&section.group, &section.model) else { return };
+    let first = in_order(document).into_iter().find_map(|(other, section)| {
+        let is_member = section.group.as_ref().is_some_and(|of| of.get_ref() == group.get_ref());
+        Some((other, section.model.as_ref().ok()?)).filter(|_| is_member)
+    });
+    if let Some((other, first)) = first
+        && other != name
+        && (first.priority, first.preempt) != (model.priority, model.preempt)
+    {
+        let message = format!("virtual routers `{other}` and `{name}` of group `{}` differ in `priority` or `preempt`", group.get_ref());
+        report.warn(group.span(), message, Some("they become active together: give them the same"));
     }
 }
 

@@ -150,6 +150,13 @@ pub enum What {
         /// Whether it is over.
         is_over: bool,
     },
+    /// The program that is told of a virtual router's changes failed.
+    VrrpNotify {
+        /// Which router.
+        router: String,
+        /// What it did.
+        what: String,
+    },
     /// Something that was kept is lost.
     Lost {
         /// What, and why.

@@ -60,6 +60,7 @@ impl Tallies {
             | What::Lost { .. }
             | What::Vrrp { .. }
             | What::VrrpConflict { .. }
+            | What::VrrpNotify { .. }
             | What::Operated { .. } => {}
         }
     }

@@ -13,7 +13,7 @@ use super::{
     daemon_io::Daemon,
     speaker_io::{News, Speaking},
     vrrp_order::{Known, order},
-    vrrp_track_io::{Notice, Telling, Watching, is_there},
+    vrrp_track_io::{Failure, Notice, Telling, Watching, is_there},
 };
 use crate::{
     admin::api::{Refusal, VrrpView, Which},
@@ -42,6 +42,8 @@ pub(super) enum VrrpNews {
     Speaker(News),
     /// A program that is watched tells something else.
     Watched,
+    /// A program that is told failed.
+    Untold(Failure),
 }
 
 impl Vrrp {
@@ -49,7 +51,7 @@ impl Vrrp {
         Self {
             speaking: Speaking::start(state_dir, numbers),
             watching: Watching::default(),
-            telling: Telling::start(),
+            telling: Telling::default(),
             ordered: None,
             view: VrrpView::default(),
         }
@@ -60,6 +62,7 @@ impl Vrrp {
         tokio::select! {
             news = self.speaking.news() => VrrpNews::Speaker(news),
             () = self.watching.changed() => VrrpNews::Watched,
+            failure = self.telling.failed() => VrrpNews::Untold(failure),
         }
     }
 }
@@ -91,6 +94,10 @@ impl Daemon {
         match news {
             VrrpNews::Watched => self.follow_vrrp().await,
             VrrpNews::Speaker(news) => self.handle_speaker(news),
+            VrrpNews::Untold(Failure { router, what }) => {
+                warn!(router, what, "the program that is told of a virtual router failed");
+                self.tell(What::VrrpNotify { router, what });
+            }
         }
     }
 
@@ -139,7 +146,7 @@ impl Daemon {
                 ("ADDRESSES", addresses.join(" ")),
             ];
             let environment = environment.map(|(name, value)| (format!("WEIR_VRRP_{name}"), value)).into();
-            self.vrrp.telling.tell(Notice { argv: section.notify.clone(), environment });
+            self.vrrp.telling.tell(&router, Notice { argv: section.notify.clone(), environment });
         }
         self.tell(What::Vrrp { router, from, to, why: reason });
     }
@@ -173,8 +180,7 @@ impl Daemon {
         while let Some(news) = self.vrrp.speaking.news_until(&mut ended).await {
             self.handle_speaker(news);
         }
-        let telling = std::mem::replace(&mut self.vrrp.telling, Telling::start());
-        telling.finish().await;
+        self.vrrp.telling.finish().await;
         self.vrrp.view = VrrpView::default();
     }
 
@@ -192,8 +198,14 @@ impl Daemon {
                 peer.conflicts.iter().map(move |what| ((router.router.as_str(), peer.address.to_string()), what.as_str()))
             })
             .collect();
+        let routers = || self.vrrp.view.routers.iter();
+        let refused = routers().flat_map(|router| router.refusing.iter().map(move |refused| (&router.router, refused)));
+        let refused = refused
+            .map(|(router, refused)| format!("virtual router {router}: adverts of {} count for nothing: {}", refused.source, refused.why));
+        let strays =
+            routers().flat_map(|router| router.strays.iter().map(move |stray| format!("virtual router {}: {stray}", router.router)));
         let conflicts = conflicts.into_iter().map(|((router, peer), what)| format!("virtual router {router}, peer {peer}: {what}"));
-        self.vrrp.view.trouble.iter().cloned().chain(faults).chain(conflicts).collect()
+        self.vrrp.view.trouble.iter().cloned().chain(faults).chain(conflicts).chain(refused).chain(strays).collect()
     }
 }
 

@@ -52,6 +52,7 @@ fn router_order(config: &Config, router: &VirtualRouter, known: &Known<'_>) -> R
             .collect(),
         source: router.source,
         peers: router.peers.clone(),
+        min_hop_limit: router.min_hop_limit,
         preempt: match router.preempt {
             Preempt::AtOnce => PreemptOrder::AtOnce,
             Preempt::Never => PreemptOrder::Never,

@@ -8,15 +8,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::config::model::TrackedCommand;
+use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     process::Command,
     sync::mpsc,
     task::JoinHandle,
     time::{sleep_until, timeout},
 };
-use tracing::warn;
-
-use crate::config::model::TrackedCommand;
 
 /// A program that is told of a change ends within this time, or is killed: the next change waits.
 const TOLD_WITHIN: Duration = Duration::from_secs(30);
@@ -125,17 +124,35 @@ async fn run(argv: &[String], environment: &[(String, String)], within: Duration
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| format!("failed to start {program}: {error}"))?;
-    match timeout(within, child.wait()).await {
+    let mut group = Group(child.id());
+    let ended = timeout(within, child.wait()).await;
+    if ended.is_ok() {
+        // Its number may be another's by now; and it may leave others behind on purpose.
+        group.0 = None;
+    }
+    match ended {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(format!("{program} ended with {status}")),
         Ok(Err(error)) => Err(format!("failed to wait for {program}: {error}")),
-        Err(_) => Err(format!("{program} has not ended within {within:?}")),
+        Err(_) => Err(format!("{program} has not ended within {within:?}: it is killed")),
     }
 }
 
-/// The programs that are told, one after the other.
+/// A running program with everything that it started: it is killed with this.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(leader) = self.0.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw) {
+            let _ended_already = kill_process_group(leader, Signal::KILL);
+        }
+    }
+}
+
+/// The programs that are told: of each router one after the other.
 pub(super) struct Telling {
-    queue: mpsc::Sender<Notice>,
+    queues: BTreeMap<String, mpsc::Sender<Notice>>,
+    failures: (mpsc::Sender<Failure>, mpsc::Receiver<Failure>),
 }
 
 /// What a program is told.
@@ -146,31 +163,62 @@ pub(super) struct Notice {
     pub(super) environment: Vec<(String, String)>,
 }
 
+/// A program that did not do what it should.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Failure {
+    /// Whose.
+    pub(super) router: String,
+    /// What it did.
+    pub(super) what: String,
+}
+
+impl Default for Telling {
+    fn default() -> Self {
+        Self { queues: BTreeMap::new(), failures: mpsc::channel(QUEUE) }
+    }
+}
+
 impl Telling {
-    pub(super) fn start() -> Self {
-        let (queue, mut notices) = mpsc::channel::<Notice>(QUEUE);
-        // It ends with its queue: what waits is told still.
-        tokio::spawn(async move {
-            while let Some(Notice { argv, environment }) = notices.recv().await {
-                if let Err(error) = run(&argv, &environment, TOLD_WITHIN).await {
-                    warn!(error, "the program that is told of vrrp failed");
-                }
-            }
-        });
-        Self { queue }
+    pub(super) fn tell(&mut self, router: &str, notice: Notice) {
+        let failures = &self.failures.0;
+        let queue = self.queues.entry(router.to_owned()).or_insert_with(|| queue(router.to_owned(), failures.clone()));
+        if queue.try_send(notice).is_err() {
+            let what = "the programs that are told of it are too slow: a change is not told".to_owned();
+            let _enough_wait = failures.try_send(Failure { router: router.to_owned(), what });
+        }
     }
 
-    pub(super) fn tell(&self, notice: Notice) {
-        if self.queue.try_send(notice).is_err() {
-            warn!("the programs that are told of vrrp are too slow: a change is not told");
+    /// A program that failed. Cancel safe.
+    pub(super) async fn failed(&mut self) -> Failure {
+        match self.failures.1.recv().await {
+            Some(failure) => failure,
+            None => std::future::pending().await,
         }
     }
 
     /// Waits until all that was to be told is, within a bound.
-    pub(super) async fn finish(self) {
-        let Self { queue } = self;
-        let _ = timeout(TOLD_WITHIN, queue.reserve_many(QUEUE)).await;
+    pub(super) async fn finish(&mut self) {
+        let queues = std::mem::take(&mut self.queues);
+        let all = async {
+            for queue in queues.values() {
+                let _ = queue.reserve_many(QUEUE).await;
+            }
+        };
+        let _ = timeout(TOLD_WITHIN, all).await;
     }
+}
+
+/// Runs the programs of a router in turn. It ends with its queue: what waits is told still.
+fn queue(router: String, failures: mpsc::Sender<Failure>) -> mpsc::Sender<Notice> {
+    let (queue, mut notices) = mpsc::channel::<Notice>(QUEUE);
+    tokio::spawn(async move {
+        while let Some(Notice { argv, environment }) = notices.recv().await {
+            if let Err(what) = run(&argv, &environment, TOLD_WITHIN).await {
+                let _enough_wait = failures.try_send(Failure { router: router.clone(), what });
+            }
+        }
+    });
+    queue
 }
 
 /// Whether a file is there.

@@ -25,6 +25,7 @@ pub(super) struct Control {
     path: PathBuf,
     listener: UnixListener,
     daemon: Option<Connection>,
+    is_anothers: bool,
 }
 
 #[derive(Debug)]
@@ -53,7 +54,12 @@ impl Control {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             Ok(()) | Err(_) => {}
         }
-        Ok(Self { path: path.to_owned(), listener: bind(path)?, daemon: None })
+        Ok(Self { path: path.to_owned(), listener: bind(path)?, daemon: None, is_anothers: false })
+    }
+
+    /// The socket of that name is another speaker's: it stays.
+    pub(super) fn leave_name(&mut self) {
+        self.is_anothers = true;
     }
 
     /// Listens again where somebody removed the socket: the next daemon would start another speaker.
@@ -118,7 +124,9 @@ fn bind(path: &Path) -> io::Result<UnixListener> {
 impl Drop for Control {
     fn drop(&mut self) {
         // Another one may have taken its place already; then it is gone for it, and it makes another.
-        let _ = fs::remove_file(&self.path);
+        if !self.is_anothers {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -8,12 +8,12 @@ use std::{
 };
 
 use super::{
-    member::{Member, is_same_router, word},
+    member::{Member, conflict_words, is_same_router, word},
     order::{AddressOrder, AddressView, Order, PeerView, RouterOrder, RouterView, Said, TrackOrder, TrackView, Watched},
 };
 use crate::vrrp::{
     group::{Group, MemberNumber},
-    machine::{FaultCause, Link, Router, State},
+    machine::{FaultCause, Link, Reason, Router, State},
     packet::{self, Ends, Received},
     settings::Claims,
     terms::{Family, Priority},
@@ -162,7 +162,8 @@ impl Desk {
         if let Some(member) = self.members.get_mut(&name)
             && let Err(refusal) = member.hear(received, now)
         {
-            *member.refused.entry(refusal).or_default() += 1;
+            let doing = member.refuse(&name, received.ends.source, refusal, now);
+            self.doings.extend(doing);
         }
         self.settle(&name, now);
     }
@@ -174,6 +175,12 @@ impl Desk {
         for name in due {
             self.with_router(&name, now, Router::handle_timeout);
         }
+    }
+
+    /// Says which refusals are over: now and then.
+    pub(super) fn handle_silence(&mut self, now: Instant) {
+        let over = self.members.iter_mut().flat_map(|(name, member)| member.accept(name, now));
+        self.doings.extend(over);
     }
 
     /// When [`Self::handle_timeout`] has something to do.
@@ -355,13 +362,28 @@ impl Desk {
         self.groups = made.collect();
     }
 
+    /// What moves a router's priority, and what makes it faulty. Weights of a group's members count for each of them, for all go together: the same one
+    /// counts once.
+    fn tracks_of(&self, name: &str) -> Vec<TrackOrder> {
+        let Some(member) = self.members.get(name) else { return Vec::new() };
+        let mut tracks = member.order.tracks.clone();
+        let syncing = member.order.group.as_ref().and_then(|group| self.groups.get(group));
+        for other in syncing.into_iter().flat_map(|syncing| &syncing.names).filter_map(|other| self.members.get(other)) {
+            let weights = other.order.tracks.iter().filter(|track| track.weight.is_some());
+            let more: Vec<TrackOrder> = weights.filter(|track| !tracks.contains(track)).cloned().collect();
+            tracks.extend(more);
+        }
+        tracks
+    }
+
     /// Makes a router what its order, its links and what is watched say.
     fn follow(&mut self, name: &str, at: Moment) {
+        let tracks = self.tracks_of(name);
         let Some(member) = self.members.get_mut(name).filter(|member| !member.is_leaving) else { return };
         let is_grouped = member.order.group.as_ref().is_some_and(|group| self.groups.contains_key(group));
         let claims = if is_grouped { Claims::WithGroup } else { Claims::Alone };
         let Some(base) = Priority::new(member.order.priority) else { return };
-        let standing = standing(base, member.order.tracks.iter().map(|track| watched(track, &self.links, &self.data_plane)));
+        let standing = standing(base, tracks.iter().map(|track| watched(track, &self.links, &self.data_plane)));
         let link = self.links.get(&member.order.interface);
         let has_carrier = link.is_some_and(|link| link.has_carrier);
         let Some(primary) = member.primary(link) else {
@@ -371,7 +393,7 @@ impl Desk {
                 (member.lacks, member.lacks_since) = (Some(lacks), at.now);
             }
             // It cannot speak, and must not hold what another node will take.
-            return self.with_router(name, at.now, |router, now| router.handle_fault(FaultCause::Link, now));
+            return self.with_router(name, at.now, |router, now| router.handle_fault(FaultCause::Source, now));
         };
         let Some(settings) = member.settings(primary, claims, at) else { return };
         if member.router.is_none() {
@@ -390,12 +412,16 @@ impl Desk {
             let (_, condition) = watched(track, &self.links, &self.data_plane);
             TrackView { name: track.name.clone(), is_up: condition == Condition::Up, weight: track.weight }
         };
-        let held = |address: &IpAddr| member.router.as_ref().is_some_and(|router| router.held().contains(address));
         let address = |one: &AddressOrder| AddressView {
             address: one.address,
             prefix_len: one.prefix_len,
             device: one.device.clone(),
-            is_held: held(&one.address),
+            is_held: member.router.as_ref().is_some_and(|router| router.held().contains(&one.address)),
+            holder: member.router.as_ref().and_then(|router| holder(router, one.address)),
+        };
+        let stray = |one: &AddressOrder| {
+            let owner = self.owner_of(one.address).filter(|_| order.priority < Priority::OWNER.number())?;
+            Some(format!("{} is {owner}'s own: it stays there while another node is active", one.address))
         };
         let mut view = RouterView {
             router: name.to_owned(),
@@ -414,7 +440,9 @@ impl Desk {
             addresses: order.addresses.iter().map(address).collect(),
             tracks: order.tracks.iter().map(track).collect(),
             memory: member.memory(),
-            refused: member.refused.iter().map(|(refusal, count)| (refusal.to_string(), *count)).collect(),
+            refused: member.refused.iter().map(|(refusal, refused)| (refusal.to_string(), refused.count)).collect(),
+            refusing: member.refusing(at.now),
+            strays: order.addresses.iter().filter_map(stray).collect(),
             faults: member.lacks.iter().cloned().collect(),
             ..RouterView::default()
         };
@@ -422,8 +450,19 @@ impl Desk {
         let ((since, reason), tally) = (router.since(), router.tally());
         view.state = word(router.state()).to_owned();
         view.since_ms = since_ms(since);
-        view.why = reason.to_string();
-        view.faults.extend(router.faults().iter().map(ToString::to_string));
+        view.why = match (reason, router.state(), router.active_router()) {
+            // It has followed this one for long.
+            (Reason::Started, State::Backup, Some(active)) => format!("{active} is active"),
+            _ => reason.to_string(),
+        };
+        let down: Vec<String> =
+            view.tracks.iter().filter(|track| track.weight.is_none() && !track.is_up).map(|track| track.name.clone()).collect();
+        view.faults.extend(router.faults().iter().filter_map(|cause| match cause {
+            // They have been told.
+            FaultCause::Source | FaultCause::Driver if member.lacks.is_some() => None,
+            FaultCause::Tracked if !down.is_empty() => Some(format!("down: {}", down.join(", "))),
+            cause => Some(cause.to_string()),
+        }));
         view.is_on_hold = router.is_on_hold(at.now);
         view.priority = router.priority().number();
         view.interval_ms = router.settings().interval.duration().as_millis() as u64;
@@ -439,11 +478,20 @@ impl Desk {
                 heard_ms_ago: at.now.saturating_duration_since(peer.heard_at).as_millis() as u64,
                 adverts: peer.adverts,
                 addresses: peer.addresses.as_slice().to_vec(),
-                conflicts: peer.conflicts.iter().map(ToString::to_string).collect(),
+                conflicts: peer.conflicts.iter().map(|conflict| conflict_words(router, *address, *conflict)).collect(),
             })
             .collect();
         view
     }
+}
+
+/// Who has an address, as far as is known: an active router names those that it has.
+fn holder(router: &Router, address: IpAddr) -> Option<IpAddr> {
+    if router.held().contains(&address) {
+        return Some(router.settings().primary);
+    }
+    let active = router.active_router()?;
+    router.peers().find(|(peer, _)| **peer == active).filter(|(_, peer)| peer.addresses.contains(&address)).map(|_| active)
 }
 
 fn mac_words(mac: [u8; 6]) -> String {

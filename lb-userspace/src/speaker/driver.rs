@@ -11,10 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    fs::{FlockOperation, flock},
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     SOCKET,
@@ -25,6 +22,7 @@ use super::{
     kernel_io::{Kernel, News, RENEWED_EVERY, is_somebody_elses, sender_on},
     macvlan_io::Macvlans,
     order::{AddressOrder, Hello, Said, Told},
+    place_io::{Held, Place},
     urgency_io::{become_urgent, catch_signals, is_terminated},
     wire_io::Wire,
 };
@@ -61,10 +59,9 @@ pub fn run(socket: &Path) -> io::Result<()> {
     // Whoever started it waits for a line.
     writeln!(io::stdout(), "ready")?;
     // The one before has its place until it has left its addresses.
-    let lock = fs::File::create(socket.with_extension("lock"))?;
-    flock(&lock, FlockOperation::LockExclusive)?;
+    let place = Place::take(socket)?;
     let control = Control::listen(socket)?;
-    Speaker::new(control, kernel, lacks).serve()
+    Speaker::new(place, control, kernel, lacks).serve()
 }
 
 /// Has the speaker of a node, if there is one, hand over and end; waits for that within a bound.
@@ -89,6 +86,7 @@ pub fn end(state_dir: &Path) {
 }
 
 struct Speaker {
+    place: Place,
     clock: Clock,
     control: Control,
     kernel: Kernel,
@@ -116,10 +114,11 @@ enum Stage {
 }
 
 impl Speaker {
-    fn new(control: Control, kernel: Kernel, lacks: Vec<String>) -> Self {
+    fn new(place: Place, control: Control, kernel: Kernel, lacks: Vec<String>) -> Self {
         let clock = Clock::start();
         let now = clock.now();
         Self {
+            place,
             clock,
             control,
             kernel,
@@ -372,7 +371,15 @@ impl Speaker {
             // Another one is tried in a second.
             let _ = self.lease(&address);
         }
-        self.control.mend();
+        match self.place.keep() {
+            Held::Ours => self.control.mend(),
+            // Two of them would both answer for this node, and hear nothing of each other.
+            Held::Anothers => {
+                self.control.leave_name();
+                self.stage = Stage::Released;
+            }
+        }
+        self.desk.handle_silence(now);
         // XDP programs come and go without a notification.
         self.are_links_old = true;
         self.perform();

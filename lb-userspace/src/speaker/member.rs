@@ -8,13 +8,13 @@ use std::{
 
 use super::{
     desk::{Doing, LinkState, Moment},
-    order::{AddressOrder, Changed, Conflicting, HeardNumber, Memory, PreemptOrder, Resume, RouterOrder, Said},
+    order::{AddressOrder, Changed, Conflicting, HeardNumber, Memory, PreemptOrder, RefusedView, Resume, RouterOrder, Said},
 };
 use crate::vrrp::{
     addresses::{AddressList, virtual_mac},
     auth::{Epoch, Heard, Key, KeyId, Keys, Opener, Sealer},
-    machine::{FaultCause, Link, Output, Router, State},
-    packet::{self, Authentication, ChecksumForm, Ends, Received},
+    machine::{Conflict, FaultCause, Link, Output, Router, State},
+    packet::{self, Authentication, ChecksumForm, Ends, HOP_LIMIT, Received},
     refusal::Refusal,
     settings::{Announcing, Claims, Identity, Preempt, Reach, Settings},
     terms::{Family, Interval, Priority, RouterId, Version},
@@ -33,12 +33,25 @@ pub(super) struct Member {
     opener: Option<Opener>,
     /// That of its adverts with a MAC.
     epoch: Epoch,
-    pub(super) refused: BTreeMap<Refusal, u64>,
+    pub(super) refused: BTreeMap<Refusal, Refused>,
     /// The checksum of who was heard last: who takes one form only sends that.
     heard_form: Option<ChecksumForm>,
     /// It ends, and goes then.
     pub(super) is_leaving: bool,
 }
+
+/// Adverts that counted for nothing, for one reason.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refused {
+    pub(super) count: u64,
+    source: IpAddr,
+    last_at: Instant,
+    /// Whether the daemon knows.
+    is_told: bool,
+}
+
+/// So long after the last one the daemon is told that adverts of a kind come no longer.
+const REFUSED_FOR: Duration = Duration::from_secs(10);
 
 impl Member {
     /// `memory` is of an earlier router of the name; without one that of an earlier speaker counts.
@@ -201,6 +214,7 @@ impl Member {
             // What the kernel refused is told until it takes it.
             router.faults().contains(&FaultCause::Driver)
         }));
+        router.handle_fault_over(FaultCause::Source, now);
         match standing {
             Standing::Fit(priority) => {
                 router.handle_priority(priority, now);
@@ -222,12 +236,49 @@ impl Member {
             Some(opener) => opener.open(received)?,
             None => Received { ..*received },
         };
+        // Peers that are no neighbours, or send like any other packet, are taken for neighbours as far as was chosen.
+        let is_near = opened.hop_limit >= self.order.min_hop_limit;
+        let opened = Received { hop_limit: if is_near { HOP_LIMIT } else { opened.hop_limit }, ..opened };
         let advert = packet::decode(&opened, version(&self.order), authentication)?;
         self.heard_form = packet::checksum_form_of(&opened).or(self.heard_form);
         match &mut self.router {
             Some(router) => router.handle_advert(received.ends.source, &advert, now),
             None => Ok(()),
         }
+    }
+
+    /// Counts an advert that counts for nothing. The first of a kind is told: whoever sends it may be active, too.
+    pub(super) fn refuse(&mut self, name: &str, source: IpAddr, refusal: Refusal, now: Instant) -> Option<Doing> {
+        let refused = self.refused.entry(refusal).or_insert(Refused { count: 0, source, last_at: now, is_told: false });
+        (refused.count, refused.source, refused.last_at) = (refused.count + 1, source, now);
+        let is_news = !std::mem::replace(&mut refused.is_told, true) && concerns(refusal);
+        is_news.then(|| self.conflict(name, source, &refusal_words(refusal), false))
+    }
+
+    /// Which refusals are over.
+    pub(super) fn accept(&mut self, name: &str, now: Instant) -> Vec<Doing> {
+        let is_over = |refused: &&mut Refused| refused.is_told && now.saturating_duration_since(refused.last_at) > REFUSED_FOR;
+        let mut over = Vec::new();
+        for (refusal, refused) in &mut self.refused {
+            if let Some(refused) = Some(refused).filter(is_over) {
+                refused.is_told = false;
+                over.push((*refusal, refused.source));
+            }
+        }
+        over.into_iter()
+            .filter(|(refusal, _)| concerns(*refusal))
+            .map(|(refusal, source)| self.conflict(name, source, &refusal_words(refusal), true))
+            .collect()
+    }
+
+    /// Those that go on.
+    pub(super) fn refusing(&self, now: Instant) -> Vec<RefusedView> {
+        let view = |(refusal, refused): (&Refusal, &Refused)| RefusedView {
+            source: refused.source,
+            why: refusal.to_string(),
+            heard_ms_ago: now.saturating_duration_since(refused.last_at).as_millis() as u64,
+        };
+        self.refused.iter().filter(|(refusal, refused)| refused.is_told && concerns(**refusal)).map(view).collect()
     }
 
     /// Those of the router's addresses, as the kernel gets them.
@@ -268,7 +319,10 @@ impl Member {
                     priority,
                 }))
             }
-            Output::Conflict(peer, what) => self.conflict(name, peer, &what.to_string(), false),
+            Output::Conflict(peer, what) => {
+                let words = self.router.as_ref().map_or_else(|| what.to_string(), |router| conflict_words(router, peer, what));
+                self.conflict(name, peer, &words, false)
+            }
             Output::ConflictOver(peer, what) => self.conflict(name, peer, &what.to_string(), true),
         }
     }
@@ -276,6 +330,31 @@ impl Member {
     fn conflict(&self, name: &str, peer: IpAddr, what: &str, is_over: bool) -> Doing {
         Doing::Say(Said::Conflict(Conflicting { router: name.to_owned(), peer, what: what.to_owned(), is_over }))
     }
+}
+
+/// Whether a refusal may mean that another node does not belong here, or that this one does not hear it. An advert with this node's own address is a
+/// conflict of another kind.
+fn concerns(refusal: Refusal) -> bool {
+    !matches!(refusal, Refusal::NotRunning | Refusal::OwnAddress | Refusal::OtherRouter)
+}
+
+fn refusal_words(refusal: Refusal) -> String {
+    format!("its adverts count for nothing: {refusal}")
+}
+
+/// A conflict, and which addresses it is about.
+pub(super) fn conflict_words(router: &Router, peer: IpAddr, conflict: Conflict) -> String {
+    let Some((_, peer)) = router.peers().find(|(address, _)| conflict == Conflict::Addresses && **address == peer) else {
+        return conflict.to_string();
+    };
+    let (here, there) = (router.addresses(), &peer.addresses);
+    let only = |of: &AddressList, other: &AddressList| {
+        of.as_slice().iter().filter(|one| !other.contains(one)).map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let sides = [("only there", only(there, here)), ("only here", only(here, there))];
+    let sides: Vec<String> =
+        sides.into_iter().filter(|(_, list)| !list.is_empty()).map(|(side, list)| format!("{side} {}", list.join(", "))).collect();
+    format!("{conflict}: {}", sides.join("; "))
 }
 
 fn is_link_local(address: &IpAddr) -> bool {

@@ -11,6 +11,7 @@
 //! | `macvlan_io` | interfaces of routers with a link-layer address of their own |
 //! | `urgency_io` | real-time scheduling and locked memory |
 //! | `examine_io` | whether this machine can do it |
+//! | `place_io` | the lock that makes a speaker the only one |
 //! | `control_io` | the socket that the daemon connects to |
 //! | `driver` | the loop |
 //!
@@ -30,6 +31,7 @@ mod kernel_io;
 mod macvlan_io;
 mod member;
 pub mod order;
+mod place_io;
 mod urgency_io;
 mod wire_io;
 

@@ -84,6 +84,8 @@ pub struct RouterOrder {
     pub source: Option<IpAddr>,
     /// Unicast peers; empty: multicast.
     pub peers: BTreeSet<IpAddr>,
+    /// Adverts with a lower TTL or hop limit count for nothing.
+    pub min_hop_limit: u8,
     /// When it preempts.
     pub preempt: PreemptOrder,
     /// Before it claims anything.
@@ -278,6 +280,12 @@ pub struct RouterView {
     pub became_active: u64,
     /// Adverts that counted for nothing, by reason.
     pub refused: BTreeMap<String, u64>,
+    /// Those that go on: another node may be active without this one.
+    #[serde(default)]
+    pub refusing: Vec<RefusedView>,
+    /// Addresses that somebody else gave this host, in words.
+    #[serde(default)]
+    pub strays: Vec<String>,
     /// Numbers of adverts with a MAC; none without keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
@@ -295,6 +303,22 @@ pub struct AddressView {
     pub device: String,
     /// Whether this node holds it.
     pub is_held: bool,
+    /// Who holds it, as far as is known.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub holder: Option<IpAddr>,
+}
+
+/// Adverts that count for nothing.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RefusedView {
+    /// Who sent the last one.
+    #[schema(value_type = String)]
+    pub source: IpAddr,
+    /// Why.
+    pub why: String,
+    /// Milliseconds since the last one.
+    pub heard_ms_ago: u64,
 }
 
 /// Something that is watched.
@@ -345,6 +369,7 @@ mod tests {
             addresses: vec![AddressOrder { address: "192.0.2.1".parse().unwrap(), prefix_len: 24, device: "eth0".into(), label: None }],
             source: None,
             peers: BTreeSet::new(),
+            min_hop_limit: 255,
             preempt: PreemptOrder::AfterMs(5),
             start_delay_ms: 0,
             yield_hold_ms: None,

@@ -27,7 +27,8 @@ const HEADER_BYTES: usize = 8;
 const CHECKSUM_AT: usize = 6;
 const PASSWORD_BYTES: usize = 8;
 const TYPE_ADVERT: u8 = 1;
-const HOP_LIMIT: u8 = 255;
+/// RFC 9568 s5.1.1.3 and s5.1.2.3: no router lies between.
+pub const HOP_LIMIT: u8 = 255;
 
 /// An advert as it came.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,7 +6,7 @@ use thiserror::Error;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Error)]
 pub enum Refusal {
     /// RFC 9568 s5.1.1.3: a router in between would have lowered it.
-    #[error("its TTL or hop limit is not 255")]
+    #[error("its TTL or hop limit is too low: a router lies between, or its sender does not set 255")]
     HopLimit,
     /// Source and destination are not of one family.
     #[error("source and destination are of different families")]

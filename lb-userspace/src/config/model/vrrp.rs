@@ -34,6 +34,8 @@ pub struct VirtualRouter {
     pub source: Option<IpAddr>,
     /// To whom adverts go and from whom they come; empty: everybody on the link. This node may be among them.
     pub peers: BTreeSet<IpAddr>,
+    /// Adverts whose TTL or hop limit is less count for nothing.
+    pub min_hop_limit: u8,
     /// Whether it takes over from one of lower priority.
     pub preempt: Preempt,
     /// So long after its start it claims nothing.

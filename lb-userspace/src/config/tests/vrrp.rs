@@ -76,6 +76,43 @@ fn a_virtual_mac_has_an_interface_of_its_own() {
 }
 
 #[test]
+fn what_contradicts_itself_is_told() {
+    let text = with(
+        "interface = 'eth0'\nrouter_id = 7\naddresses = ['192.0.2.0/24', '192.0.2.255/24', '192.0.2.10/31', '192.0.2.9/24']\nsource = '192.0.2.9'\n\
+         preempt = '5s'\npreempt_delay = '3s'\nmin_hop_limit = 64\nannounce = { every = '1us' }",
+    );
+    let errors: Vec<String> = findings(&text).into_iter().filter(|finding| finding.contains("error")).collect();
+    assert_eq!(
+        errors,
+        [
+            "13:14: error: 192.0.2.0 is of a network, not of a host | take one between",
+            "13:30: error: 192.0.2.255 is of a network, not of a host | take one between",
+            "14:10: error: 192.0.2.9 is a virtual address | a node speaks from an address that it keeps; priority = 255 is for the owner of the addresses",
+            "16:17: error: `preempt` says otherwise when it preempts | `preempt = \"5s\"` and `preempt_delay = \"5s\"` say the same",
+            "17:17: error: multicast adverts come from this link, with 255 | leave `min_hop_limit` out, or give `peers`",
+            "18:22: error: `vrrp.www.announce.every` must be 1s or more | or \"off\"",
+        ]
+    );
+    let text = format!(
+        "{NODE}{WEB}[vrrp.a]\ninterface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\ngroup = 'g'\npeers = ['192.0.2.2', '192.0.2.2']\n\
+         [vrrp.b]\ninterface = 'eth0'\nrouter_id = 7\naddresses = '2001:db8::1'\ngroup = 'g'\npriority = 120\nchecksum = 'rfc'\n"
+    );
+    let warnings: Vec<String> = findings(&text).into_iter().filter(|finding| finding.contains("warning")).collect();
+    for wanted in [
+        "15:23: warning: peer 192.0.2.2 is given twice",
+        "20:9: warning: virtual routers `a` and `b` of group `g` differ in `priority` or `preempt` | they become active together: give them the same",
+        "22:12: warning: `checksum` has no effect: there is a choice for version 3 over ipv4 alone",
+    ] {
+        assert!(warnings.iter().any(|warning| warning == wanted), "{wanted}: {warnings:#?}");
+    }
+    let limit = |peers: &str| {
+        let router = format!("interface = 'eth0'\nrouter_id = 7\naddresses = '2001:db8::1'\n{peers}");
+        read(&with(&router)).unwrap().0.vrrp["www"].min_hop_limit
+    };
+    assert_eq!([limit(""), limit("peers = 'fd00::2'"), limit("peers = 'fd00::2'\nmin_hop_limit = 255")], [255, 64, 255]);
+}
+
+#[test]
 fn errors_of_a_router_are_told_at_once() {
     let text = with(
         "interface = 'eth0'\nrouter_id = 0\nversion = 2\ninterval = '100ms'\naddresses = ['192.0.2.10/33', '2001:db8::1/64', '2001:db8::1/64']\n\

@@ -43,6 +43,7 @@ fn router(address: &str) -> RouterOrder {
         addresses: vec![AddressOrder { address: ip(address), prefix_len: 24, device: "eth0".into(), label: None }],
         source: None,
         peers: BTreeSet::new(),
+        min_hop_limit: 255,
         preempt: PreemptOrder::AtOnce,
         start_delay_ms: 0,
         yield_hold_ms: None,
@@ -173,6 +174,11 @@ fn a_router_without_an_address_to_speak_from_waits_and_says_so() {
     assert_eq!(desk.view(at)[0].why, "interface eth0 has no address to speak from");
     desk.handle_links(links(link()), at);
     assert_eq!(state(&desk, at), ["backup"]);
+    // Later it is told once, too.
+    desk.handle_links(links(LinkState { own: Vec::new(), ..link() }), at);
+    assert_eq!(desk.view(at)[0].faults, ["interface eth0 has no address to speak from"]);
+    desk.handle_links(links(link()), at);
+    assert_eq!((state(&desk, at).remove(0), desk.view(at)[0].faults.len()), ("backup".to_owned(), 0));
 }
 
 #[test]
@@ -275,6 +281,79 @@ fn adverts_that_count_for_nothing_are_counted_by_reason() {
     desk.handle_order(order(&[("www", RouterOrder { keys, key: 1, ..router("10.0.0.100") })]), at);
     hear(&mut desk, 200, ChecksumForm::Message, at);
     assert_eq!(desk.view(at)[0].refused, BTreeMap::from([("it is not authenticated".to_owned(), 1)]));
+    // Its sender may be active: that is told once, and when it is over.
+    let conflicts = |desk: &mut Desk| {
+        let mut conflicts = Vec::new();
+        while let Some(doing) = desk.poll_doing() {
+            if let Doing::Say(Said::Conflict(conflict)) = doing {
+                conflicts.push((conflict.peer, conflict.what, conflict.is_over));
+            }
+        }
+        conflicts
+    };
+    let what = || "its adverts count for nothing: it is not authenticated".to_owned();
+    assert_eq!(conflicts(&mut desk), [(ip("10.0.0.2"), what(), false)]);
+    let at = later(at, 9000);
+    hear(&mut desk, 200, ChecksumForm::Message, at);
+    desk.handle_silence(at.now);
+    assert_eq!((conflicts(&mut desk), desk.view(at)[0].refusing.len()), (vec![], 1));
+    let at = later(at, 10_001);
+    desk.handle_silence(at.now);
+    assert_eq!((conflicts(&mut desk), desk.view(at)[0].refusing.len()), (vec![(ip("10.0.0.2"), what(), true)], 0));
+}
+
+#[test]
+fn of_each_address_the_view_tells_who_names_it_and_what_the_host_has_for_itself() {
+    let (mut desk, at) = (Desk::default(), moment());
+    let mut wanted = router("10.0.0.100");
+    wanted.addresses.push(AddressOrder { address: ip("10.0.0.101"), ..wanted.addresses[0].clone() });
+    desk.handle_links(links(LinkState { own: vec![ip("10.0.0.1"), ip("10.0.0.101")], ..link() }), at);
+    desk.handle_order(order(&[("www", wanted.clone())]), at);
+    hear(&mut desk, 200, ChecksumForm::Message, at);
+    let view = desk.view(at).remove(0);
+    assert_eq!((view.state.as_str(), view.why.as_str()), ("backup", "10.0.0.2 is active"));
+    // The active one names the first alone.
+    assert_eq!(view.addresses.iter().map(|one| one.holder).collect::<Vec<_>>(), [Some(ip("10.0.0.2")), None]);
+    assert_eq!(view.peers[0].conflicts, ["it has other addresses: only here 10.0.0.101"]);
+    assert_eq!(view.strays, ["10.0.0.101 is eth0's own: it stays there while another node is active"]);
+    // An owner has them for itself.
+    desk.handle_order(order(&[("www", RouterOrder { priority: 255, ..wanted })]), at);
+    assert_eq!(desk.view(at)[0].strays, Vec::<String>::new());
+}
+
+#[test]
+fn weights_of_a_group_count_for_all_its_members_and_once() {
+    let (mut desk, at) = (Desk::default(), moment());
+    let track = |name: &str, weight| TrackOrder { name: name.into(), how: Watched::Down, weight: Some(weight) };
+    let of =
+        |router_id, address: &str, tracks: Vec<TrackOrder>| RouterOrder { group: Some("all".into()), router_id, tracks, ..router(address) };
+    desk.handle_links(links(link()), at);
+    let a = of(7, "10.0.0.100", vec![track("x", -20), track("y", -5)]);
+    let b = of(8, "10.0.0.101", vec![track("x", -20)]);
+    desk.handle_order(order(&[("a", a), ("b", b)]), at);
+    assert_eq!(desk.view(at).iter().map(|view| view.priority).collect::<Vec<_>>(), [75, 75]);
+}
+
+#[test]
+fn peers_that_send_like_any_host_are_heard_where_that_is_chosen() {
+    let hears = |min_hop_limit, hop_limit| {
+        let (mut desk, at) = (Desk::default(), moment());
+        desk.handle_links(links(link()), at);
+        let peers = [ip("fd00::2")].into();
+        desk.handle_order(order(&[("www", RouterOrder { peers, min_hop_limit, ..router("fd00::100") })]), at);
+        let advert = Advert {
+            version: Version::V3,
+            router: RouterId::new(7).unwrap(),
+            priority: AdvertPriority::Holds(Priority::new(200).unwrap()),
+            interval: Interval::new(Duration::from_millis(100), Version::V3).unwrap(),
+            addresses: crate::vrrp::addresses::AddressList::new(&[ip("fd00::100")]).unwrap(),
+        };
+        let ends = Ends { source: ip("fd00::2"), destination: ip("fd00::1") };
+        let payload = advert.encode(ends, ChecksumForm::Message, Authentication::None);
+        desk.handle_packet("eth0", &Received { ends, hop_limit, payload: &payload }, at.now);
+        desk.view(at)[0].heard
+    };
+    assert_eq!([hears(64, 64), hears(64, 63), hears(255, 254), hears(255, 255)], [1, 0, 0, 1]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::vrrp::{
     refusal::Refusal,
     settings::Preempt,
     terms::{AdvertPriority, Interval, Priority},
-    timing::skew,
+    timing::{active_down, skew},
 };
 
 /// Immediate answers in an interval: two routers that each believe to have precedence do not answer each other without end.
@@ -122,7 +122,12 @@ impl Router {
         }
         if self.accepts(priority, now) {
             self.follow(interval, now);
-        } else if let Role::Backup(backup) = &mut self.role {
+            return;
+        }
+        // Whoever was followed before would have taken the place from this one, too: its interval, which may be long, counts no longer.
+        let soon = self.not_before(now + active_down(self.identity.version, self.priority, interval.duration()));
+        if let Role::Backup(backup) = &mut self.role {
+            backup.down_at = backup.down_at.min(soon);
             backup.silence = Reason::Preempts;
         }
     }

@@ -148,6 +148,8 @@ impl fmt::Display for Reason {
 pub enum FaultCause {
     /// Its link is down.
     Link,
+    /// Its link has no address to speak from.
+    Source,
     /// It has no address.
     NoAddresses,
     /// Something that is watched is down.
@@ -162,6 +164,7 @@ impl fmt::Display for FaultCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Link => "the link is down",
+            Self::Source => "there is no address to speak from",
             Self::NoAddresses => "there is no address",
             Self::Tracked => "something that is tracked is down",
             Self::Group => "its sync group has a fault",

@@ -13,8 +13,13 @@ use crate::vrrp::{
     terms::{AdvertPriority, Interval},
 };
 
-/// Peers that are remembered; then the one that has been silent longest is forgotten.
+/// Peers that are remembered; then the one of which fewest adverts came is forgotten.
 pub const MOST_REMEMBERED: usize = 64;
+
+/// A peer that said no more than so is forgotten after a while: it was a stray, or forged.
+const FEW_ADVERTS: u64 = 3;
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+const LONG_SILENCE: Duration = Duration::from_secs(30);
 
 /// So many adverts in a row without precedence mean that a peer does not step down.
 const ADVERTS_WITHOUT_HEARING: u8 = 4;
@@ -88,22 +93,25 @@ impl Peers {
         peer.set(source, Conflict::SameAddress, true).into_iter().collect()
     }
 
-    /// Ends the conflicts with peers that have been silent for ten of their intervals.
+    /// Ends the conflicts with peers that have been silent for ten of their intervals, or a while; forgets those that were heard hardly ever.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<Change> {
         let mut over = Vec::new();
         for (source, peer) in &mut self.known {
-            if !peer.conflicts.is_empty() && now.saturating_duration_since(peer.heard_at) > silent_after(peer.interval) {
+            let silence = now.saturating_duration_since(peer.heard_at);
+            if !peer.conflicts.is_empty() && silence > (10 * peer.interval.duration()).min(LONG_SILENCE.max(3 * peer.interval.duration())) {
                 peer.unheeded = 0;
                 over.extend(std::mem::take(&mut peer.conflicts).into_iter().map(|conflict| (*source, conflict, false)));
             }
         }
+        self.known.retain(|_, peer| peer.adverts > FEW_ADVERTS || now.saturating_duration_since(peer.heard_at) <= FORGOTTEN_AFTER);
         over
     }
 
     fn peer(&mut self, source: IpAddr, advert: &Advert, now: Instant) -> &mut Peer {
         if self.known.len() >= MOST_REMEMBERED && !self.known.contains_key(&source) {
-            let silent = self.known.iter().min_by_key(|(_, peer)| peer.heard_at).map(|(source, _)| *source);
-            silent.and_then(|silent| self.known.remove(&silent));
+            // A flood of forged sources must not push out those that are there.
+            let least = self.known.iter().min_by_key(|(_, peer)| (peer.adverts, peer.heard_at)).map(|(source, _)| *source);
+            least.and_then(|least| self.known.remove(&least));
         }
         self.known.entry(source).or_insert_with(|| Peer {
             priority: advert.priority,
@@ -122,8 +130,4 @@ impl Peer {
         let is_changed = if is_so { self.conflicts.insert(conflict) } else { self.conflicts.remove(&conflict) };
         is_changed.then_some((source, conflict, is_so))
     }
-}
-
-fn silent_after(interval: Interval) -> Duration {
-    10 * interval.duration()
 }

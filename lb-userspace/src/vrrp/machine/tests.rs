@@ -126,6 +126,40 @@ fn words(output: &Output) -> String {
 }
 
 #[test]
+fn an_advert_with_a_long_interval_is_forgotten_when_another_one_turns_out_to_be_active() {
+    let mut bench = Bench::active(settings());
+    let long = Advert { interval: Interval::from_centiseconds(4095).unwrap(), ..advert(255) };
+    bench.router.handle_advert(ip(9), &long, bench.now).unwrap();
+    assert_eq!(bench.router.state(), State::Backup);
+    bench.pass(Duration::from_secs(1));
+    bench.hears(6, 50);
+    // RFC 9568 s6.4.2 would have it wait for 123 s, though it has precedence over the one that is there.
+    bench.pass(INTERVAL * 2);
+    bench.hears(6, 50);
+    assert_eq!(bench.router.state(), State::Backup);
+    bench.pass(INTERVAL * 2);
+    assert_eq!((bench.router.state(), bench.router.since().1), (State::Active, Reason::Preempts));
+}
+
+#[test]
+fn a_flood_of_forged_sources_pushes_no_peer_out_and_is_forgotten() {
+    let mut bench = Bench::started(settings());
+    for _ in 0..5 {
+        bench.hears(6, 150);
+    }
+    for forged in 0..300_u16 {
+        let source = IpAddr::from([10, 0, (forged >> 8) as u8, forged as u8]);
+        bench.router.handle_advert(source, &advert(150), bench.now).unwrap();
+    }
+    bench.hears(6, 150);
+    let adverts = |bench: &Bench| bench.router.peers().find(|(source, _)| **source == ip(6)).map(|(_, peer)| peer.adverts);
+    assert_eq!((adverts(&bench), bench.router.peers().count()), (Some(6), 64));
+    bench.pass(Duration::from_secs(61));
+    bench.hears(6, 150);
+    assert_eq!((adverts(&bench), bench.router.peers().count()), (Some(7), 1));
+}
+
+#[test]
 fn backup_takes_over_after_active_down_interval() {
     let mut bench = Bench::started(settings());
     bench.hears(9, 200);

@@ -1,0 +1,144 @@
+//! What goes wrong between virtual routers is seen on the node where it goes wrong.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use weir_tests::{
+    lab::{Family, Folder, Weir, wait_until},
+    vrrp::{Cluster, active, await_state, backup, view},
+};
+
+const SOON: Duration = Duration::from_secs(20);
+const FAST: &str = "interval = \"100ms\"";
+
+fn problems(weir: &Weir<'_>) -> String {
+    weir.status().map(|status| status["problems"].to_string()).unwrap_or_default()
+}
+
+fn events(weir: &Weir<'_>) -> String {
+    weir.operate(&["events"]).map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+}
+
+/// Processes that speak for a node with this state directory.
+fn speakers(state: &Path) -> usize {
+    let is_one = |entry: &fs::DirEntry| {
+        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let text = String::from_utf8_lossy(&arguments);
+        text.contains("vrrp-speaker") && text.contains(&*state.to_string_lossy())
+    };
+    fs::read_dir("/proc").unwrap().filter_map(Result::ok).filter(is_one).count()
+}
+
+#[test]
+fn a_speaker_whose_state_directory_was_removed_makes_room_for_the_next_one() {
+    let cluster = Cluster::of(2).unwrap();
+    let mut first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
+    let state = first.config().with_file_name("state");
+    assert_eq!(speakers(&state), 1);
+    let probe = cluster.probe(Family::V4).unwrap();
+    first.kill_9().unwrap();
+    fs::remove_dir_all(&state).unwrap();
+    first.run().unwrap();
+    await_state(&first, "active").unwrap();
+    wait_until("one speaker", SOON, || speakers(&state) == 1).unwrap();
+    let report = probe.end().unwrap();
+    eprintln!("the state directory removed: {report:?}");
+    assert!(report.lost <= 2, "{report:?}");
+    // It does as it is told, for nobody else speaks for this node.
+    assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());
+    await_state(&second, "active").unwrap();
+    await_state(&first, "backup").unwrap();
+    wait_until("one holder", SOON, || cluster.holders(Family::V4) == [1]).unwrap();
+    first.terminate().unwrap();
+    assert_eq!(speakers(&state), 0);
+}
+
+#[test]
+fn adverts_that_count_for_nothing_are_told_in_status_and_events_until_they_end() {
+    let cluster = Cluster::of(2).unwrap();
+    let config = |priority, password: &str| {
+        cluster.config(Family::V4, priority, &format!("version = 2\ninterval = \"1s\"\npassword = \"{password}\""))
+    };
+    let first = active(&cluster, 0, &config(150, "s3cret")).unwrap();
+    // It does not believe the first, and becomes active as well: both say why.
+    let second = active(&cluster, 1, &config(100, "other")).unwrap();
+    for weir in [&first, &second] {
+        wait_until("status to tell it", SOON, || problems(weir).contains("count for nothing: its password is wrong")).unwrap();
+        let told = weir.operate(&["vrrp"]).unwrap();
+        assert!(String::from_utf8_lossy(&told.stdout).contains("! adverts of 10.1.0."), "{told:?}");
+        assert!(events(weir).contains("its adverts count for nothing: its password is wrong"), "{}", events(weir));
+    }
+    second.write_config(&config(100, "s3cret")).unwrap();
+    await_state(&second, "backup").unwrap();
+    wait_until("it to be over", SOON, || !problems(&first).contains("count for nothing")).unwrap();
+    assert!(events(&first).contains("its password is wrong, which is over"), "{}", events(&first));
+}
+
+#[test]
+fn a_weight_moves_the_whole_group() {
+    let cluster = Cluster::of(2).unwrap();
+    let folder = Folder::new("weights").unwrap();
+    let file = folder.path().join("serve");
+    fs::write(&file, "").unwrap();
+    let config = |priority: u8, track: &str| {
+        let four = cluster.config(Family::V4, priority, &format!("{FAST}\ngroup = \"all\"\n{track}"));
+        let vip6 = cluster.vip(Family::V6);
+        format!(
+            "{four}[vrrp.www6]\ninterface = \"eth0\"\nrouter_id = 7\npriority = {priority}\naddresses = [\"{vip6}/64\"]\n{FAST}\ngroup = \"all\"\n"
+        )
+    };
+    let first = active(&cluster, 0, &config(150, &format!("track = [{{ file = {file:?}, weight = -100 }}]"))).unwrap();
+    let _second = backup(&cluster, 1, &config(100, "")).unwrap();
+    let holders = || (cluster.holders(Family::V4), cluster.holders(Family::V6));
+    wait_until("the first to have both", SOON, || holders() == (vec![0], vec![0])).unwrap();
+    fs::remove_file(&file).unwrap();
+    wait_until("the second to have both", SOON, || holders() == (vec![1], vec![1])).unwrap();
+    assert_eq!(view(&first).unwrap()["routers"][1]["priority"], 50);
+    fs::write(&file, "").unwrap();
+    wait_until("the first to have both again", SOON, || holders() == (vec![0], vec![0])).unwrap();
+}
+
+#[test]
+fn an_address_that_somebody_gave_the_host_and_one_that_nobody_has_are_told() {
+    let cluster = Cluster::of(2).unwrap();
+    let config = cluster.config(Family::V4, 150, FAST);
+    let first = active(&cluster, 0, &config).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
+    let node = &cluster.lab.nodes[1].namespace;
+    node.ip(&format!("addr add {}/24 dev eth0", cluster.vip(Family::V4))).unwrap();
+    wait_until("status to tell it", SOON, || problems(&second).contains("10.1.0.100 is eth0's own")).unwrap();
+    node.ip(&format!("addr del {}/24 dev eth0", cluster.vip(Family::V4))).unwrap();
+    wait_until("it to be over", SOON, || !problems(&second).contains("eth0's own")).unwrap();
+    // The active node has another address instead: nobody has the first.
+    first.write_config(&config.replace("[\"10.1.0.100/24\"]", "[\"10.1.0.102/24\"]")).unwrap();
+    let told = || String::from_utf8_lossy(&second.operate(&["vrrp"]).unwrap().stdout).into_owned();
+    wait_until("the difference", SOON, || told().contains("10.1.0.100/24 on eth0: nobody that is known")).unwrap();
+    assert!(told().contains("it has other addresses: only there 10.1.0.102; only here 10.1.0.100"), "{}", told());
+}
+
+#[test]
+fn a_program_that_hangs_delays_no_other_router_and_is_killed_with_its_children() {
+    let cluster = Cluster::of(1).unwrap();
+    let folder = Folder::new("hang").unwrap();
+    let told = folder.path().join("told");
+    let child = folder.path().join("child");
+    let hangs = format!("notify = [\"/bin/sh\", \"-c\", \"sleep 1000 & echo $! > {}; wait\"]", child.display());
+    let writes = format!("notify = [\"/bin/sh\", \"-c\", \"echo $WEIR_VRRP_STATE >> {}\"]", told.display());
+    let config = format!(
+        "{}[vrrp.other]\ninterface = \"eth0\"\nrouter_id = 8\naddresses = [\"10.1.0.101/24\"]\n{FAST}\n{writes}\n",
+        cluster.config(Family::V4, 150, &format!("{FAST}\n{hangs}"))
+    );
+    let began = Instant::now();
+    let weir = active(&cluster, 0, &config).unwrap();
+    wait_until("the other's program", SOON, || fs::read_to_string(&told).is_ok_and(|text| text.lines().count() == 2)).unwrap();
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    let pid: i32 = fs::read_to_string(&child).unwrap().trim().parse().unwrap();
+    let is_there = || Path::new(&format!("/proc/{pid}")).exists();
+    assert!(is_there());
+    wait_until("its end", Duration::from_secs(40), || events(&weir).contains("has not ended within 30s: it is killed")).unwrap();
+    wait_until("the end of what it started", SOON, || !is_there()).unwrap();
+}
