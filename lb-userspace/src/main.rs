@@ -299,6 +299,9 @@ enum Action {
     /// Speaks VRRP for the daemon, which starts it.
     #[command(hide = true)]
     VrrpSpeaker {
+        /// Waits for the end of the speaker that started it, and goes on in its place.
+        #[arg(long)]
+        heir: bool,
         /// The socket that the daemon connects to.
         socket: PathBuf,
     },
@@ -368,13 +371,15 @@ fn perform(action: Action) -> io::Result<Exit> {
         Action::Stop { config } => stop(&config.config, &mut out, &mut err),
         Action::ServerSetup(arguments) => server_setup::run(&arguments, &mut out, &mut err),
         Action::Vrrp { config, command, output } => vrrp::vrrp(&config.config, command, output.format, &mut out, &mut err),
-        Action::VrrpSpeaker { socket } => match speaker::driver::run(&socket) {
-            Ok(()) => Ok(Exit::Fine),
-            Err(error) => {
-                writeln!(err, "error: vrrp cannot be spoken: {error}")?;
-                Ok(Exit::Refused)
+        Action::VrrpSpeaker { heir, socket } => {
+            match if heir { speaker::driver::inherit(&socket) } else { speaker::driver::run(&socket) } {
+                Ok(()) => Ok(Exit::Fine),
+                Err(error) => {
+                    writeln!(err, "error: vrrp cannot be spoken: {error}")?;
+                    Ok(Exit::Refused)
+                }
             }
-        },
+        }
         Action::Doctor { config, output } => doctor(&config.config, output.format, &mut out),
     }
 }

@@ -166,6 +166,28 @@ pub fn speaker(weir: &Weir<'_>) -> anyhow::Result<Pid> {
     i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process has an id")
 }
 
+/// The processes that speak for a node: those that wait for the other's end first.
+pub fn speakers(weir: &Weir<'_>) -> anyhow::Result<Vec<Pid>> {
+    let socket = weir.config().with_file_name("state").join("vrrp.sock");
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").context("failed to read /proc")?.filter_map(Result::ok) {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw) else { continue };
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let arguments: Vec<&[u8]> = command.split(|byte| *byte == 0).collect();
+        if arguments.contains(&&b"vrrp-speaker"[..]) && arguments.contains(&socket.as_os_str().as_encoded_bytes()) {
+            found.push((!arguments.contains(&&b"--heir"[..]), pid));
+        }
+    }
+    found.sort_by_key(|(speaks, _)| *speaks);
+    Ok(found.into_iter().map(|(_, pid)| pid).collect())
+}
+
+/// Kills every process of a node.
+pub fn kill_all(weir: &mut Weir<'_>) -> anyhow::Result<()> {
+    weir.kill_9()?;
+    speakers(weir)?.into_iter().try_for_each(|pid| signal(pid, Signal::KILL))
+}
+
 /// Sends a signal to a process that a test started.
 pub fn signal(pid: Pid, signal: Signal) -> anyhow::Result<()> {
     kill_process(pid, signal).with_context(|| format!("failed to send {signal:?} to {pid:?}"))

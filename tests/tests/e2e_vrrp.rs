@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use weir_tests::{
     lab::{Family, wait_until},
     peer::probe::ProbeReport,
-    vrrp::{Cluster, await_state, router, signal, speaker, view},
+    vrrp::{Cluster, await_state, kill_all, router, signal, speaker, speakers, view},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -82,9 +82,7 @@ fn the_other_node_takes_over_from_one_that_dies() {
     await_state(&second, "backup").unwrap();
     let probe = cluster.probe(Family::V4).unwrap();
     std::thread::sleep(Duration::from_millis(300));
-    let pid = speaker(&first).unwrap();
-    first.kill_9().unwrap();
-    signal(pid, Signal::KILL).unwrap();
+    kill_all(&mut first).unwrap();
     await_state(&second, "active").unwrap();
     // What the dead one left goes by itself.
     wait_until("one holder", SOON, || cluster.holders(Family::V4) == [1]).unwrap();
@@ -119,6 +117,38 @@ fn a_daemon_that_dies_takes_nothing_along() {
     assert!(report.lost <= 1, "{report:?}");
     assert_eq!(turns(&report), ["node1"]);
     assert_eq!(router(&second).unwrap()["became_active"], 0);
+}
+
+#[test]
+fn a_node_whose_daemon_and_speaker_are_killed_goes_on_as_it_was() {
+    for interval in ["100ms", "10ms"] {
+        let cluster = Cluster::of(2).unwrap();
+        let fast = format!("interval = \"{interval}\"");
+        let mut first = cluster.start(0, &cluster.config(Family::V4, 150, &fast)).unwrap();
+        let second = cluster.start(1, &cluster.config(Family::V4, 100, &fast)).unwrap();
+        await_state(&first, "active").unwrap();
+        await_state(&second, "backup").unwrap();
+        wait_until("an heir", SOON, || speakers(&first).is_ok_and(|found| found.len() == 2)).unwrap();
+        let probe = cluster.probe(Family::V4).unwrap();
+        let pid = speaker(&first).unwrap();
+        first.kill_9().unwrap();
+        signal(pid, Signal::KILL).unwrap();
+        // Longer than a lease.
+        std::thread::sleep(Duration::from_secs(4));
+        assert_eq!(cluster.holders(Family::V4), [0]);
+        // The heir has one of its own.
+        let found = speakers(&first).unwrap();
+        assert_eq!((found.len(), found.contains(&pid)), (2, false));
+        first.run().unwrap();
+        await_state(&first, "active").unwrap();
+        assert!(found.contains(&speaker(&first).unwrap()));
+        let report = probe.end().unwrap();
+        eprintln!("kill -9 of the daemon and the speaker at {interval}: {report:?}");
+        assert!(report.lost <= 1, "{report:?}");
+        assert_eq!((turns(&report), router(&second).unwrap()["became_active"].as_u64()), (vec!["node1"], Some(0)));
+        first.terminate().unwrap();
+        assert_eq!(speakers(&first).unwrap(), []);
+    }
 }
 
 #[test]
@@ -237,9 +267,7 @@ fn a_node_that_dies_and_comes_back_at_once_leaves_one_holder() {
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();
     let probe = cluster.probe(Family::V4).unwrap();
-    let pid = speaker(&first).unwrap();
-    first.kill_9().unwrap();
-    signal(pid, Signal::KILL).unwrap();
+    kill_all(&mut first).unwrap();
     first.run().unwrap();
     await_state(&first, "active").unwrap();
     await_state(&second, "backup").unwrap();

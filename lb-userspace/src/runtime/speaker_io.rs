@@ -35,6 +35,8 @@ const QUEUE: usize = 256;
 const PACE: Duration = Duration::from_secs(1);
 /// One that was started is ready within this time: it locks all of its program in memory.
 const READY_WITHIN: Duration = Duration::from_secs(10);
+/// The heir of one that was killed listens within this time.
+const INHERITS_WITHIN: Duration = Duration::from_millis(20);
 /// And listens within this time.
 const LISTENS_WITHIN: Duration = Duration::from_secs(3);
 /// One that is told to release its addresses, or connects, does so within this time.
@@ -82,6 +84,7 @@ impl Speaking {
                 .collect(),
             started: None,
             child: None,
+            awaits_heir_until: None,
         };
         let task = tokio::spawn(keeper.keep(asked));
         Self { asks, news, task }
@@ -154,6 +157,8 @@ struct Keeper {
     /// When a process was started last.
     started: Option<Instant>,
     child: Option<Child>,
+    /// A speaker has ended, and another one goes on in its place.
+    awaits_heir_until: Option<Instant>,
 }
 
 impl Keeper {
@@ -205,6 +210,10 @@ impl Keeper {
                     if let Some(child) = child {
                         self.await_listening(child).await?;
                     }
+                }
+                // The heir of one that was killed is about to listen.
+                Err(_) if is_wanted && self.awaits_heir_until.is_some_and(|until| Instant::now() < until) => {
+                    sleep(Duration::from_millis(1)).await;
                 }
                 Err(_) if is_wanted => {
                     let child = self.prepare().await?;
@@ -346,6 +355,7 @@ impl Keeper {
                     }
                     Ok(None) | Err(_) => {
                         self.remember();
+                        self.awaits_heir_until = Some(Instant::now() + INHERITS_WITHIN);
                         if let Some(mut child) = self.child.take() {
                             let _ = timeout(ANSWERS_WITHIN, child.wait()).await;
                         }

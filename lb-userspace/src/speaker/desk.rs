@@ -270,6 +270,11 @@ impl Desk {
         &self.pin_dir
     }
 
+    /// Whether a router's state hangs on the data plane's.
+    pub(super) fn watches_data_plane(&self) -> bool {
+        self.members.values().flat_map(|member| &member.order.tracks).any(|track| track.how == Watched::DataPlane)
+    }
+
     /// The link that has an address for itself, if one has.
     pub(super) fn owner_of(&self, address: IpAddr) -> Option<&str> {
         self.links.iter().find(|(_, link)| link.own.contains(&address)).map(|(name, _)| name.as_str())

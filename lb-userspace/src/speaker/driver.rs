@@ -15,23 +15,29 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     SOCKET,
-    clock_io::Clock,
+    clock_io::{Clock, boot_time},
     control_io::{Came, Control},
-    desk::{Desk, Doing},
+    desk::{Desk, Doing, LinkState},
     frames::{advert, announcement},
+    heir_io::{Heir, await_inheritance},
     kernel_io::{Kernel, News, RENEWED_EVERY, is_somebody_elses, sender_on},
     macvlan_io::Macvlans,
-    order::{AddressOrder, Hello, Said, Told},
+    order::{AddressOrder, Hello, Order, Said, Told},
     place_io::{Held, Place},
-    urgency_io::{become_urgent, catch_signals, is_terminated},
+    urgency_io::{Locking, become_urgent, catch_signals, is_terminated},
     wire_io::Wire,
 };
-use crate::vrrp::terms::Family;
+use crate::{
+    dataplane::{self, PinDir, attached},
+    vrrp::terms::Family,
+};
 
 /// The daemon sees everything so often, beside at each change.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 /// What the kernel refused is tried again so seldom: meanwhile another node serves, and each trial may take the addresses from it.
 const RETRIED_EVERY: Duration = Duration::from_secs(30);
+/// A speaker that nobody tells anything for so long ends.
+const ORDERED_WITHIN: Duration = Duration::from_secs(30);
 /// Routers hand over within this time, or are halted.
 const ENDS_WITHIN: Duration = Duration::from_secs(8);
 /// Packets of a socket that are read at once.
@@ -55,13 +61,37 @@ pub fn run(socket: &Path) -> io::Result<()> {
     let _is_leader_already = rustix::process::setsid();
     catch_signals();
     let kernel = Kernel::open()?;
-    let lacks = become_urgent();
+    let lacks = become_urgent(Locking::All);
     // Whoever started it waits for a line.
     writeln!(io::stdout(), "ready")?;
     // The one before has its place until it has left its addresses.
     let place = Place::take(socket)?;
     let control = Control::listen(socket)?;
     Speaker::new(place, control, kernel, lacks).serve()
+}
+
+/// Waits for the end of the speaker that started this process. If that was killed, goes on in its place, as it was told.
+///
+/// # Errors
+/// As [`run`].
+pub fn inherit(socket: &Path) -> io::Result<()> {
+    let _is_leader_already = rustix::process::setsid();
+    // It has to be fast at a moment that nobody knows.
+    let lacks = become_urgent(Locking::Used);
+    let Some(mut order) = await_inheritance()? else { return Ok(()) };
+    let Some(place) = Place::inherit(socket)? else { return Ok(()) };
+    catch_signals();
+    let kernel = Kernel::open()?;
+    let now_ms = boot_time().as_millis() as u64;
+    for router in order.routers.values_mut() {
+        // Others wait three intervals from the last advert, which was at most one ago.
+        let resume = router.resume.get_or_insert_default();
+        resume.active_until_ms = Some(now_ms + 2 * router.interval_ms);
+    }
+    let control = Control::listen(socket)?;
+    let mut speaker = Speaker::new(place, control, kernel, lacks);
+    speaker.take_order(order);
+    speaker.serve()
 }
 
 /// Has the speaker of a node, if there is one, hand over and end; waits for that within a bound.
@@ -95,7 +125,11 @@ struct Speaker {
     /// What this process gave the host.
     leases: BTreeMap<IpAddr, AddressOrder>,
     macvlans: Macvlans,
+    /// What it was told last.
+    order: Option<Order>,
+    heir: Option<Heir>,
     lacks: Vec<String>,
+    began: Instant,
     renew_at: Instant,
     retry_at: Instant,
     tell_at: Instant,
@@ -126,7 +160,10 @@ impl Speaker {
             wires: BTreeMap::new(),
             leases: BTreeMap::new(),
             macvlans: Macvlans::default(),
+            order: None,
+            heir: None,
             lacks,
+            began: now,
             renew_at: now,
             retry_at: now,
             tell_at: now,
@@ -153,6 +190,9 @@ impl Speaker {
             }
             self.tell();
             self.wait()?;
+        }
+        if let Some(heir) = self.heir.take() {
+            heir.dismiss();
         }
         if self.stage == Stage::Stopping {
             self.read_links();
@@ -207,11 +247,7 @@ impl Speaker {
             }
             Came::Told(Told::Order(order)) => {
                 if self.stage == Stage::Serving {
-                    self.read_links();
-                    self.desk.handle_order(order, at);
-                    self.open_wires();
-                    self.set_macvlans();
-                    self.tell_at = at.now;
+                    self.take_order(order);
                 }
             }
             Came::Told(Told::Yield(names)) => self.desk.handle_yield(&names, at.now),
@@ -232,9 +268,38 @@ impl Speaker {
         }
     }
 
+    fn take_order(&mut self, order: Order) {
+        self.read_links();
+        let at = self.clock.moment();
+        self.order = Some(order.clone());
+        if let Some(heir) = &mut self.heir {
+            heir.tell_order(&order);
+        }
+        self.desk.handle_order(order, at);
+        self.open_wires();
+        self.set_macvlans();
+        self.tell_at = at.now;
+    }
+
+    /// Has somebody go on if this process is killed.
+    fn keep_heir(&mut self) {
+        if self.stage != Stage::Serving || self.heir.as_mut().is_some_and(Heir::is_alive) {
+            return;
+        }
+        let Some(order) = &self.order else { return };
+        // Without one the daemon starts another speaker, as long as there is a daemon.
+        self.heir = Heir::start(self.place.socket()).ok();
+        if let Some(heir) = &mut self.heir {
+            heir.tell_order(order);
+        }
+    }
+
     fn read_links(&mut self) {
         let at = self.clock.moment();
-        if let Ok(links) = self.kernel.links() {
+        if let Ok(mut links) = self.kernel.links() {
+            if self.desk.watches_data_plane() {
+                note_strangers(&mut links, &PinDir::at(self.desk.pin_dir()));
+            }
             self.desk.handle_links(links, at);
             self.open_wires();
         }
@@ -380,6 +445,11 @@ impl Speaker {
             }
         }
         self.desk.handle_silence(now);
+        self.keep_heir();
+        if self.order.is_none() && now.saturating_duration_since(self.began) > ORDERED_WITHIN {
+            // Whoever started it has found another one.
+            self.stage = Stage::Released;
+        }
         // XDP programs come and go without a notification.
         self.are_links_old = true;
         self.perform();
@@ -390,6 +460,9 @@ impl Speaker {
         if at.now >= self.tell_at {
             self.tell_at = at.now + TOLD_EVERY;
             let view = self.desk.view(at);
+            if let Some(heir) = &mut self.heir {
+                heir.tell_views(&view);
+            }
             self.control.say(&Said::View(view));
         }
     }
@@ -408,5 +481,15 @@ impl Speaker {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// An XDP program that is not the one of the pins does nothing for us.
+fn note_strangers(links: &mut BTreeMap<String, LinkState>, pins: &PinDir) {
+    // While the pins are made anew, only the interface itself can be asked.
+    let Some(attached) = Some(pins).filter(|pins| pins.is_loaded()).and_then(|pins| attached(pins).ok()) else { return };
+    for (name, link) in links {
+        let is_ours = attached.iter().any(|(one, state)| one == name && *state == dataplane::LinkState::Attached);
+        link.has_xdp &= is_ours;
     }
 }

@@ -11,6 +11,7 @@
 //! | `macvlan_io` | interfaces of routers with a link-layer address of their own |
 //! | `urgency_io` | real-time scheduling and locked memory |
 //! | `examine_io` | whether this machine can do it |
+//! | `heir_io` | the process that goes on when the speaker is killed |
 //! | `place_io` | the lock that makes a speaker the only one |
 //! | `control_io` | the socket that the daemon connects to |
 //! | `driver` | the loop |
@@ -27,6 +28,7 @@ mod desk;
 pub mod driver;
 pub mod examine_io;
 mod frames;
+mod heir_io;
 mod kernel_io;
 mod macvlan_io;
 mod member;

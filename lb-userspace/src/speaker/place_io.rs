@@ -6,13 +6,18 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rustix::fs::{FlockOperation, flock};
 
+/// A process that is killed closes its files one after the other.
+const TRIALS: u32 = 50;
+
 /// The place, while this is there.
 #[derive(Debug)]
 pub(super) struct Place {
+    socket: PathBuf,
     path: PathBuf,
     lock: File,
 }
@@ -34,13 +39,34 @@ impl Place {
     pub(super) fn take(socket: &Path) -> io::Result<Self> {
         let path = socket.with_extension("lock");
         loop {
-            let place = Self { lock: File::create(&path)?, path: path.clone() };
+            let place = Self { socket: socket.to_owned(), lock: File::create(&path)?, path: path.clone() };
             flock(&place.lock, FlockOperation::LockExclusive)?;
             // The file may have been another one by then.
             if place.is_there() {
                 return Ok(place);
             }
         }
+    }
+
+    /// Takes it from a process that is about to be gone; none if another one has it.
+    ///
+    /// # Errors
+    /// If there can be no such file.
+    pub(super) fn inherit(socket: &Path) -> io::Result<Option<Self>> {
+        let path = socket.with_extension("lock");
+        for _ in 0..TRIALS {
+            let place = Self { socket: socket.to_owned(), lock: File::create(&path)?, path: path.clone() };
+            if flock(&place.lock, FlockOperation::NonBlockingLockExclusive).is_ok() && place.is_there() {
+                return Ok(Some(place));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(None)
+    }
+
+    /// The socket that belongs to it.
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Takes it again if somebody removed the lock, as the cleaning of a directory does.

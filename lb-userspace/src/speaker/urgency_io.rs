@@ -9,21 +9,34 @@ use std::{
 /// Above everything that is not urgent, below the kernel's own threads.
 const PRIORITY: i32 = 50;
 
+/// Which memory is locked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Locking {
+    /// All that there is: it is fetched at once, which takes a while.
+    All,
+    /// Whatever is used from now on.
+    Used,
+}
+
 /// Has this process run before all others, and none of its memory paged out. What is not permitted is told.
-pub(super) fn become_urgent() -> Vec<String> {
+pub(super) fn become_urgent(locking: Locking) -> Vec<String> {
     let parameters = libc::sched_param { sched_priority: PRIORITY };
     // SAFETY: the pointer is to a whole structure that outlives the call, which only reads it; 0 is this thread.
     let scheduled = unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
     let scheduling = told(scheduled, "real-time scheduling is refused: on a busy machine others may take over");
+    let flags = match locking {
+        Locking::All => libc::MCL_CURRENT | libc::MCL_FUTURE,
+        Locking::Used => libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT,
+    };
     // SAFETY: the call takes no pointer.
-    let locked = unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE) };
+    let locked = unsafe { libc::mlockall(flags) };
     let locking = told(locked, "memory is not locked: on a machine that pages others may take over");
     scheduling.into_iter().chain(locking).collect()
 }
 
 /// What [`become_urgent`] would have to do without, found out by a thread that ends and for a moment.
 pub(super) fn refusals() -> Vec<String> {
-    let tried = std::thread::spawn(become_urgent).join();
+    let tried = std::thread::spawn(|| become_urgent(Locking::Used)).join();
     // SAFETY: the call takes no pointer.
     let _was_not_locked = unsafe { libc::munlockall() };
     tried.unwrap_or_default()

@@ -3,12 +3,11 @@
 use std::{io::Write, thread::sleep, time::Duration};
 
 use anyhow::Context as _;
-use rustix::process::Signal;
 
 use crate::{
     lab::{Family, Weir, wait_until},
     peer::probe::ProbeReport,
-    vrrp::{Cluster, Keepalived, await_state, signal, speaker},
+    vrrp::{Cluster, Keepalived, await_state, kill_all},
 };
 
 const INTERVALS_MS: [u64; 2] = [100, 10];
@@ -60,11 +59,7 @@ impl<'a> Node<'a> {
     /// Every process of it.
     fn kill_9(&mut self) -> anyhow::Result<()> {
         match self {
-            Self::Weir(weir) => {
-                let pid = speaker(weir)?;
-                weir.kill_9()?;
-                signal(pid, Signal::KILL)
-            }
+            Self::Weir(weir) => kill_all(weir),
             Self::Keepalived(keepalived) => keepalived.kill_9(),
         }
     }

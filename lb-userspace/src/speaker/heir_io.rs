@@ -1,0 +1,132 @@
+//! The process that goes on when the speaker is killed: it knows what the speaker was told, waits for its end, and takes its place.
+//!
+//! The speaker writes lines to its standard input, which ends with the speaker.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "owns a process and a pipe")]
+
+use std::{
+    collections::BTreeMap,
+    io::{self, BufRead as _, Write as _},
+    os::fd::AsFd as _,
+    path::Path,
+    process::{Child, ChildStdin, Command, Stdio},
+};
+
+use rustix::{
+    fs::{OFlags, fcntl_getfl, fcntl_setfl},
+    thread::set_name,
+};
+use serde::{Deserialize, Serialize};
+
+use super::order::{Order, Resume, RouterView};
+
+/// It is known by this name, so that what ends all processes of the program's name leaves it alone.
+const NAME: &std::ffi::CStr = c"vrrp-heir";
+
+/// What the speaker leaves.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Left {
+    /// What it was told.
+    Order(Order),
+    /// What the next speaker has to know of each router.
+    Resumes(BTreeMap<String, Resume>),
+}
+
+/// The speaker's end.
+#[derive(Debug)]
+pub(super) struct Heir {
+    process: Child,
+    pipe: ChildStdin,
+    unwritten: Vec<u8>,
+    resumes: BTreeMap<String, Resume>,
+}
+
+impl Heir {
+    /// Starts one.
+    ///
+    /// # Errors
+    /// If there is no process, or no pipe, to be had.
+    pub(super) fn start(socket: &Path) -> io::Result<Self> {
+        let mut process = Command::new("/proc/self/exe")
+            .arg("vrrp-speaker")
+            .arg("--heir")
+            .arg(socket)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()?;
+        let pipe = process.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        // The speaker waits for nobody.
+        fcntl_setfl(pipe.as_fd(), fcntl_getfl(pipe.as_fd())? | OFlags::NONBLOCK)?;
+        Ok(Self { process, pipe, unwritten: Vec::new(), resumes: BTreeMap::new() })
+    }
+
+    /// Whether it is there still.
+    pub(super) fn is_alive(&mut self) -> bool {
+        matches!(self.process.try_wait(), Ok(None))
+    }
+
+    /// Tells it what the speaker was told.
+    pub(super) fn tell_order(&mut self, order: &Order) {
+        self.tell(&Left::Order(order.clone()));
+    }
+
+    /// Tells it how the routers are.
+    pub(super) fn tell_views(&mut self, views: &[RouterView]) {
+        let resume = |view: &RouterView| Resume {
+            active_until_ms: None,
+            is_on_hold: view.is_on_hold,
+            memory: view.memory.clone().unwrap_or_default(),
+        };
+        let resumes: BTreeMap<String, Resume> = views.iter().map(|view| (view.router.clone(), resume(view))).collect();
+        if resumes != self.resumes {
+            self.tell(&Left::Resumes(resumes.clone()));
+            self.resumes = resumes;
+        }
+        self.flush();
+    }
+
+    fn tell(&mut self, left: &Left) {
+        if let Ok(line) = serde_json::to_vec(left) {
+            self.unwritten.extend(line);
+            self.unwritten.push(b'\n');
+        }
+        self.flush();
+    }
+
+    /// Writes what waits to be written; one that has ended is replaced.
+    fn flush(&mut self) {
+        while let Ok(written @ 1..) = self.pipe.write(&self.unwritten) {
+            self.unwritten.drain(..written);
+        }
+    }
+
+    /// Ends it: the speaker's end is as it should be.
+    pub(super) fn dismiss(mut self) {
+        let _ended_already = self.process.kill();
+        let _ended_already = self.process.wait();
+    }
+}
+
+/// In the heir: waits for the speaker's end, and gives what it left; none if it was told nothing.
+///
+/// # Errors
+/// If the pipe cannot be read.
+pub(super) fn await_inheritance() -> io::Result<Option<Order>> {
+    let _keeps_its_name = set_name(NAME);
+    let (mut order, mut resumes) = (None, BTreeMap::new());
+    for line in io::stdin().lock().lines() {
+        match serde_json::from_str(&line?) {
+            Ok(Left::Order(one)) => order = Some(one),
+            Ok(Left::Resumes(those)) => resumes = those,
+            // Half a line: the one before counts.
+            Err(_) => {}
+        }
+    }
+    Ok(order.map(|mut order| {
+        for (name, router) in &mut order.routers {
+            router.resume = resumes.remove(name);
+        }
+        order
+    }))
+}
