@@ -18,8 +18,8 @@ fn became_active(weir: &Weir<'_>) -> u64 {
 fn goes_round(family: Family, more: &str) {
     let cluster = Cluster::of(3).unwrap();
     let first = active(&cluster, 0, &cluster.config(family, 254, more)).unwrap();
-    let mut second = backup(&cluster, 1, &cluster.config(family, 252, more)).unwrap();
-    let third = backup(&cluster, 2, &cluster.config(family, 250, more)).unwrap();
+    let mut second = backup(&cluster, 1, &cluster.config(family, 220, more)).unwrap();
+    let third = backup(&cluster, 2, &cluster.config(family, 150, more)).unwrap();
     let probe = cluster.probe(family).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     // The first loses its carrier: the next of two takes over, and the other does not stir.
@@ -52,7 +52,7 @@ fn goes_round(family: Family, more: &str) {
     eprintln!("three nodes, {family:?} {more:?}: {report:?}");
     assert_eq!(turns(&report), ["node1", "node2", "node3", "node2", "node1", "node2", "node3"]);
     // The carrier costs the active-down interval; all else nothing.
-    assert!(report.longest_gap_ms < 330.0 && report.lost < 340, "{report:?}");
+    assert!(report.longest_gap_ms < 345.0 && report.lost < 350, "{report:?}");
 }
 
 #[test]
