@@ -57,8 +57,8 @@ pub(super) enum Doing {
     Transmit { interface: String, mac: Option<[u8; 6]>, ends: Ends, payload: Vec<u8> },
     /// Addresses are taken.
     Add { router: String, addresses: Vec<AddressOrder> },
-    /// Addresses are given up.
-    Remove { addresses: Vec<AddressOrder> },
+    /// Addresses are given up; in a moment is soon enough if another node has them already.
+    Remove { addresses: Vec<AddressOrder>, is_handed_over: bool },
     /// The link is told where addresses are.
     Announce { addresses: Vec<AddressOrder> },
     /// The daemon is told.

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "owns sockets and the clock")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, Read as _, Write as _},
     net::IpAddr,
@@ -42,6 +42,13 @@ const ORDERED_WITHIN: Duration = Duration::from_secs(30);
 const ENDS_WITHIN: Duration = Duration::from_secs(8);
 /// Packets of a socket that are read at once.
 const MOST_PACKETS: usize = 1024;
+/// Addresses are waited for so often, and so long each time.
+const LOCAL_TRIALS: u32 = 20;
+const LOCAL_TRIAL: Duration = Duration::from_micros(250);
+/// A node that has handed over keeps the addresses so long.
+const LINGERS: Duration = Duration::from_millis(50);
+/// And the other one announces them once more when that is over.
+const ANNOUNCED_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// A take-over's announcements are sent so often in a row: a switch that is busy may lose one.
 const BURST: usize = 2;
 
@@ -125,6 +132,8 @@ struct Speaker {
     /// What this process gave the host.
     leases: BTreeMap<IpAddr, AddressOrder>,
     macvlans: Macvlans,
+    /// What is put off, and until when.
+    later: Vec<(Instant, Later)>,
     /// What it was told last.
     order: Option<Order>,
     heir: Option<Heir>,
@@ -135,6 +144,15 @@ struct Speaker {
     tell_at: Instant,
     stage: Stage,
     are_links_old: bool,
+}
+
+/// What is put off.
+#[derive(Debug)]
+enum Later {
+    /// Programs of this host answer what they were asked before another node had the address.
+    GiveUp(Vec<AddressOrder>),
+    /// Who asked for an address meanwhile may have heard either node.
+    Announce(Vec<AddressOrder>),
 }
 
 /// How far its life is.
@@ -160,6 +178,7 @@ impl Speaker {
             wires: BTreeMap::new(),
             leases: BTreeMap::new(),
             macvlans: Macvlans::default(),
+            later: Vec::new(),
             order: None,
             heir: None,
             lacks,
@@ -178,13 +197,14 @@ impl Speaker {
             let now = self.clock.now();
             self.desk.handle_timeout(now);
             self.perform();
+            self.do_later();
             self.renew();
             if self.stage == Stage::Serving && is_terminated() {
                 self.stage = Stage::Stopping;
                 self.desk.handle_stop(self.clock.now());
             }
             match self.stage {
-                Stage::Stopping if self.desk.is_empty() => break,
+                Stage::Stopping if self.desk.is_empty() && !self.later.iter().any(|(_, later)| matches!(later, Later::GiveUp(_))) => break,
                 Stage::Released => break,
                 Stage::Serving | Stage::Stopping => {}
             }
@@ -338,6 +358,7 @@ impl Speaker {
                         self.set_macvlans();
                     }
                     let refused = addresses.iter().find_map(|address| self.lease(address).err().map(|error| (address, error)));
+                    self.await_local(&addresses);
                     // The kernel speaks from a macvlan as soon as that is on, and draws frames here: addresses are there by then.
                     self.set_macvlans();
                     if let Some((address, error)) = refused {
@@ -346,14 +367,42 @@ impl Speaker {
                         self.desk.handle_trouble(&router, Some(words), now);
                     }
                 }
-                Doing::Remove { addresses } => {
+                Doing::Remove { addresses, is_handed_over: true } => {
+                    self.later.push((self.clock.now() + LINGERS, Later::GiveUp(addresses)))
+                }
+                Doing::Remove { addresses, is_handed_over: false } => {
                     addresses.iter().for_each(|address| self.give_up(address));
                     self.set_macvlans();
                 }
-                Doing::Announce { addresses } => self.announce(&addresses),
+                Doing::Announce { addresses } => {
+                    self.announce(&addresses);
+                    self.later.push((self.clock.now() + ANNOUNCED_AGAIN_AFTER, Later::Announce(addresses)));
+                }
                 Doing::Say(said) => {
                     self.control.say(&said);
                     self.tell_at = self.clock.now();
+                }
+            }
+        }
+    }
+
+    /// Does what was put off, unless it is out of date.
+    fn do_later(&mut self) {
+        let now = self.clock.now();
+        let due: Vec<Later> = self.later.extract_if(.., |(at, _)| *at <= now).map(|(_, later)| later).collect();
+        if due.is_empty() {
+            return;
+        }
+        let held: BTreeSet<IpAddr> = self.desk.held().iter().map(|one| one.address).collect();
+        for later in due {
+            match later {
+                Later::GiveUp(addresses) => {
+                    addresses.iter().filter(|one| !held.contains(&one.address)).for_each(|one| self.give_up(one));
+                    self.set_macvlans();
+                }
+                Later::Announce(mut addresses) => {
+                    addresses.retain(|one| held.contains(&one.address));
+                    self.announce(&addresses);
                 }
             }
         }
@@ -376,6 +425,19 @@ impl Speaker {
         self.kernel.lease(address, link)?;
         self.leases.insert(address.address, address.clone());
         Ok(())
+    }
+
+    /// Addresses of IPv6 are the host's only when a worker of the kernel has been there (linux v6.18 net/ipv6/addrconf.c, addrconf_dad_work): what the link
+    /// is told before brings packets that nobody takes.
+    fn await_local(&mut self, addresses: &[AddressOrder]) {
+        let mut trials = 0;
+        for address in addresses.iter().filter(|one| one.address.is_ipv6()) {
+            while trials < LOCAL_TRIALS && !self.kernel.is_local(address.address) {
+                // The worker needs this CPU, perhaps.
+                std::thread::sleep(LOCAL_TRIAL);
+                trials += 1;
+            }
+        }
     }
 
     fn give_up(&mut self, address: &AddressOrder) {
@@ -469,7 +531,14 @@ impl Speaker {
 
     fn wait(&self) -> io::Result<()> {
         let now = self.clock.now();
-        let until = self.desk.poll_timeout().into_iter().chain([self.renew_at, self.tell_at]).min().unwrap_or(now);
+        let until = self
+            .desk
+            .poll_timeout()
+            .into_iter()
+            .chain([self.renew_at, self.tell_at])
+            .chain(self.later.iter().map(|(at, _)| *at))
+            .min()
+            .unwrap_or(now);
         let timeout = if self.are_links_old { Duration::ZERO } else { until.saturating_duration_since(now) };
         let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
         let sockets = self.wires.values().map(|wire| PollFd::new(wire, PollFlags::IN));

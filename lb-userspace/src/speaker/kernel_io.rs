@@ -19,13 +19,14 @@ use rtnetlink::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo},
         link::{InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode},
+        route::RouteType,
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 use socket2::{Domain, SockAddr, Type};
 
 use super::{desk::LinkState, frames::Sender, order::AddressOrder};
-use crate::netlink::{AssignedAddress, Link, VRRP_PROTOCOL};
+use crate::netlink::{AssignedAddress, Link, VRRP_PROTOCOL, routes};
 
 /// An address goes away so long after it was renewed last.
 pub(super) const LEASE: Duration = Duration::from_secs(3);
@@ -164,6 +165,12 @@ impl Kernel {
         let mut message = LinkMessage::default();
         message.header.index = ifindex;
         self.request(RouteNetlinkMessage::DelLink(message), NLM_F_ACK)
+    }
+
+    /// Whether packets to an address are taken by this host.
+    pub(super) fn is_local(&mut self, address: IpAddr) -> bool {
+        let answer = self.exchange(RouteNetlinkMessage::GetRoute(routes::request(address)), NLM_F_ACK).unwrap_or_default();
+        answer.iter().any(|message| matches!(message, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local))
     }
 
     /// Removes an address. One that is gone is no error.

@@ -13,7 +13,7 @@ use super::{
 use crate::vrrp::{
     addresses::{AddressList, virtual_mac},
     auth::{Epoch, Heard, Key, KeyId, Keys, Opener, Sealer},
-    machine::{Conflict, FaultCause, Link, Output, Router, State},
+    machine::{Conflict, FaultCause, Link, Output, Reason, Router, State},
     packet::{self, Authentication, ChecksumForm, Ends, HOP_LIMIT, Received},
     refusal::Refusal,
     settings::{Announcing, Claims, Identity, Preempt, Reach, Settings},
@@ -307,7 +307,10 @@ impl Member {
                 Doing::Transmit { interface: self.order.interface.clone(), mac, ends, payload }
             }
             Output::AddAddresses(addresses) => Doing::Add { router: name.to_owned(), addresses: self.among(addresses) },
-            Output::RemoveAddresses(addresses) => Doing::Remove { addresses: self.among(addresses) },
+            Output::RemoveAddresses(addresses) => {
+                let reason = self.router.as_ref().map(|router| router.since().1);
+                Doing::Remove { addresses: self.among(addresses), is_handed_over: reason.is_some_and(is_handed_over) }
+            }
             Output::Announce(addresses) => Doing::Announce { addresses: self.among(addresses) },
             Output::Transition(transition) => {
                 let priority = self.router.as_ref().map_or(self.order.priority, |router| router.priority().number());
@@ -330,6 +333,11 @@ impl Member {
     fn conflict(&self, name: &str, peer: IpAddr, what: &str, is_over: bool) -> Doing {
         Doing::Say(Said::Conflict(Conflicting { router: name.to_owned(), peer, what: what.to_owned(), is_over }))
     }
+}
+
+/// Whether another node has the addresses, and has told the link.
+fn is_handed_over(reason: Reason) -> bool {
+    matches!(reason, Reason::HandedOver(_) | Reason::HigherPriority(_) | Reason::GreaterAddress(_))
 }
 
 /// Whether a refusal may mean that another node does not belong here, or that this one does not hear it. An advert with this node's own address is a

@@ -40,6 +40,8 @@ pub struct ProbeReport {
     pub longest_row: u64,
     /// The longest time between two answered questions, in milliseconds.
     pub longest_gap_ms: f64,
+    /// Each row of questions that nobody answered: the number of the first, and how many.
+    pub rows: Vec<(u64, u64)>,
     /// Each change of who answers, with the question's number.
     pub changes: Vec<(u64, String)>,
 }
@@ -107,6 +109,10 @@ fn report(answers: &[Option<String>], sent_at: &[Duration]) -> ProbeReport {
         let Some(name) = answer else {
             report.lost += 1;
             row += 1;
+            match report.rows.last_mut() {
+                Some((_, count)) if row > 1 => *count = row,
+                _ => report.rows.push((number as u64, row)),
+            }
             report.longest_row = report.longest_row.max(row);
             continue;
         };
@@ -131,6 +137,7 @@ mod tests {
         let at: Vec<Duration> = (0..6).map(Duration::from_millis).collect();
         let report = report(&answers, &at);
         assert_eq!((report.asked, report.lost, report.longest_row), (6, 3, 2));
+        assert_eq!(report.rows, [(1, 2), (5, 1)]);
         assert!((report.longest_gap_ms - 3.0).abs() < 0.001);
         assert_eq!(report.changes, [(0, "a".to_owned()), (3, "b".to_owned())]);
     }

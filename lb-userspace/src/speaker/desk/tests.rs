@@ -90,7 +90,7 @@ fn done(desk: &mut Desk) -> Vec<String> {
         done.push(match &doing {
             Doing::Transmit { ends, payload, .. } => format!("advert {} to {} from {}", payload[2], ends.destination, ends.source),
             Doing::Add { addresses, .. } => format!("add {}", list(addresses)),
-            Doing::Remove { addresses } => format!("remove {}", list(addresses)),
+            Doing::Remove { addresses, .. } => format!("remove {}", list(addresses)),
             Doing::Announce { addresses } => format!("announce {}", list(addresses)),
             Doing::Say(Said::Changed(changed)) => format!("{} {}: {}", changed.router, changed.to, changed.reason),
             Doing::Say(said) => format!("{said:?}"),
