@@ -1,5 +1,6 @@
 #![allow(clippy::disallowed_methods, reason = "an instant can be had from the clock alone")]
 
+mod model;
 mod properties;
 mod table;
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{model::Model, *};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -43,58 +43,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (1..60_u64, 0..3_u8).prop_map(|(tens, preempt)| Step::Settings(tens, preempt)),
         6 => (3..8_u8, any::<u8>(), 1..60_u16).prop_map(|(last, number, centiseconds)| Step::Hears(last, number, centiseconds)),
     ]
-}
-
-/// What the outputs alone say of the router.
-struct Model {
-    held: BTreeSet<IpAddr>,
-    state: State,
-}
-
-impl Model {
-    fn take(&mut self, before: State, outputs: &[Output], router: &Router) {
-        assert!(outputs.len() <= 40, "{outputs:?}");
-        let mut is_announced = true;
-        for output in outputs {
-            match output {
-                Output::AddAddresses(addresses) => {
-                    assert!(addresses.iter().all(|address| self.held.insert(*address)), "added twice: {outputs:?}");
-                    is_announced = false;
-                }
-                Output::RemoveAddresses(addresses) => {
-                    assert!(addresses.iter().all(|address| self.held.remove(address)), "removed what was not there: {outputs:?}");
-                }
-                Output::Announce(addresses) => {
-                    assert!(addresses.iter().all(|address| self.held.contains(address)), "announced what is elsewhere: {outputs:?}");
-                    is_announced = true;
-                }
-                Output::Send { advert, .. } => {
-                    assert!(is_announced, "said before it was announced: {outputs:?}");
-                    assert!(!advert.addresses.is_empty());
-                    assert!(before.holds_addresses() || router.state().holds_addresses(), "{before:?} {outputs:?}");
-                    // What says that it is active is said while it has the addresses.
-                    assert!(!self.held.is_empty(), "{before:?} {outputs:?}");
-                }
-                Output::Transition(transition) => {
-                    assert_eq!(transition.from, self.state, "{outputs:?}");
-                    self.state = transition.to;
-                }
-                Output::Conflict(..) | Output::ConflictOver(..) => {}
-            }
-        }
-        assert_eq!(self.state, router.state());
-        assert_eq!(&self.held, router.held());
-        assert_eq!(self.state.holds_addresses(), !self.held.is_empty());
-        match self.state {
-            State::Active | State::Yielding => assert!(router.addresses().as_slice().iter().all(|address| self.held.contains(address))),
-            State::Initialize | State::Fault | State::Backup | State::HeldOver => {}
-        }
-        let needs_timer = !matches!(self.state, State::Initialize | State::Fault);
-        assert_eq!(router.poll_timeout().is_some(), needs_timer);
-        let has_faults = !router.faults().is_empty();
-        assert!(!has_faults || matches!(self.state, State::Initialize | State::Fault));
-        assert!(self.state != State::Fault || has_faults);
-    }
 }
 
 fn run(router: &mut Router, now: &mut Instant, step: &Step) {
@@ -156,11 +104,11 @@ proptest! {
             ..settings()
         };
         let mut bench = Bench::new(settings);
-        let mut model = Model { held: BTreeSet::new(), state: State::Initialize };
+        let mut model = Model::default();
         for step in &steps {
-            let before = model.state;
+            let before = model.state();
             if let (Step::Start(true), State::Initialize) = (step, before) {
-                model.held = bench.router.addresses().as_slice().iter().copied().collect();
+                model.finds(bench.router.addresses().as_slice());
             }
             run(&mut bench.router, &mut bench.now, step);
             let outputs: Vec<Output> = std::iter::from_fn(|| bench.router.poll_output()).collect();
