@@ -14,7 +14,8 @@ pub(crate) fn run(deny: bool) -> anyhow::Result<()> {
 }
 
 pub(crate) fn format() -> anyhow::Result<()> {
-    step::run(step::cargo().args(["fmt", "--all", "--check"]))
+    step::run(step::cargo().args(["fmt", "--all", "--check"]))?;
+    step::run(step::cargo().args(["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--check"]))
 }
 
 pub(crate) fn clippy() -> anyhow::Result<()> {

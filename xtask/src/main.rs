@@ -2,12 +2,15 @@
 
 mod check;
 mod deny;
+mod fuzz;
 mod lab;
 mod release;
 mod rules;
 mod step;
 mod suite;
 mod toolchain;
+
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -44,6 +47,14 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, default_value = "l4")]
         arguments: Vec<String>,
     },
+    /// Feed inputs made from what they reach to what reads bytes of strangers and operators.
+    Fuzz {
+        /// One of `tests/fuzz/src/bin`; all if left out.
+        target: Option<String>,
+        /// How long each runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Keep a lab standing to try things in.
     #[command(subcommand)]
     Lab(lab::Command),
@@ -56,6 +67,7 @@ fn main() -> anyhow::Result<()> {
         Task::Test { long } => suite::run(long),
         Task::Demo => lab::demo(),
         Task::Bench { arguments } => bench(&arguments),
+        Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), Duration::from_secs(seconds)),
         Task::Lab(command) => lab::run(&command),
     }
 }
@@ -69,6 +81,7 @@ fn bench(arguments: &[String]) -> anyhow::Result<()> {
 fn style(ledger: &mut Ledger, deny: bool) {
     ledger.step("format", check::format);
     ledger.step("rules", rules::check);
+    ledger.step("lockfile of the fuzz targets", fuzz::check_lockfile);
     ledger.step("clippy", check::clippy);
     ledger.step("clippy, eBPF", check::clippy_ebpf);
     if deny {

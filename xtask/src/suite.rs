@@ -4,12 +4,13 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 
 use crate::{
-    release, step,
+    fuzz, release, step,
     step::{Count, Ledger},
     style,
 };
@@ -17,6 +18,8 @@ use crate::{
 /// How long one test program may run.
 const LIMIT: &str = "20m";
 const LONG_LIMIT: &str = "12h";
+/// How long each fuzz target runs, so that none rots. Who looks for more runs `cargo xtask fuzz`.
+const FUZZED_FOR: Duration = Duration::from_secs(60);
 const LONG: &str = "WEIR_TEST_LONG";
 
 pub(crate) fn run(long: bool) -> anyhow::Result<()> {
@@ -39,6 +42,9 @@ pub(crate) fn run(long: bool) -> anyhow::Result<()> {
         for program in programs.iter().filter(|program| program.kind == kind) {
             ledger.tests(&program.title(), || program.run(&environment));
         }
+    }
+    if long {
+        fuzz::steps(&mut ledger, FUZZED_FOR);
     }
     ledger.close()
 }
