@@ -462,12 +462,11 @@ impl Desk {
         };
         let down: Vec<String> =
             view.tracks.iter().filter(|track| track.weight.is_none() && !track.is_up).map(|track| track.name.clone()).collect();
-        view.faults.extend(router.faults().iter().filter_map(|cause| match cause {
-            // They have been told.
-            FaultCause::Source | FaultCause::Driver if member.lacks.is_some() => None,
-            FaultCause::Tracked if !down.is_empty() => Some(format!("down: {}", down.join(", "))),
-            cause => Some(cause.to_string()),
-        }));
+        let is_told = |cause: &FaultCause| matches!(cause, FaultCause::Source | FaultCause::Driver) && member.lacks.is_some();
+        let words = |cause: &FaultCause| {
+            if *cause == FaultCause::Tracked && !down.is_empty() { format!("down: {}", down.join(", ")) } else { cause.to_string() }
+        };
+        view.faults.extend(router.faults().iter().filter(|cause| !is_told(cause)).map(words));
         view.is_on_hold = router.is_on_hold(at.now);
         view.priority = router.priority().number();
         view.interval_ms = router.settings().interval.duration().as_millis() as u64;

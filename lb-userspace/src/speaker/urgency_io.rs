@@ -34,12 +34,15 @@ pub(super) fn become_urgent(locking: Locking) -> Vec<String> {
     scheduling.into_iter().chain(locking).collect()
 }
 
-/// What [`become_urgent`] would have to do without, found out by a thread that ends and for a moment.
+/// What [`become_urgent`] would have to do without: tried, and taken back.
 pub(super) fn refusals() -> Vec<String> {
-    let tried = std::thread::spawn(|| become_urgent(Locking::Used)).join();
+    let refused = become_urgent(Locking::Used);
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: as above.
+    let _was_not_urgent = unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER, &raw const parameters) };
     // SAFETY: the call takes no pointer.
     let _was_not_locked = unsafe { libc::munlockall() };
-    tried.unwrap_or_default()
+    refused
 }
 
 static IS_TERMINATED: AtomicBool = AtomicBool::new(false);
