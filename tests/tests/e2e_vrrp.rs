@@ -5,26 +5,18 @@ use std::time::Duration;
 use rustix::process::Signal;
 use weir_tests::{
     lab::{Family, wait_until},
-    peer::probe::ProbeReport,
-    vrrp::{Cluster, await_state, kill_all, router, signal, speaker, speakers, view},
+    vrrp::{Cluster, active, await_state, backup, kill_all, router, signal, speaker, speakers, turns, view},
 };
 
 const SOON: Duration = Duration::from_secs(20);
 const FAST: &str = "interval = \"100ms\"";
 
-/// Who answered, in turn.
-fn turns(report: &ProbeReport) -> Vec<&str> {
-    report.changes.iter().map(|(_, name)| name.as_str()).collect()
-}
-
 #[test]
 fn the_node_of_higher_priority_has_the_address_and_a_yield_costs_nothing() {
     for family in Family::ALL {
         let cluster = Cluster::of(2).unwrap();
-        let first = cluster.start(0, &cluster.config(family, 150, FAST)).unwrap();
-        await_state(&first, "active").unwrap();
-        let second = cluster.start(1, &cluster.config(family, 100, FAST)).unwrap();
-        await_state(&second, "backup").unwrap();
+        let first = active(&cluster, 0, &cluster.config(family, 150, FAST)).unwrap();
+        let second = backup(&cluster, 1, &cluster.config(family, 100, FAST)).unwrap();
         assert_eq!(cluster.holders(family), [0]);
 
         let probe = cluster.probe(family).unwrap();
@@ -55,10 +47,8 @@ fn the_node_of_higher_priority_has_the_address_and_a_yield_costs_nothing() {
 #[test]
 fn a_daemon_that_is_ended_hands_over_and_preempts_when_it_is_back() {
     let cluster = Cluster::of(2).unwrap();
-    let mut first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
-    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
-    await_state(&first, "active").unwrap();
-    await_state(&second, "backup").unwrap();
+    let mut first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     let probe = cluster.probe(Family::V4).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     first.terminate().unwrap();
@@ -76,10 +66,8 @@ fn a_daemon_that_is_ended_hands_over_and_preempts_when_it_is_back() {
 #[test]
 fn the_other_node_takes_over_from_one_that_dies() {
     let cluster = Cluster::of(2).unwrap();
-    let mut first = cluster.start(0, &cluster.config(Family::V4, 254, FAST)).unwrap();
-    let second = cluster.start(1, &cluster.config(Family::V4, 250, FAST)).unwrap();
-    await_state(&first, "active").unwrap();
-    await_state(&second, "backup").unwrap();
+    let mut first = active(&cluster, 0, &cluster.config(Family::V4, 254, FAST)).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 250, FAST)).unwrap();
     let probe = cluster.probe(Family::V4).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     kill_all(&mut first).unwrap();
@@ -96,10 +84,8 @@ fn the_other_node_takes_over_from_one_that_dies() {
 #[test]
 fn a_daemon_that_dies_takes_nothing_along() {
     let cluster = Cluster::of(2).unwrap();
-    let mut first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
-    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
-    await_state(&first, "active").unwrap();
-    await_state(&second, "backup").unwrap();
+    let mut first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     let probe = cluster.probe(Family::V4).unwrap();
     let before = speaker(&first).unwrap();
     first.kill_9().unwrap();
@@ -124,10 +110,8 @@ fn a_node_whose_daemon_and_speaker_are_killed_goes_on_as_it_was() {
     for interval in ["100ms", "10ms"] {
         let cluster = Cluster::of(2).unwrap();
         let fast = format!("interval = \"{interval}\"");
-        let mut first = cluster.start(0, &cluster.config(Family::V4, 150, &fast)).unwrap();
-        let second = cluster.start(1, &cluster.config(Family::V4, 100, &fast)).unwrap();
-        await_state(&first, "active").unwrap();
-        await_state(&second, "backup").unwrap();
+        let mut first = active(&cluster, 0, &cluster.config(Family::V4, 150, &fast)).unwrap();
+        let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, &fast)).unwrap();
         wait_until("an heir", SOON, || speakers(&first).is_ok_and(|found| found.len() == 2)).unwrap();
         let probe = cluster.probe(Family::V4).unwrap();
         let pid = speaker(&first).unwrap();
@@ -154,10 +138,8 @@ fn a_node_whose_daemon_and_speaker_are_killed_goes_on_as_it_was() {
 #[test]
 fn another_program_goes_on_where_the_first_was() {
     let cluster = Cluster::of(2).unwrap();
-    let mut first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
-    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
-    await_state(&first, "active").unwrap();
-    await_state(&second, "backup").unwrap();
+    let mut first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     let probe = cluster.probe(Family::V4).unwrap();
     let before = speaker(&first).unwrap();
     first.kill_9().unwrap();
@@ -175,10 +157,8 @@ fn another_program_goes_on_where_the_first_was() {
 #[test]
 fn a_lost_carrier_and_its_return_leave_no_black_hole() {
     let cluster = Cluster::of(2).unwrap();
-    let first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
-    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
-    await_state(&first, "active").unwrap();
-    await_state(&second, "backup").unwrap();
+    let first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     let probe = cluster.probe(Family::V4).unwrap();
     std::thread::sleep(Duration::from_millis(300));
     cluster.lab.set_carrier(0, false).unwrap();
@@ -197,10 +177,8 @@ fn a_lost_carrier_and_its_return_leave_no_black_hole() {
 #[test]
 fn a_speaker_that_was_stopped_notices_it_and_its_address_goes() {
     let cluster = Cluster::of(2).unwrap();
-    let first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
-    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
-    await_state(&first, "active").unwrap();
-    await_state(&second, "backup").unwrap();
+    let first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     let probe = cluster.probe(Family::V4).unwrap();
     let pid = speaker(&first).unwrap();
     signal(pid, Signal::STOP).unwrap();
@@ -220,16 +198,14 @@ fn a_speaker_that_was_stopped_notices_it_and_its_address_goes() {
 #[test]
 fn an_address_that_somebody_removes_is_put_back_and_an_owners_own_is_left_alone() {
     let cluster = Cluster::of(2).unwrap();
-    let first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
-    await_state(&first, "active").unwrap();
+    let first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
     let node = &cluster.lab.nodes[0].namespace;
     node.ip(&format!("addr del {}/24 dev eth0", cluster.vip(Family::V4))).unwrap();
     wait_until("the address to be put back", Duration::from_secs(1), || cluster.holders(Family::V4) == [0]).unwrap();
     drop(first);
     wait_until("no holder", SOON, || cluster.holders(Family::V4).is_empty()).unwrap();
     node.ip(&format!("addr add {}/24 dev eth0", cluster.vip(Family::V4))).unwrap();
-    let mut first = cluster.start(0, &cluster.config(Family::V4, 255, FAST)).unwrap();
-    await_state(&first, "active").unwrap();
+    let mut first = active(&cluster, 0, &cluster.config(Family::V4, 255, FAST)).unwrap();
     first.terminate().unwrap();
     assert_eq!(cluster.holders(Family::V4), [0]);
 }
@@ -242,10 +218,8 @@ fn what_is_watched_moves_the_address_and_programs_are_told_in_order() {
     std::fs::write(&file, "").unwrap();
     let notify = format!("notify = [\"/bin/sh\", \"-c\", \"echo $WEIR_VRRP_STATE: $WEIR_VRRP_REASON >> {}\"]", told.display());
     let track = format!("track = [{{ file = {file:?}, weight = -100 }}, {{ data_plane = true }}]\n{notify}\n{FAST}");
-    let first = cluster.start(0, &cluster.config(Family::V4, 150, &track)).unwrap();
-    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
-    await_state(&first, "active").unwrap();
-    await_state(&second, "backup").unwrap();
+    let first = active(&cluster, 0, &cluster.config(Family::V4, 150, &track)).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     std::fs::remove_file(&file).unwrap();
     await_state(&second, "active").unwrap();
     await_state(&first, "backup").unwrap();
@@ -262,10 +236,8 @@ fn what_is_watched_moves_the_address_and_programs_are_told_in_order() {
 #[test]
 fn a_node_that_dies_and_comes_back_at_once_leaves_one_holder() {
     let cluster = Cluster::of(2).unwrap();
-    let mut first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
-    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
-    await_state(&first, "active").unwrap();
-    await_state(&second, "backup").unwrap();
+    let mut first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     let probe = cluster.probe(Family::V4).unwrap();
     kill_all(&mut first).unwrap();
     first.run().unwrap();
@@ -281,10 +253,8 @@ fn a_node_that_dies_and_comes_back_at_once_leaves_one_holder() {
 #[test]
 fn the_speaker_is_urgent_and_hands_over_when_it_is_told_to_end() {
     let cluster = Cluster::of(2).unwrap();
-    let first = cluster.start(0, &cluster.config(Family::V4, 150, FAST)).unwrap();
-    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
-    await_state(&first, "active").unwrap();
-    await_state(&second, "backup").unwrap();
+    let first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     let pid = speaker(&first).unwrap();
     let proc = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", pid.as_raw_nonzero())).unwrap();
     // proc(5): the scheduling policy is the 39th field behind the name; 1 is SCHED_FIFO.

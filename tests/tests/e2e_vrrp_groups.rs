@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use rustix::process::Signal;
 use weir_tests::{
     lab::{Family, TcpLoad, TcpServer, Weir, wait_until},
-    vrrp::{Cluster, await_state, kill_all, router, signal, speaker, view},
+    vrrp::{Cluster, active, await_state, backup, kill_all, router, signal, speaker, view},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -63,10 +63,8 @@ fn routers_of_a_group_go_together() {
 #[test]
 fn adverts_without_the_key_count_for_nothing() {
     let cluster = Cluster::of(2).unwrap();
-    let mut first = cluster.start(0, &cluster.config(Family::V4, 150, KEYS)).unwrap();
-    let second = cluster.start(1, &cluster.config(Family::V4, 100, KEYS)).unwrap();
-    await_state(&first, "active").unwrap();
-    await_state(&second, "backup").unwrap();
+    let mut first = active(&cluster, 0, &cluster.config(Family::V4, 150, KEYS)).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, KEYS)).unwrap();
     assert_eq!(router(&second).unwrap()["refused"], serde_json::json!({}));
     // A node with another key is not believed, and takes nothing away.
     let probe = cluster.probe(Family::V4).unwrap();
@@ -98,10 +96,8 @@ fn adverts_without_the_key_count_for_nothing() {
 fn an_address_on_one_node_only_makes_no_two_of_them_active() {
     let cluster = Cluster::of(2).unwrap();
     let config = cluster.config(Family::V4, 150, FAST);
-    let first = cluster.start(0, &config).unwrap();
-    let second = cluster.start(1, &cluster.config(Family::V4, 100, FAST)).unwrap();
-    await_state(&first, "active").unwrap();
-    await_state(&second, "backup").unwrap();
+    let first = active(&cluster, 0, &config).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     let probe = cluster.probe(Family::V4).unwrap();
     first.write_config(&config.replace("addresses = [\"10.1.0.100/24\"]", "addresses = [\"10.1.0.100/24\", \"10.1.0.101/24\"]")).unwrap();
     let conflicts = |weir: &Weir<'_>| router(weir).unwrap_or_default()["peers"][0]["conflicts"].to_string();
@@ -139,10 +135,8 @@ fn connections_of_dsr_live_on_over_every_hand_over() {
     let server = &cluster.lab.servers[0];
     server.hold(cluster.vip(Family::V4)).unwrap();
     let _serving = TcpServer::start(&server.namespace, "a", 80).unwrap();
-    let mut first = cluster.start(0, &cluster.config(Family::V4, 254, FAST)).unwrap();
-    let second = cluster.start(1, &cluster.config(Family::V4, 250, FAST)).unwrap();
-    await_state(&first, "active").unwrap();
-    await_state(&second, "backup").unwrap();
+    let mut first = active(&cluster, 0, &cluster.config(Family::V4, 254, FAST)).unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 250, FAST)).unwrap();
     let to = SocketAddr::new(cluster.vip(Family::V4), 80);
     let load = TcpLoad::start(&cluster.lab.client().namespace, to, 50, Duration::from_millis(50), Duration::from_secs(60)).unwrap();
     load.wait_opened().unwrap();

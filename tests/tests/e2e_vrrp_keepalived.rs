@@ -5,7 +5,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use weir_tests::{
     lab::{Family, wait_until},
-    vrrp::{Cluster, Keepalived, await_state, router},
+    vrrp::{Cluster, Keepalived, active, await_state, router},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -57,8 +57,7 @@ fn instance(cluster: &Cluster, case: &Case, priority: u8) -> String {
 fn check(case: &Case) {
     let cluster = Cluster::of(2).unwrap();
     // Weir is the better one, and yields to keepalived, which takes over.
-    let weir = cluster.start(0, &cluster.config(case.family, 150, case.weir)).unwrap();
-    await_state(&weir, "active").unwrap();
+    let weir = active(&cluster, 0, &cluster.config(case.family, 150, case.weir)).unwrap();
     let mut keepalived = Keepalived::start(&cluster.lab.nodes[1], &instance(&cluster, case, 100)).unwrap();
     wait_until("keepalived to be backup", SOON, || keepalived.process.stderr().contains("BACKUP STATE")).unwrap();
     // It hears Weir: it does not take over.

@@ -95,8 +95,7 @@ fn an_owner_takes_its_addresses_whatever_others_say_and_a_delayed_start_claims_n
     drop(owner);
     await_state(&second, "active").unwrap();
     let began = Instant::now();
-    let third = cluster.start(2, &cluster.config(Family::V4, 255, &format!("{FAST}\nstart_delay = \"3s\""))).unwrap();
-    await_state(&third, "active").unwrap();
+    let _third = active(&cluster, 2, &cluster.config(Family::V4, 255, &format!("{FAST}\nstart_delay = \"3s\""))).unwrap();
     assert!(began.elapsed() > Duration::from_secs(3), "{:?}", began.elapsed());
     await_state(&second, "backup").unwrap();
 }
