@@ -1,11 +1,11 @@
-//! Sync groups, keys, nodes whose files differ, and connections that live on over a hand-over.
+//! Sync groups, keys, and nodes whose files differ.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use weir_tests::{
-    lab::{Family, TcpLoad, TcpServer, Weir, wait_until},
-    vrrp::{Cluster, active, await_state, backup, kill_all, router, signal, speaker, view},
+    lab::{Family, Weir, wait_until},
+    vrrp::{Cluster, active, await_state, backup, router, signal, speaker, view},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -127,27 +127,4 @@ fn an_address_on_one_node_only_makes_no_two_of_them_active() {
         signal(pid, Signal::CONT).is_err() || view(&second).is_ok_and(|view| view["speaker_pid"].is_null())
     })
     .unwrap();
-}
-
-#[test]
-fn connections_of_dsr_live_on_over_every_hand_over() {
-    let cluster = Cluster::of(2).unwrap();
-    let server = &cluster.lab.servers[0];
-    server.hold(cluster.vip(Family::V4)).unwrap();
-    let _serving = TcpServer::start(&server.namespace, "a", 80).unwrap();
-    let mut first = active(&cluster, 0, &cluster.config(Family::V4, 254, FAST)).unwrap();
-    let second = backup(&cluster, 1, &cluster.config(Family::V4, 250, FAST)).unwrap();
-    let to = SocketAddr::new(cluster.vip(Family::V4), 80);
-    let load = TcpLoad::start(&cluster.lab.client().namespace, to, 50, Duration::from_millis(50), Duration::from_secs(60)).unwrap();
-    load.wait_opened().unwrap();
-    assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());
-    await_state(&second, "active").unwrap();
-    assert!(first.operate(&["vrrp", "ready"]).unwrap().status.success());
-    await_state(&first, "active").unwrap();
-    kill_all(&mut first).unwrap();
-    await_state(&second, "active").unwrap();
-    wait_until("one holder", SOON, || cluster.holders(Family::V4) == [1]).unwrap();
-    let report = load.finish().unwrap();
-    eprintln!("50 connections of DSR over three hand-overs: {report:?}");
-    assert_eq!((report.opened, report.refused.len(), report.broken.len()), (50, 0, 0), "{report:?}");
 }

@@ -1,17 +1,18 @@
 //! Hand-overs of a virtual address: what a client that asks each millisecond notices, Weir beside keepalived, in the same lab with the same timers.
 
-use std::{io::Write, thread::sleep, time::Duration};
+use std::{io::Write, net::SocketAddr, thread::sleep, time::Duration};
 
 use anyhow::Context as _;
 
 use crate::{
-    lab::{Family, Weir, wait_until},
+    lab::{Family, ServerSetup, TcpLoad, TcpServer, Weir, wait_until},
     peer::probe::ProbeReport,
     vrrp::{Cluster, Keepalived, await_state, kill_all},
 };
 
 const INTERVALS_MS: [u64; 2] = [100, 10];
 const DEATHS: u64 = 10;
+const CONNECTIONS: usize = 50;
 const SOON: Duration = Duration::from_secs(20);
 /// After so long a node that has an address still has it for good.
 const FOR_GOOD: Duration = Duration::from_secs(5);
@@ -92,7 +93,38 @@ pub fn run(out: &mut impl Write) -> anyhow::Result<()> {
         row("  nodes with the address 5 s later", &|noticed| noticed.holders_for_good.to_string())?;
         writeln!(out)?;
     }
+    writeln!(out, "{CONNECTIONS} connections through Weir, a yield under load")?;
+    for forward in ["dsr", "ipip", "nat"] {
+        let broken = broken(forward).with_context(|| format!("connections of {forward}"))?;
+        writeln!(out, "{forward:<38}{:>22}", format!("{broken} broken"))?;
+    }
     Ok(())
+}
+
+/// Connections that another node cannot go on with.
+fn broken(forward: &str) -> anyhow::Result<usize> {
+    let cluster = Cluster::of(2)?;
+    let (server, vip) = (&cluster.lab.servers[0], cluster.vip(Family::V4));
+    let _setup = match forward {
+        "dsr" => server.hold(vip).map(|()| None)?,
+        "ipip" => Some(ServerSetup::add(server, forward, &[vip])?),
+        _ => None,
+    };
+    let _serving = TcpServer::start(&server.namespace, "a", 80)?;
+    let start = |node: usize, state: &str| -> anyhow::Result<Weir<'_>> {
+        let config = cluster.config(Family::V4, PRIORITIES[node], "interval = \"100ms\"");
+        let weir = cluster.start(node, &config.replace("forward = \"dsr\"", &format!("forward = \"{forward}\"")))?;
+        await_state(&weir, state)?;
+        Ok(weir)
+    };
+    let (first, second) = (start(0, "active")?, start(1, "backup")?);
+    let client = &cluster.lab.client().namespace;
+    let load = TcpLoad::start(client, SocketAddr::new(vip, 80), CONNECTIONS, Duration::from_millis(50), SOON)?;
+    load.wait_opened()?;
+    first.operate(&["vrrp", "yield"])?;
+    await_state(&second, "active")?;
+    sleep(Duration::from_secs(2));
+    Ok(load.finish()?.broken.len())
 }
 
 fn measure(product: Product, interval_ms: u64) -> anyhow::Result<Noticed> {
