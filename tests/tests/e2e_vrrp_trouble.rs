@@ -6,9 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::Signal;
 use weir_tests::{
     lab::{Family, Folder, Weir, wait_until},
-    vrrp::{Cluster, active, await_state, backup, speakers, view},
+    vrrp::{Cluster, active, await_state, backup, kill_all, router, signal, speaker, speakers, view},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -147,4 +148,43 @@ fn a_node_whose_data_plane_is_gone_gives_the_address_up_though_its_daemon_is_dea
     first.run().unwrap();
     await_state(&first, "active").unwrap();
     assert!(events(&second).contains("virtual router www is active"), "{}", events(&second));
+}
+
+#[test]
+fn without_a_daemon_the_speaker_tells_how_its_routers_are_and_a_hold_outlives_everything() {
+    let cluster = Cluster::of(2).unwrap();
+    let mut first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let mut second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
+    first.kill_9().unwrap();
+    // It loses the address meanwhile.
+    second.write_config(&cluster.config(Family::V4, 200, FAST)).unwrap();
+    await_state(&second, "active").unwrap();
+    let said = |weir: &Weir<'_>, command: &str| {
+        let output = weir.operate(&[command]).unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let told = said(&first, "vrrp");
+    assert!(told.0 == Some(1) && told.1.contains("there is no daemon") && told.1.contains("10.1.0.2 has a higher priority"), "{told:?}");
+    assert!(said(&first, "status").1.contains("10.1.0.2 has a higher priority"), "{:?}", said(&first, "status"));
+    first.run().unwrap();
+    assert!(second.operate(&["vrrp", "yield"]).unwrap().status.success());
+    await_state(&first, "active").unwrap();
+    await_state(&second, "backup").unwrap();
+    // The next processes know what the operator said.
+    wait_until("the record of it", SOON, || {
+        fs::read_to_string(second.config().with_file_name("state").join("state.json"))
+            .is_ok_and(|text| text.contains("\"vrrp_holds\":[\"www\"]"))
+    })
+    .unwrap();
+    kill_all(&mut second).unwrap();
+    second.run().unwrap();
+    await_state(&second, "backup").unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!((cluster.holders(Family::V4), router(&second).unwrap()["is_on_hold"].as_bool()), (vec![0], Some(true)));
+    // And who speaks is an event.
+    assert!(second.operate(&["vrrp", "ready"]).unwrap().status.success());
+    await_state(&second, "active").unwrap();
+    wait_until("an heir", SOON, || speakers(&second).is_ok_and(|found| found.len() == 2)).unwrap();
+    signal(speaker(&second).unwrap(), Signal::KILL).unwrap();
+    wait_until("the event", SOON, || events(&second).contains("speaks for virtual routers")).unwrap();
 }

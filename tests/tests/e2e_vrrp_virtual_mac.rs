@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, time::Duration};
 
 use weir_tests::{
-    lab::{Family, TcpLoad, TcpServer, wait_until},
-    vrrp::{Cluster, active, await_state, backup, kill_all, router, turns},
+    lab::{Family, TcpLoad, TcpServer, Weir, wait_until},
+    vrrp::{Cluster, active, await_state, backup, kill_all, router, turns, view},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -119,4 +119,51 @@ fn an_interface_that_has_the_name_already_is_a_fault_and_told() {
     wait_until("the macvlan to go", SOON, || node.ip("-o link show dev vip7").is_err()).unwrap();
     let has_address = || node.ip("-o addr show dev eth0").is_ok_and(|text| text.contains("10.1.0.100/24"));
     wait_until("the address to be the interface's", SOON, has_address).unwrap();
+}
+
+#[test]
+fn of_several_routers_each_answers_for_its_own_address_alone() {
+    let cluster = Cluster::of(2).unwrap();
+    let config = |priority: u8| {
+        format!(
+            "{}[vrrp.other]\ninterface = \"eth0\"\nrouter_id = 8\npriority = {priority}\naddresses = [\"10.1.0.101/24\"]\n{FAST}\n\
+             [vrrp.six]\ninterface = \"eth0\"\nrouter_id = 7\npriority = {priority}\naddresses = [\"{}/64\"]\n{FAST}\n",
+            cluster.config(Family::V4, priority, FAST),
+            cluster.vip(Family::V6)
+        )
+    };
+    let mut first = active(&cluster, 0, &config(254)).unwrap();
+    let second = backup(&cluster, 1, &config(250)).unwrap();
+    let are_active =
+        |weir: &Weir<'_>| view(weir).is_ok_and(|view| view["routers"].as_array().unwrap().iter().all(|one| one["state"] == "active"));
+    wait_until("three active routers", SOON, || are_active(&first)).unwrap();
+    let own = cluster.lab.nodes[0].mac("eth0").unwrap();
+    let client = &cluster.lab.client().namespace;
+    for _ in 0..5 {
+        client.ip("neigh flush dev eth0").unwrap();
+        for (address, mac) in [("10.1.0.100", "00:00:5e:00:01:07"), ("10.1.0.101", "00:00:5e:00:01:08"), ("10.1.0.1", own.as_str())] {
+            client.run("bash", &["-c", &format!("echo > /dev/udp/{address}/9")]).unwrap();
+            let known = || client.ip(&format!("neigh show {address} dev eth0")).unwrap_or_default();
+            wait_until("an answer", SOON, || known().contains("lladdr")).unwrap();
+            // A second answer would come at once.
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(known().contains(mac), "{address}: {}, not {mac}", known());
+        }
+    }
+    // One that goes leaves the others alone.
+    let probe = cluster.probe(Family::V4).unwrap();
+    assert!(first.operate(&["vrrp", "yield", "other"]).unwrap().status.success());
+    assert!(first.operate(&["vrrp", "yield", "six"]).unwrap().status.success());
+    wait_until("two to be the other's", SOON, || {
+        view(&second).is_ok_and(|view| view["routers"].as_array().unwrap().iter().filter(|one| one["state"] == "active").count() == 2)
+    })
+    .unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let report = probe.end().unwrap();
+    assert_eq!((report.lost, turns(&report)), (0, vec!["node1"]), "{report:?}");
+    // What is left of processes that were killed goes when the node is stopped.
+    kill_all(&mut first).unwrap();
+    assert_ne!(macvlan(&cluster, 0, Family::V4), "");
+    assert!(first.operate(&["stop"]).unwrap().status.success());
+    assert_eq!((macvlan(&cluster, 0, Family::V4), macvlan(&cluster, 0, Family::V6)), (String::new(), String::new()));
 }

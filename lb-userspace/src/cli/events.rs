@@ -101,6 +101,7 @@ fn in_words(what: &What) -> String {
         What::VrrpConflict { router, peer, what, is_over } => {
             format!("virtual router {router}, peer {peer}: {what}{}", if *is_over { ", which is over" } else { "" })
         }
+        What::VrrpSpeaker { pid, before } => format!("process {pid} speaks for virtual routers, {before} has ended"),
         What::VrrpNotify { router, what } => format!("virtual router {router} is not told of as it should be: {what}"),
         What::Lost { cause } => format!("what an earlier daemon kept cannot be had: {cause}"),
         What::RolledBack { generation, why } => format!("configuration {generation} is in force again: {why}"),

@@ -15,7 +15,11 @@ use crate::{
         api::Request,
         client_io::{AskError, ask_within},
     },
-    runtime::inspect::{InspectError, Inspector},
+    runtime::{
+        inspect::{InspectError, Inspector},
+        report::Report,
+    },
+    speaker,
 };
 
 /// A daemon that is busy answers later than that only with the largest tables; one that hangs is not waited for.
@@ -105,5 +109,20 @@ fn is_passing(error: &AskError) -> bool {
 /// The reader of the node's maps.
 pub(super) fn inspector(place: Place) -> Inspector {
     let daemon = place.daemon();
-    Inspector::new(place.pins, place.report.unwrap_or_default(), daemon)
+    let mut report = place.report.unwrap_or_default();
+    if daemon.is_none() {
+        follow_speaker(&mut report, &place.state_dir);
+    }
+    Inspector::new(place.pins, report, daemon)
+}
+
+/// Without a daemon the record is as old as its end: the speaker knows how its routers are.
+fn follow_speaker(report: &mut Report, state_dir: &Path) {
+    match speaker::driver::look(state_dir) {
+        Some((_, views)) => report.vrrp = views,
+        None => report.vrrp.iter_mut().for_each(|view| {
+            (view.state, view.why, view.active) = ("unknown".into(), "nobody speaks vrrp".into(), None);
+            view.addresses.iter_mut().for_each(|one| (one.is_held, one.holder) = (false, None));
+        }),
+    }
 }

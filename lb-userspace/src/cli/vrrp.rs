@@ -10,11 +10,16 @@ use clap::Subcommand;
 use super::{
     Exit, Format,
     apply::time,
-    operate::{asked, json, refuse},
+    operate::{OperateError, asked, json, refuse},
+    place_io::Place,
     render::table,
 };
 use crate::{
-    admin::api::{Request, VrrpView, Which},
+    admin::{
+        api::{Request, VrrpView, Which},
+        client_io::AskError,
+    },
+    speaker,
     speaker::order::{RefusedView, RouterView, TrackView},
 };
 
@@ -48,7 +53,10 @@ pub fn vrrp(config: &Path, command: Option<Vrrp>, format: Format, out: &mut impl
     let is_change = request.is_change();
     let view: VrrpView = match asked(config, &request) {
         Ok(view) => view,
-        Err(error) => return refuse(err, &error),
+        Err(error) => match spoken(config).filter(|_| !is_change && !matches!(error, OperateError::Ask(AskError::Refused(_)))) {
+            Some(view) => view,
+            None => return refuse(err, &error),
+        },
     };
     match format {
         Format::Json => json(&view, out)?,
@@ -57,6 +65,14 @@ pub fn vrrp(config: &Path, command: Option<Vrrp>, format: Format, out: &mut impl
     }
     let is_well = view.trouble.is_none() && view.routers.iter().all(|router| router.state != "fault");
     Ok(if is_well || is_change { Exit::Fine } else { Exit::Refused })
+}
+
+/// Of the speaker itself, which outlives the daemon.
+fn spoken(config: &Path) -> Option<VrrpView> {
+    let place = Place::of(config).ok().filter(|place| place.daemon().is_none())?;
+    let (pid, routers) = speaker::driver::look(&place.state_dir)?;
+    let trouble = Some("there is no daemon: pools, files and commands that are tracked are as they were when it ended".to_owned());
+    Some(VrrpView { speaker_pid: Some(pid), trouble, routers })
 }
 
 fn show(view: &VrrpView, out: &mut impl Write) -> io::Result<()> {

@@ -270,6 +270,9 @@ fn check_together(keys: &Keys, addresses: &[Spanned<VirtualAddress>], header: Sp
     }
     let mut others = Vec::new();
     if let Ok(Some(peers)) = &keys.peers {
+        for peer in peers.get_ref().iter().filter(|peer| addresses.iter().any(|one| one.get_ref().address == **peer)) {
+            wrong(report, peers.span(), format!("peer {peer} is a virtual address"), "name the nodes by addresses that they keep");
+        }
         others.extend(peers.get_ref().iter().map(|peer| (*peer, peers.span())));
         if peers.get_ref().len() > MOST_PEERS + 1 {
             wrong(report, peers.span(), format!("a router has at most {MOST_PEERS} unicast peers"), "use multicast");
@@ -430,7 +433,13 @@ fn read_track(item: &Item<'_>, report: &mut Report) -> Result<Track, Reported> {
         }
         None => None,
     };
-    let share_pct = or(share, 1)?.max(1);
+    let share_pct = match share? {
+        Some(share) if *share.get_ref() == 0 => {
+            return Err(report.error_hint(share.span(), "a share of 0% is always there", "leave it out: any server"));
+        }
+        Some(share) => share.into_inner(),
+        None => 1,
+    };
     let kinds = [
         interface?.map(|name| Tracked::Interface(name.into_inner())),
         pool?.map(|name| Tracked::Pool { name: name.into_inner(), share_pct }),

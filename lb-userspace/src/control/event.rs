@@ -150,6 +150,13 @@ pub enum What {
         /// Whether it is over.
         is_over: bool,
     },
+    /// Another process speaks for virtual routers: the one before was killed, or is of another program.
+    VrrpSpeaker {
+        /// It.
+        pid: u32,
+        /// The one before.
+        before: u32,
+    },
     /// The program that is told of a virtual router's changes failed.
     VrrpNotify {
         /// Which router.

@@ -271,11 +271,11 @@ impl Daemon {
             config_errors: errors,
             added_addresses: earlier.added_addresses,
             courses: earlier.courses,
-            vrrp_numbers: earlier.vrrp_numbers.clone(),
+            vrrp_kept: earlier.vrrp_kept.clone(),
             ..Report::default()
         };
         let pins = PinDir::at(&config.node.pin_dir).identity();
-        let vrrp = Vrrp::start(&config.node.state_dir, &earlier.vrrp_numbers);
+        let vrrp = Vrrp::start(&config.node.state_dir, &earlier.vrrp_kept);
         let mut daemon = Self {
             config_path: config_path.to_owned(),
             parser,

@@ -61,6 +61,7 @@ impl Tallies {
             | What::Vrrp { .. }
             | What::VrrpConflict { .. }
             | What::VrrpNotify { .. }
+            | What::VrrpSpeaker { .. }
             | What::Operated { .. } => {}
         }
     }

@@ -1,6 +1,12 @@
 //! What the daemon leaves in its state directory for whoever asks: names, next hops, errors, and a reading of the counters to compute rates from.
 
-use std::{collections::BTreeMap, error::Error, fmt, net::IpAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    error::Error,
+    fmt,
+    net::IpAddr,
+    path::PathBuf,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +23,16 @@ use crate::{
     health::book::Entry,
     speaker::order::{Memory, RouterView},
 };
+
+/// What the next speaker has to know of virtual routers.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VrrpKept {
+    /// Of each with keys, the numbers of its adverts and of those it heard.
+    pub vrrp_numbers: BTreeMap<String, Memory>,
+    /// Those that were told to yield, and not that they are ready.
+    pub vrrp_holds: BTreeSet<String>,
+}
 
 /// The daemon's record, `state.json`. Everything that the maps themselves tell is left to them. What another version did not write is empty.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -48,8 +64,9 @@ pub struct Report {
     pub config_warnings: Vec<String>,
     /// Virtual routers as they are.
     pub vrrp: Vec<RouterView>,
-    /// By virtual router with keys, the numbers of its adverts and those it heard, for the next speaker.
-    pub vrrp_numbers: BTreeMap<String, Memory>,
+    /// What the next speaker has to know.
+    #[serde(flatten)]
+    pub vrrp_kept: VrrpKept,
     /// What is wrong with them.
     pub vrrp_troubles: Vec<String>,
     /// Where its admin API is.

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "owns a socket, a process and deadlines")]
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -22,11 +22,12 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
+use super::report::VrrpKept;
 use crate::speaker::{
     SOCKET,
     clock_io::boot_time,
     driver::build,
-    order::{Hello, Memory, Order, Resume, RouterView, Said, Told},
+    order::{Hello, Order, Resume, RouterView, Said, Told},
 };
 
 /// Messages that may wait.
@@ -69,8 +70,15 @@ pub(super) struct Speaking {
 
 impl Speaking {
     /// Of the node with this state directory. There is a process once there is an order with a router.
-    /// `numbers` are those that the last daemon kept. Its speaker may be gone for long: nothing else of it counts.
-    pub(super) fn start(state_dir: &Path, numbers: &BTreeMap<String, Memory>) -> Self {
+    /// `kept` is what the last daemon kept. Its speaker may be gone for long: nothing else of it counts.
+    pub(super) fn start(state_dir: &Path, kept: &VrrpKept) -> Self {
+        let VrrpKept { vrrp_numbers: numbers, vrrp_holds: holds } = kept;
+        let names: BTreeSet<&String> = numbers.keys().chain(holds).collect();
+        let resume = |router: &String| Resume {
+            active_until_ms: None,
+            is_on_hold: holds.contains(router),
+            memory: numbers.get(router).cloned().unwrap_or_default(),
+        };
         let (asks, asked) = mpsc::channel(QUEUE);
         let (tell, news) = mpsc::channel(QUEUE);
         let keeper = Keeper {
@@ -78,10 +86,7 @@ impl Speaking {
             tell,
             order: None,
             last: BTreeMap::new(),
-            resumes: numbers
-                .iter()
-                .map(|(router, memory)| (router.clone(), Resume { memory: memory.clone(), ..Resume::default() }))
-                .collect(),
+            resumes: names.into_iter().map(|router| (router.clone(), resume(router))).collect(),
             started: None,
             child: None,
             awaits_heir_until: None,

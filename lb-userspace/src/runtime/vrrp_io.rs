@@ -11,6 +11,7 @@ use tracing::{info, warn};
 use super::{
     admin_io::{Answer, serialised},
     daemon_io::Daemon,
+    report::VrrpKept,
     speaker_io::{News, Speaking},
     vrrp_order::{Known, order},
     vrrp_track_io::{Failure, Notice, Telling, Watching, is_there},
@@ -22,7 +23,7 @@ use crate::{
         model::{Tracked, TrackedCommand},
     },
     control::event::What,
-    speaker::order::{Changed, Hello, Memory, Order, Said, Told},
+    speaker::order::{Changed, Hello, Order, Said, Told},
 };
 
 /// The daemon's part of VRRP.
@@ -30,6 +31,8 @@ pub(super) struct Vrrp {
     speaking: Speaking,
     pub(super) watching: Watching,
     telling: Telling,
+    /// The last process that spoke.
+    spoke: Option<u32>,
     /// What the speaker was told last.
     ordered: Option<Order>,
     /// What is known.
@@ -47,9 +50,10 @@ pub(super) enum VrrpNews {
 }
 
 impl Vrrp {
-    pub(super) fn start(state_dir: &Path, numbers: &BTreeMap<String, Memory>) -> Self {
+    pub(super) fn start(state_dir: &Path, kept: &VrrpKept) -> Self {
         Self {
-            speaking: Speaking::start(state_dir, numbers),
+            speaking: Speaking::start(state_dir, kept),
+            spoke: None,
             watching: Watching::default(),
             telling: Telling::default(),
             ordered: None,
@@ -106,12 +110,22 @@ impl Daemon {
             News::Said(Said::Hello(Hello { pid, lacks, .. })) => {
                 info!(pid, "a process of its own speaks vrrp");
                 lacks.iter().for_each(|what| self.forgo(format!("vrrp: {what}")));
+                if let Some(before) = self.vrrp.spoke.replace(pid).filter(|before| *before != pid) {
+                    self.tell(What::VrrpSpeaker { pid, before });
+                }
                 self.vrrp.view.speaker_pid = Some(pid);
                 self.vrrp.view.trouble = None;
             }
             News::Said(Said::View(routers)) => {
                 let numbers = routers.iter().filter_map(|view| Some((view.router.clone(), view.memory.clone()?)));
-                self.report.vrrp_numbers.extend(numbers);
+                self.report.vrrp_kept.vrrp_numbers.extend(numbers);
+                for view in &routers {
+                    if view.is_on_hold {
+                        self.report.vrrp_kept.vrrp_holds.insert(view.router.clone());
+                    } else {
+                        self.report.vrrp_kept.vrrp_holds.remove(&view.router);
+                    }
+                }
                 self.vrrp.view.routers = routers;
                 self.write_report();
             }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    member::{Member, conflict_words, is_same_router, word},
+    member::{Member, conflict_words, is_same_router, moved, word},
     order::{AddressOrder, AddressView, Order, PeerView, RouterOrder, RouterView, Said, TrackOrder, TrackView, Watched},
 };
 use crate::vrrp::{
@@ -105,6 +105,7 @@ impl Desk {
         for name in gone {
             self.leave(&name, at.now);
         }
+        let mut others = Vec::new();
         for (name, wanted) in order.routers {
             let is_another = self.members.get(&name).is_some_and(|member| !is_same_router(&member.order, &wanted) || member.is_leaving);
             let mut memory = None;
@@ -116,12 +117,27 @@ impl Desk {
             match self.members.get_mut(&name) {
                 Some(member) => {
                     member.follow_keys(&wanted);
-                    member.order = RouterOrder { resume: None, ..wanted };
+                    let wanted = RouterOrder { resume: None, ..wanted };
+                    others.extend((member.order != wanted).then(|| name.clone()));
+                    let (from, to) = moved(&member.order, &wanted);
+                    member.order = wanted;
+                    // Of those that it has: at once, for nobody else has them.
+                    if !from.is_empty()
+                        && member.router.as_ref().is_some_and(|router| to.iter().any(|one| router.held().contains(&one.address)))
+                    {
+                        self.doings.push_back(Doing::Remove { addresses: from, is_handed_over: false });
+                        self.doings.push_back(Doing::Add { router: name, addresses: to.clone() });
+                        self.doings.push_back(Doing::Announce { addresses: to });
+                    }
                 }
                 None => _ = self.members.insert(name, Member::new(wanted, memory, at)),
             }
         }
         self.regroup();
+        // What the kernel refused may have been what is otherwise now.
+        for name in self.troubled().into_iter().filter(|name| others.contains(name)) {
+            self.handle_trouble(&name, None, at.now);
+        }
         let names: Vec<String> = self.members.keys().cloned().collect();
         for name in &names {
             self.follow(name, at);

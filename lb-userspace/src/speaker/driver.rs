@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{self, Read as _, Write as _},
+    io::{self, BufRead as _, Read as _, Write as _},
     net::IpAddr,
     os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::Path,
@@ -21,8 +21,8 @@ use super::{
     frames::{advert, announcement},
     heir_io::{Heir, await_inheritance},
     kernel_io::{Kernel, News, RENEWED_EVERY, is_somebody_elses, sender_on},
-    macvlan_io::Macvlans,
-    order::{AddressOrder, Hello, Order, Said, Told},
+    macvlan_io::{Macvlans, sweep},
+    order::{AddressOrder, Hello, Order, RouterView, Said, Told},
     place_io::{Held, Place},
     urgency_io::{Locking, become_urgent, catch_signals, is_terminated},
     wire_io::Wire,
@@ -38,6 +38,8 @@ const TOLD_EVERY: Duration = Duration::from_secs(1);
 const RETRIED_EVERY: Duration = Duration::from_secs(30);
 /// A speaker that nobody tells anything for so long ends.
 const ORDERED_WITHIN: Duration = Duration::from_secs(30);
+/// A speaker that is asked how its routers are says so within this time.
+const LOOKS_WITHIN: Duration = Duration::from_secs(1);
 /// Routers hand over within this time, or are halted.
 const ENDS_WITHIN: Duration = Duration::from_secs(8);
 /// Packets of a socket that are read at once.
@@ -101,9 +103,30 @@ pub fn inherit(socket: &Path) -> io::Result<()> {
     speaker.serve()
 }
 
-/// Has the speaker of a node, if there is one, hand over and end; waits for that within a bound.
+/// Has the speaker of a node, if there is one, hand over and end, within a bound; removes what one left that was killed.
 pub fn end(state_dir: &Path) {
-    let Ok(mut speaker) = UnixStream::connect(state_dir.join(SOCKET)) else { return };
+    let socket = state_dir.join(SOCKET);
+    end_speaker(&socket);
+    let _nothing_may_be_there = sweep(&socket);
+}
+
+/// What a speaker says of its routers, with its process. It takes who asks for its daemon: only for those who found none.
+pub fn look(state_dir: &Path) -> Option<(u32, Vec<RouterView>)> {
+    let speaker = UnixStream::connect(state_dir.join(SOCKET)).ok()?;
+    speaker.set_read_timeout(Some(LOOKS_WITHIN)).ok()?;
+    let mut pid = None;
+    for line in io::BufReader::new(speaker).lines() {
+        match (serde_json::from_str(&line.ok()?), pid) {
+            (Ok(Said::Hello(hello)), _) => pid = Some(hello.pid),
+            (Ok(Said::View(views)), Some(pid)) => return Some((pid, views)),
+            _ => {}
+        }
+    }
+    None
+}
+
+fn end_speaker(socket: &Path) {
+    let Ok(mut speaker) = UnixStream::connect(socket) else { return };
     for told in [Told::Stop, Told::Halt] {
         let began = Instant::now();
         let line = serde_json::to_string(&told).map(|line| line + "\n").unwrap_or_default();
@@ -169,6 +192,7 @@ impl Speaker {
     fn new(place: Place, control: Control, kernel: Kernel, lacks: Vec<String>) -> Self {
         let clock = Clock::start();
         let now = clock.now();
+        let macvlans = Macvlans::of(place.socket());
         Self {
             place,
             clock,
@@ -177,7 +201,7 @@ impl Speaker {
             desk: Desk::default(),
             wires: BTreeMap::new(),
             leases: BTreeMap::new(),
-            macvlans: Macvlans::default(),
+            macvlans,
             later: Vec::new(),
             order: None,
             heir: None,
@@ -368,7 +392,12 @@ impl Speaker {
                     }
                 }
                 Doing::Remove { addresses, is_handed_over: true } => {
-                    self.later.push((self.clock.now() + LINGERS, Later::GiveUp(addresses)))
+                    for address in &addresses {
+                        if self.desk.link(&address.device).is_some_and(|link| link.macvlan_on.is_some()) {
+                            self.macvlans.silence(&address.device);
+                        }
+                    }
+                    self.later.push((self.clock.now() + LINGERS, Later::GiveUp(addresses)));
                 }
                 Doing::Remove { addresses, is_handed_over: false } => {
                     addresses.iter().for_each(|address| self.give_up(address));

@@ -139,7 +139,7 @@ impl Kernel {
 
     /// Makes a macvlan upon a link. It is down. In private mode the link below would not hear what another node sends from the same address (linux
     /// v6.18 drivers/net/macvlan.c, macvlan_handle_frame).
-    pub(super) fn add_macvlan(&mut self, name: &str, mac: [u8; 6], lower: u32) -> io::Result<()> {
+    pub(super) fn add_macvlan(&mut self, name: &str, mac: [u8; 6], lower: u32, alias: &str) -> io::Result<()> {
         let mut message = LinkMessage::default();
         let info = vec![LinkInfo::Kind(InfoKind::MacVlan), LinkInfo::Data(InfoData::MacVlan(vec![InfoMacVlan::Mode(MacVlanMode::Bridge)]))];
         message.attributes = vec![
@@ -148,7 +148,22 @@ impl Kernel {
             LinkAttribute::Address(mac.to_vec()),
             LinkAttribute::LinkInfo(info),
         ];
-        self.request(RouteNetlinkMessage::NewLink(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)
+        self.request(RouteNetlinkMessage::NewLink(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL)?;
+        // A link that is made takes no alias (linux v6.18 net/core/rtnetlink.c, rtnl_create_link).
+        let mut message = LinkMessage::default();
+        message.attributes = vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::IfAlias(alias.to_owned())];
+        self.request(RouteNetlinkMessage::NewLink(message), NLM_F_ACK)
+    }
+
+    /// The links with this alias, by their numbers.
+    pub(super) fn aliased(&mut self, alias: &str) -> io::Result<Vec<u32>> {
+        let has_alias = |link: &LinkMessage| link.attributes.contains(&LinkAttribute::IfAlias(alias.to_owned()));
+        let links = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        let number = |message| match message {
+            RouteNetlinkMessage::NewLink(link) if has_alias(&link) => Some(link.header.index),
+            _ => None,
+        };
+        Ok(links.into_iter().filter_map(number).collect())
     }
 
     /// Turns a link on or off.

@@ -3,7 +3,7 @@
 //! One is there as long as its router, and up while that has addresses: to make one takes the kernel longer than to turn it on.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "changes links and their settings")]
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeSet, io, path::Path};
 
 use lb_common::maps::VirtualMacs;
 
@@ -17,6 +17,10 @@ use crate::{
     vrrp::terms::Family,
 };
 
+/// Values of `arp_ignore` (linux Documentation/networking/ip-sysctl.rst): the interface's own addresses are answered for, or none.
+const OWN: u32 = 1;
+const NOTHING: u32 = 8;
+
 /// What came of it.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
@@ -26,15 +30,39 @@ pub(super) struct Outcome {
     pub(super) refused: Vec<(String, String)>,
 }
 
+/// What the macvlans of a node are marked with.
+fn alias(socket: &Path) -> String {
+    // Longer ones are refused (linux include/uapi/linux/if.h, IFALIASZ).
+    format!("weir {}", socket.display()).chars().take(200).collect()
+}
+
+/// Removes those that a speaker left when it was killed.
+///
+/// # Errors
+/// What the kernel refuses.
+pub(super) fn sweep(socket: &Path) -> io::Result<()> {
+    let mut kernel = Kernel::open()?;
+    let left = kernel.aliased(&alias(socket))?;
+    left.into_iter().try_for_each(|ifindex| kernel.remove_link(ifindex))
+}
+
 /// Those that this process made or found.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Macvlans {
+    alias: String,
+    /// Those that answer nobody, for another node does.
+    silent: BTreeSet<String>,
     made: BTreeSet<String>,
     /// What the program knows.
     told: Option<VirtualMacs>,
 }
 
 impl Macvlans {
+    /// Of the node with this socket.
+    pub(super) fn of(socket: &Path) -> Self {
+        Self { alias: alias(socket), silent: BTreeSet::new(), made: BTreeSet::new(), told: None }
+    }
+
     /// Makes links what they are to be; those that are leave no call.
     pub(super) fn set(&mut self, desk: &Desk, kernel: &mut Kernel) -> Outcome {
         let wanted = desk.macvlans();
@@ -60,12 +88,20 @@ impl Macvlans {
         outcome
     }
 
+    /// Has one answer nobody until its router is active again: answers have the address that frames go by, and a switch would send them here.
+    pub(super) fn silence(&mut self, name: &str) {
+        // What fails costs the frames until the other's next advert.
+        if set(&format!("ipv4/conf/{name}/arp_ignore"), NOTHING).is_ok() {
+            self.silent.insert(name.to_owned());
+        }
+    }
+
     /// Whether it changed.
     fn set_one(&mut self, one: &Macvlan, desk: &Desk, kernel: &mut Kernel) -> io::Result<bool> {
         // Without the link below the router has a fault already.
         let Some(lower) = desk.link(&one.interface) else { return Ok(false) };
         let Some(link) = desk.link(&one.name) else {
-            kernel.add_macvlan(&one.name, one.mac, lower.ifindex)?;
+            kernel.add_macvlan(&one.name, one.mac, lower.ifindex, &self.alias)?;
             self.made.insert(one.name.clone());
             settle(one)?;
             return Ok(true);
@@ -74,6 +110,9 @@ impl Macvlans {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another interface has its name"));
         }
         self.made.insert(one.name.clone());
+        if one.is_up && self.silent.remove(&one.name) {
+            settle(one)?;
+        }
         if link.is_up == one.is_up {
             return Ok(false);
         }
@@ -113,6 +152,8 @@ fn is_it(link: &LinkState, one: &Macvlan, lower: &LinkState) -> bool {
 fn settle(one: &Macvlan) -> io::Result<()> {
     let write = |name: String, value: u32| set(&name, value).map_err(io::Error::other);
     let (name, lower) = (&one.name, &one.interface);
+    // It answers for its own addresses; one of IPv6 has none of IPv4, and answers for nothing: the host has others, which neighbours would look for here.
+    write(format!("ipv4/conf/{name}/arp_ignore"), if one.family == Family::V4 { OWN } else { NOTHING })?;
     match one.family {
         Family::V4 => {
             // Answers to clients leave by the link below. The greater value of this and of `all` counts: 2, loose, is milder than 1 there.

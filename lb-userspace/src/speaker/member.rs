@@ -12,7 +12,7 @@ use super::{
 };
 use crate::vrrp::{
     addresses::{AddressList, virtual_mac},
-    auth::{Epoch, Heard, Key, KeyId, Keys, Opener, Sealer},
+    auth::{Epoch, Heard, Key, KeyId, Keys, Opener, Sealer, is_sealed},
     machine::{Conflict, FaultCause, Link, Output, Reason, Router, State},
     packet::{self, Authentication, ChecksumForm, Ends, HOP_LIMIT, Received},
     refusal::Refusal,
@@ -232,6 +232,9 @@ impl Member {
 
     pub(super) fn hear(&mut self, received: &Received<'_>, now: Instant) -> Result<(), Refusal> {
         let authentication = self.authentication();
+        if self.opener.is_none() && is_sealed(received.payload) {
+            return Err(Refusal::Sealed);
+        }
         let opened = match &mut self.opener {
             Some(opener) => opener.open(received)?,
             None => Received { ..*received },
@@ -384,15 +387,14 @@ pub(super) fn word(state: State) -> &'static str {
 /// Whether a running router can become the other.
 pub(super) fn is_same_router(one: &RouterOrder, other: &RouterOrder) -> bool {
     let family = |order: &RouterOrder| order.addresses.first().map(|first| Family::of(first.address));
-    let places = |order: &RouterOrder| {
-        order.addresses.iter().map(|one| (one.address, (one.device.clone(), one.prefix_len, one.label.clone()))).collect::<BTreeMap<_, _>>()
-    };
-    let (before, after) = (places(one), places(other));
-    // An address that moves to another device has to be removed from the first.
-    let are_in_place = before.iter().all(|(address, place)| after.get(address).is_none_or(|other| other == place));
-    are_in_place
-        && (&one.interface, &one.virtual_mac, one.router_id, one.version, family(one), one.keys.is_empty())
-            == (&other.interface, &other.virtual_mac, other.router_id, other.version, family(other), other.keys.is_empty())
+    (&one.interface, one.router_id, one.version, family(one), one.keys.is_empty())
+        == (&other.interface, other.router_id, other.version, family(other), other.keys.is_empty())
+}
+
+/// Addresses that are to be in another place, or of another prefix or label: as they were, and as they are to be.
+pub(super) fn moved(one: &RouterOrder, other: &RouterOrder) -> (Vec<AddressOrder>, Vec<AddressOrder>) {
+    let before = |to: &AddressOrder| one.addresses.iter().find(|from| from.address == to.address && *from != to).cloned();
+    other.addresses.iter().filter_map(|to| Some((before(to)?, to.clone()))).unzip()
 }
 
 fn version(order: &RouterOrder) -> Version {

@@ -44,6 +44,12 @@ const CLEAR_BYTES: usize = 24;
 /// Bytes that an authenticated advert is longer.
 pub const TRAILER_BYTES: usize = CLEAR_BYTES + MAC_BYTES;
 
+/// Whether a payload ends with a trailer, by its magic number.
+#[must_use]
+pub fn is_sealed(payload: &[u8]) -> bool {
+    payload.len().checked_sub(TRAILER_BYTES).is_some_and(|at| payload[at..].starts_with(&MAGIC))
+}
+
 /// Authenticates the adverts of one virtual router.
 #[derive(Debug)]
 pub struct Sealer {

@@ -316,6 +316,9 @@ impl Router {
         if before.preempt != self.settings.preempt {
             self.preempts_from = None;
         }
+        if before.announcing != self.settings.announcing && matches!(self.role, Role::Active { .. }) {
+            self.announcer.follow(self.settings.announcing, now);
+        }
         let is_said =
             before.interval != self.settings.interval || before.primary != self.settings.primary || before.reach != self.settings.reach;
         if is_said {

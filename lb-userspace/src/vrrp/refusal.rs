@@ -47,6 +47,9 @@ pub enum Refusal {
     /// It has no trailer, and keys are configured.
     #[error("it is not authenticated")]
     Unauthenticated,
+    /// It has a trailer, and there are no keys here.
+    #[error("it is authenticated, and this node has no keys")]
+    Sealed,
     /// Its trailer is not one of this version.
     #[error("its authentication cannot be read")]
     Trailer,

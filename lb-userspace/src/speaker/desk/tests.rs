@@ -166,6 +166,23 @@ fn a_router_takes_its_addresses_then_tells_the_link_then_the_others() {
 }
 
 #[test]
+fn an_address_that_is_to_be_elsewhere_moves_and_nobody_is_told_that_it_went() {
+    let (mut desk, at) = (Desk::default(), moment());
+    desk.handle_links(links(link()), at);
+    desk.handle_order(order(&[("www", router("10.0.0.100"))]), at);
+    desk.handle_timeout(desk.poll_timeout().unwrap());
+    done(&mut desk);
+    let mut wanted = router("10.0.0.100");
+    wanted.addresses[0].prefix_len = 32;
+    desk.handle_order(order(&[("www", wanted.clone())]), at);
+    assert_eq!(done(&mut desk), ["remove 10.0.0.100", "add 10.0.0.100", "announce 10.0.0.100"]);
+    (wanted.virtual_mac, wanted.addresses[0].device) = (Some("vrrp4-7".into()), "vrrp4-7".into());
+    desk.handle_order(order(&[("www", wanted)]), at);
+    assert_eq!(done(&mut desk), ["remove 10.0.0.100", "add 10.0.0.100", "announce 10.0.0.100"]);
+    assert_eq!((state(&desk, at), desk.held()[0].device.as_str()), (vec!["active".to_owned()], "vrrp4-7"));
+}
+
+#[test]
 fn a_router_without_an_address_to_speak_from_waits_and_says_so() {
     let (mut desk, at) = (Desk::default(), moment());
     desk.handle_order(order(&[("www", router("10.0.0.100"))]), at);

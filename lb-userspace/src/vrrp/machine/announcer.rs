@@ -23,6 +23,11 @@ impl Announcer {
         self.done(how, now);
     }
 
+    /// Other times are chosen: the next refresh counts from now on.
+    pub(super) fn follow(&mut self, how: Announcing, now: Instant) {
+        self.done(how, now);
+    }
+
     /// Nothing is announced any more.
     pub(super) fn end(&mut self) {
         *self = Self::default();

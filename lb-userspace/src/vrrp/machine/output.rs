@@ -184,6 +184,8 @@ pub enum Conflict {
     Owner,
     /// It has this router's primary address.
     SameAddress,
+    /// It is active while another one is: they do not hear each other.
+    Beside,
     /// It goes on as active, though this router has precedence: it does not hear it, or does not believe it.
     DoesNotHear,
 }
@@ -195,6 +197,7 @@ impl fmt::Display for Conflict {
             Self::Interval => "it has another interval",
             Self::Owner => "it owns the addresses, as this node does",
             Self::SameAddress => "it has this node's address",
+            Self::Beside => "it is active while another node is: they do not hear each other",
             Self::DoesNotHear => "it stays active, though this node has precedence",
         })
     }

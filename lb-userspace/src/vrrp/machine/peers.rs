@@ -41,6 +41,8 @@ pub struct Peer {
     pub conflicts: BTreeSet<Conflict>,
     /// Adverts in a row that this router's precedence should have ended.
     unheeded: u8,
+    /// Adverts in a row while another one was active as well.
+    beside: u8,
 }
 
 /// How a peer's advert compares with this router.
@@ -68,7 +70,13 @@ impl Peers {
 
     /// Takes an advert; what conflicts began or ended.
     pub(super) fn hear(&mut self, source: IpAddr, advert: &Advert, with: Compared<'_>, now: Instant) -> Vec<Change> {
+        let is_active = |peer: &Peer| {
+            matches!(peer.priority, AdvertPriority::Holds(_)) && now.saturating_duration_since(peer.heard_at) < 2 * peer.interval.duration()
+        };
+        let is_beside = matches!(advert.priority, AdvertPriority::Holds(_))
+            && self.known.iter().any(|(other, peer)| *other != source && is_active(peer));
         let peer = self.peer(source, advert, now);
+        peer.beside = if is_beside { peer.beside.saturating_add(1) } else { 0 };
         peer.adverts += 1;
         (peer.priority, peer.interval, peer.heard_at) = (advert.priority, advert.interval, now);
         if peer.addresses != advert.addresses {
@@ -81,6 +89,7 @@ impl Peers {
             (Conflict::Interval, advert.interval != with.interval),
             (Conflict::Owner, is_owner && with.is_owner),
             (Conflict::SameAddress, false),
+            (Conflict::Beside, peer.beside >= ADVERTS_WITHOUT_HEARING),
             (Conflict::DoesNotHear, peer.unheeded >= ADVERTS_WITHOUT_HEARING),
         ];
         wrong.into_iter().filter_map(|(conflict, is_so)| peer.set(source, conflict, is_so)).collect()
@@ -99,7 +108,7 @@ impl Peers {
         for (source, peer) in &mut self.known {
             let silence = now.saturating_duration_since(peer.heard_at);
             if !peer.conflicts.is_empty() && silence > (10 * peer.interval.duration()).min(LONG_SILENCE.max(3 * peer.interval.duration())) {
-                peer.unheeded = 0;
+                (peer.unheeded, peer.beside) = (0, 0);
                 over.extend(std::mem::take(&mut peer.conflicts).into_iter().map(|conflict| (*source, conflict, false)));
             }
         }
@@ -121,6 +130,7 @@ impl Peers {
             adverts: 0,
             conflicts: BTreeSet::new(),
             unheeded: 0,
+            beside: 0,
         })
     }
 }

@@ -143,6 +143,40 @@ fn an_advert_with_a_long_interval_is_forgotten_when_another_one_turns_out_to_be_
 }
 
 #[test]
+fn a_refresh_that_is_chosen_later_counts_from_then_on() {
+    let never = Announcing { again_after: None, every: None, ..Announcing::default() };
+    let mut bench = Bench::active(Settings { announcing: never, ..settings() });
+    bench.said();
+    let often = Announcing { every: Some(Duration::from_secs(1)), ..never };
+    bench.router.handle_settings(Settings { announcing: often, ..settings() }, bench.now).unwrap();
+    let mut announced = 0;
+    for _ in 0..31 {
+        bench.pass(INTERVAL);
+        announced += bench.said().iter().filter(|said| *said == "announce 100").count();
+    }
+    assert_eq!(announced, 3);
+}
+
+#[test]
+fn a_backup_that_hears_two_active_routers_says_so_until_one_is_left() {
+    let mut bench = Bench::started(settings());
+    let mut said = Vec::new();
+    for _ in 0..5 {
+        said.extend(bench.hears(6, 150));
+        said.extend(bench.hears(7, 140));
+        bench.pass(INTERVAL / 2);
+    }
+    assert_eq!(said, ["conflict 192.0.2.7 Beside", "conflict 192.0.2.6 Beside"]);
+    // A hand-over has two for an advert or so.
+    bench.pass(INTERVAL * 2);
+    assert_eq!(bench.hears(6, 150), ["conflict over 192.0.2.6 Beside"]);
+    let mut bench = Bench::started(settings());
+    bench.hears(6, 150);
+    bench.hears(7, 160);
+    assert_eq!([bench.hears(6, 150), bench.hears(7, 160)].concat(), [] as [String; 0]);
+}
+
+#[test]
 fn a_flood_of_forged_sources_pushes_no_peer_out_and_is_forgotten() {
     let mut bench = Bench::started(settings());
     for _ in 0..5 {
