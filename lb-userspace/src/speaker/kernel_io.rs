@@ -159,9 +159,9 @@ impl Kernel {
     pub(super) fn aliased(&mut self, alias: &str) -> io::Result<Vec<u32>> {
         let has_alias = |link: &LinkMessage| link.attributes.contains(&LinkAttribute::IfAlias(alias.to_owned()));
         let links = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-        let number = |message| match message {
-            RouteNetlinkMessage::NewLink(link) if has_alias(&link) => Some(link.header.index),
-            _ => None,
+        let number = |message| {
+            let RouteNetlinkMessage::NewLink(link) = message else { return None };
+            has_alias(&link).then_some(link.header.index)
         };
         Ok(links.into_iter().filter_map(number).collect())
     }
