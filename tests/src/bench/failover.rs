@@ -124,7 +124,8 @@ fn broken(forward: &str) -> anyhow::Result<usize> {
     first.operate(&["vrrp", "yield"])?;
     await_state(&second, "active")?;
     sleep(Duration::from_secs(2));
-    Ok(load.finish()?.broken.len())
+    // A load without connections ends by itself, so that it is not told to.
+    Ok(load.broken().len())
 }
 
 fn measure(product: Product, interval_ms: u64) -> anyhow::Result<Noticed> {
