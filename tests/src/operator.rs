@@ -38,3 +38,12 @@ pub fn json(weir: &Weir<'_>, arguments: &[&str]) -> Value {
     let output = weir.operate(&[arguments, &["-o", "json"]].concat()).expect("weir starts");
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{arguments:?}: {error} {:?}", said(&output)))
 }
+
+/// The servers as `weir server list` has them, by name.
+///
+/// # Panics
+/// If the list is not one.
+pub fn servers(weir: &Weir<'_>) -> std::collections::BTreeMap<String, Value> {
+    let servers = json(weir, &["server", "list"]);
+    servers.as_array().unwrap().iter().map(|server| (server["server"].as_str().unwrap().to_owned(), server.clone())).collect()
+}

@@ -48,6 +48,13 @@ impl Web {
         format!("[listener.web]\nmode = \"l4\"\nbind = \"{}:{PORT}\"\npool = \"{pool}\"\nslots = 4096\n", self.lab.vip4())
     }
 
+    /// The listener with pool `blue` of servers s1 and s2, and pool `green` of s3; `more` at the end.
+    pub fn blue_and_green(&self, more: &str) -> String {
+        let [s1, s2, s3] = [0, 1, 2].map(|index: usize| self.lab.servers[index].v4);
+        let pools = format!("[pool.blue]\nservers.s1 = \"{s1}\"\nservers.s2 = \"{s2}\"\n[pool.green]\nservers.s3 = \"{s3}\"\n");
+        format!("\n{}\n{pools}{more}", self.listener("blue"))
+    }
+
     /// The servers that answer a client's requests.
     ///
     /// # Panics

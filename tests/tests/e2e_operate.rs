@@ -1,11 +1,9 @@
 //! The operator's commands against a running daemon: what they say is in force at once, outlives the daemon, and breaks nobody's connection.
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    ops::Deref,
     os::unix::{
         fs::{FileTypeExt as _, PermissionsExt as _},
         net::UnixStream,
@@ -16,46 +14,16 @@ use std::{
 use serde_json::Value;
 use weir_tests::{
     lab::{Shape, TcpLoad, TcpServer, Topology, Weir, copy_program, wait_until},
-    operator::{done, json, refused, said},
+    operator::{done, json, refused, said, servers},
     web::{PORT, Web},
 };
 
 const SOON: Duration = Duration::from_secs(20);
 
-struct Fixture(Web);
-
-impl Deref for Fixture {
-    type Target = Web;
-
-    fn deref(&self) -> &Web {
-        &self.0
-    }
-}
-
-impl Fixture {
-    fn new() -> Self {
-        Self(Web::new())
-    }
-
-    /// Servers s1 and s2 in pool `blue`, s3 in pool `green`; `more` at the end.
-    fn config(&self, more: &str) -> String {
-        let [s1, s2, s3] = [0, 1, 2].map(|index: usize| self.lab.servers[index].v4);
-        format!(
-            "\n[listener.web]\nmode = \"l4\"\nbind = \"{}:{PORT}\"\npool = \"blue\"\nslots = 4096\n\n[pool.blue]\nservers.s1 = \"{s1}\"\nservers.s2 = \"{s2}\"\n[pool.green]\nservers.s3 = \"{s3}\"\n{more}",
-            self.lab.vip4()
-        )
-    }
-}
-
-fn servers(weir: &Weir<'_>) -> BTreeMap<String, Value> {
-    let servers = json(weir, &["server", "list"]);
-    servers.as_array().unwrap().iter().map(|server| (server["server"].as_str().unwrap().to_owned(), server.clone())).collect()
-}
-
 #[test]
 fn states_and_weights_are_in_force_at_once_and_outlive_the_daemon() {
-    let fixture = Fixture::new();
-    let mut weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let fixture = Web::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.blue_and_green("")).unwrap();
     assert_eq!(fixture.served(), ["s1", "s2"]);
     let socket = weir.config().with_file_name("state").join("admin.sock");
     let about = fs::metadata(&socket).unwrap();
@@ -94,7 +62,7 @@ fn states_and_weights_are_in_force_at_once_and_outlive_the_daemon() {
 
     // A new file leaves what the operator says as it is.
     done(&weir, &["maint", "blue/s2"]);
-    weir.write_config(&fixture.config("servers.s4 = { address = \"10.2.0.99\", state = \"down\" }\n")).unwrap();
+    weir.write_config(&fixture.blue_and_green("servers.s4 = { address = \"10.2.0.99\", state = \"down\" }\n")).unwrap();
     wait_until("the file to be taken", SOON, || servers(&weir).contains_key("green/s4")).unwrap();
     assert_eq!(servers(&weir)["blue/s2"]["why"], "maintenance");
     assert_eq!(fixture.served(), ["s1"]);
@@ -105,8 +73,8 @@ fn states_and_weights_are_in_force_at_once_and_outlive_the_daemon() {
 
 #[test]
 fn servers_come_and_go_and_listeners_switch_pools() {
-    let fixture = Fixture::new();
-    let mut weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let fixture = Web::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.blue_and_green("")).unwrap();
     let s3 = fixture.lab.servers[2].v4.to_string();
     done(&weir, &["server", "add", "blue/s3", &s3, "--weight", "2"]);
     assert_eq!(fixture.served(), ["s1", "s2", "s3"]);
@@ -148,135 +116,6 @@ fn servers_come_and_go_and_listeners_switch_pools() {
     done(&weir, &["drain", "green/*", "--force"]);
     refused(&weir, &["switch", "web", "green"], "listener web");
     assert_eq!(fixture.served(), ["s2"]);
-}
-
-#[test]
-fn configurations_are_applied_compared_and_taken_back() {
-    let fixture = Fixture::new();
-    let mut weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
-    let only = |server: usize| {
-        let text = fs::read_to_string(weir.config()).unwrap();
-        let path = weir.config().with_file_name(format!("only{server}.toml"));
-        let other = format!("servers.s{} =", 3 - server);
-        fs::write(&path, text.lines().filter(|line| !line.starts_with(&other)).map(|line| format!("{line}\n")).collect::<String>())
-            .unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let (only1, only2) = (only(1), only(2));
-
-    let diff = json(&weir, &["diff", &only1]);
-    let service = &diff["difference"]["services"][0];
-    assert_eq!((&service["change"], &service["slots_moved"]), (&"changed".into(), &0.5.into()), "{diff:#}");
-    assert!(done(&weir, &["diff", &only1]).contains("50.0% of its slots move"));
-    assert!(done(&weir, &["diff"]).contains("no service changes"));
-    assert_eq!(fixture.served(), ["s1", "s2"], "a look changes nothing");
-
-    assert!(done(&weir, &["apply", &only1]).contains("configuration 2 is in force"));
-    assert_eq!(fixture.served(), ["s1"]);
-    // The file says what it said: a restart, and a touch, leave what was applied.
-    weir.crash_and_restart().unwrap();
-    let text = fs::read_to_string(weir.config()).unwrap();
-    fs::write(weir.config(), &text).unwrap();
-    std::thread::sleep(Duration::from_millis(1500));
-    assert_eq!(fixture.served(), ["s1"]);
-
-    assert!(done(&weir, &["status"]).contains("* configuration 2 ("), "it is said that the file is not in force");
-    done(&weir, &["rollback"]);
-    assert_eq!(fixture.served(), ["s1", "s2"]);
-    refused(&weir, &["rollback"], "no earlier configuration");
-    let (code, text) = said(&weir.operate(&["rollback", "77"]).unwrap());
-    assert!(code == Some(1) && text.starts_with("error: configuration 77 is not kept, only 1 (in force), 2\nhint: "), "{text}");
-    assert_eq!(json(&weir, &["rollback", "2"]), serde_json::json!({ "generation": 2 }));
-    assert_eq!(fixture.served(), ["s1"]);
-
-    done(&weir, &["apply", &only2, "--confirm", "3s"]);
-    let applied = Instant::now();
-    assert_eq!(fixture.served(), ["s2"]);
-    wait_until("it to be taken back", SOON, || fixture.served() == ["s1"]).unwrap();
-    assert!(applied.elapsed() >= Duration::from_secs(2), "{:?}", applied.elapsed());
-    refused(&weir, &["confirm"], "no configuration waits");
-    done(&weir, &["apply", &only2, "--confirm", "3s"]);
-    done(&weir, &["confirm"]);
-    std::thread::sleep(Duration::from_secs(4));
-    assert_eq!(fixture.served(), ["s2"]);
-
-    let broken = weir.config().with_file_name("broken.toml");
-    fs::write(&broken, text.replace("mode = \"l4\"", "mode = \"l5\"")).unwrap();
-    refused(&weir, &["apply", broken.to_str().unwrap()], "broken.toml:");
-    refused(&weir, &["diff", broken.to_str().unwrap()], "broken.toml:");
-    assert_eq!(said(&weir.operate(&["apply", "/nowhere.toml"]).unwrap()).0, Some(2));
-    assert_eq!(fixture.served(), ["s2"]);
-    let history = json(&weir, &["history"]);
-    assert_eq!(history["entries"].as_array().unwrap().iter().filter(|entry| entry["in_force"] == true).count(), 1, "{history:#}");
-    let events = done(&weir, &["events"]);
-    for words in ["configuration 2 is in force", "nobody confirmed", "root: weir apply", "was refused"] {
-        assert!(events.contains(words), "no {words:?} in {events}");
-    }
-}
-
-#[test]
-fn a_configuration_whose_servers_go_down_is_taken_back_before_its_time() {
-    let fixture = Fixture::new();
-    let weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
-    let text = fs::read_to_string(weir.config()).unwrap();
-    let ruin = weir.config().with_file_name("ruin.toml");
-    let check = "[pool.blue]\ncheck = { tcp = true, port = 9, interval = \"200ms\", fall = 2 }\n";
-    fs::write(&ruin, text.replace("[pool.blue]\n", check)).unwrap();
-    done(&weir, &["apply", ruin.to_str().unwrap(), "--confirm", "10m"]);
-    wait_until("it to be taken back", SOON, || done(&weir, &["events"]).contains("all servers of pool blue are down")).unwrap();
-    assert_eq!(fixture.served(), ["s1", "s2"]);
-}
-
-#[test]
-fn who_is_known_to_be_down_or_not_known_at_all_gets_no_listener() {
-    let fixture = Fixture::new();
-    fixture.stop_server(2);
-    let check = |text: String, port: &str| {
-        let check = format!("check = {{ tcp = true, interval = \"200ms\", fall = 2{port} }}\n");
-        text.replace("[pool.blue]\n", &format!("[pool.blue]\n{check}")).replace("[pool.green]\n", &format!("[pool.green]\n{check}"))
-    };
-    let weir = Weir::start(fixture.lab.node(), &check(fixture.config(""), "")).unwrap();
-    let detail = |name: &str| json(&weir, &["status", name])["servers"][0]["detail"].clone();
-    wait_until("s1 to be checked", SOON, || detail("blue/s1")["probe"]["last_good"] == true).unwrap();
-    // Nobody knows at which port it would serve.
-    assert!(detail("green/s3")["unchecked"].as_str().unwrap().contains("no listener uses its pool"), "{:#}", detail("green/s3"));
-    refused(&weir, &["switch", "web", "green"], "green/s3 has not been checked");
-    assert_eq!(fixture.served(), ["s1", "s2"]);
-
-    // One that no listener uses is known to be down before it is used.
-    let text = fs::read_to_string(weir.config()).unwrap();
-    let file = weir.config().with_file_name("other.toml");
-    weir.write_config(&check(fixture.config(""), &format!(", port = {PORT}"))).unwrap();
-    wait_until("green to be found down", SOON, || servers(&weir)["green/s3"]["why"] == "unhealthy").unwrap();
-    fs::write(&file, fs::read_to_string(weir.config()).unwrap().replace("pool = \"blue\"", "pool = \"green\"")).unwrap();
-    let path = file.to_str().unwrap();
-    assert!(done(&weir, &["diff", path]).contains("listener web has nobody who takes new flows then"));
-    refused(&weir, &["apply", path, "--confirm", "10m"], "all servers of pool green are down under the later one");
-    assert_eq!(fixture.served(), ["s1", "s2"]);
-    refused(&weir, &["confirm"], "no configuration waits");
-    refused(&weir, &["switch", "web", "green"], "");
-
-    // The colour that was left goes on being checked, so that the way back is known.
-    fs::write(&file, &text).unwrap();
-    weir.write_config(&check(fixture.config(""), "")).unwrap();
-    wait_until("the file to be taken", SOON, || detail("green/s3")["unchecked"].is_string()).unwrap();
-    fixture.start_server(2);
-    done(&weir, &["switch", "web", "green", "--force"]);
-    assert_eq!(fixture.served(), ["s3"]);
-    wait_until("s1 to be checked", SOON, || detail("blue/s1")["probe"]["last_good"] == true).unwrap();
-    done(&weir, &["switch", "web"]);
-    assert_eq!(fixture.served(), ["s1", "s2"]);
-
-    // What is known goes with the address, in `diff` as when it is applied.
-    fixture.stop_server(1);
-    wait_until("s2 to be down", SOON, || servers(&weir)["blue/s2"]["why"] == "unhealthy").unwrap();
-    let [s1, s2] = [0, 1].map(|index: usize| fixture.lab.servers[index].v4.to_string());
-    let swapped = fs::read_to_string(weir.config()).unwrap().replace(&s1, "?").replace(&s2, &s1).replace('?', &s2);
-    fs::write(&file, swapped).unwrap();
-    let told = json(&weir, &["diff", path]);
-    assert_eq!(told["operations"], 0, "{told:#}");
-    assert!(done(&weir, &["apply", path]).contains("configuration"));
-    assert_eq!(fixture.served(), ["s1"]);
 }
 
 #[test]
@@ -330,14 +169,15 @@ fn a_drain_waits_for_the_flows_and_ends_in_maintenance() {
 
 #[test]
 fn others_may_look_if_they_are_let_in_and_admins_may_operate() {
-    let fixture = Fixture::new();
-    let mut weir = Weir::prepare(fixture.lab.node(), &fixture.config("[admin]\ngroup = \"games\"\nusers = [\"nosuchuser\"]\n")).unwrap();
+    let fixture = Web::new();
+    let mut weir =
+        Weir::prepare(fixture.lab.node(), &fixture.blue_and_green("[admin]\ngroup = \"games\"\nusers = [\"nosuchuser\"]\n")).unwrap();
     weir.run().unwrap();
     let is_told = || done(&weir, &["status"]).contains("there is no user \"nosuchuser\"");
     wait_until("it to be said, and the packets go on", SOON, is_told).unwrap();
     done(&weir, &["drain", "blue/s1"]);
     done(&weir, &["ready", "blue/s1"]);
-    weir.write_config(&fixture.config("[admin]\ngroup = \"games\"\nusers = [\"daemon\"]\n")).unwrap();
+    weir.write_config(&fixture.blue_and_green("[admin]\ngroup = \"games\"\nusers = [\"daemon\"]\n")).unwrap();
     let socket = weir.config().with_file_name("state").join("admin.sock");
     let is_said = || done(&weir, &["status"]).contains("only root can operate");
     wait_until("root to be alone no more", SOON, || !is_said()).unwrap();
@@ -400,8 +240,8 @@ fn others_may_look_if_they_are_let_in_and_admins_may_operate() {
 
 #[test]
 fn what_is_cleared_is_the_configurations_again_and_what_has_no_effect_is_told() {
-    let fixture = Fixture::new();
-    let weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let fixture = Web::new();
+    let weir = Weir::start(fixture.lab.node(), &fixture.blue_and_green("")).unwrap();
     let s3 = fixture.lab.servers[2].v4.to_string();
     done(&weir, &["weight", "blue/s1", "7"]);
     done(&weir, &["server", "remove", "blue/s2"]);
@@ -412,7 +252,7 @@ fn what_is_cleared_is_the_configurations_again_and_what_has_no_effect_is_told() 
 
     // A pool of another mode: what ends is said; a server that only NAT reaches keeps it from being used.
     let direct = format!("[pool.direct]\nforward = \"dsr\"\nservers.s3 = \"{s3}\"\n");
-    weir.write_config(&fixture.config(&direct)).unwrap();
+    weir.write_config(&fixture.blue_and_green(&direct)).unwrap();
     done(&weir, &["apply"]);
     done(&weir, &["server", "add", "direct/s9", "10.2.0.99:9999"]);
     refused(&weir, &["switch", "web", "direct"], "direct/s9 does not fit");
@@ -423,7 +263,7 @@ fn what_is_cleared_is_the_configurations_again_and_what_has_no_effect_is_told() 
 
     // The file has neither pool nor listener any more.
     done(&weir, &["server", "add", "blue/s3", &s3]);
-    let renamed = fixture.config("").replace("listener.web", "listener.other").replace("servers.s1 =", "servers.s4 =");
+    let renamed = fixture.blue_and_green("").replace("listener.web", "listener.other").replace("servers.s1 =", "servers.s4 =");
     weir.write_config(&renamed.replace("[pool.green]", &format!("servers.z = \"{s3}\"\n[pool.green]"))).unwrap();
     done(&weir, &["apply"]);
     let shown = done(&weir, &["status"]);
@@ -436,8 +276,8 @@ fn what_is_cleared_is_the_configurations_again_and_what_has_no_effect_is_told() 
 
 #[test]
 fn connection_rates_are_changed_and_forgotten_while_packets_flow() {
-    let fixture = Fixture::new();
-    let mut weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let fixture = Web::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.blue_and_green("")).unwrap();
     let client = fixture.lab.client();
     let vip = SocketAddr::new(fixture.lab.vip4().into(), PORT);
     let connects = || client.namespace.enter(|| TcpStream::connect_timeout(&vip, Duration::from_millis(300)).is_ok());
@@ -471,8 +311,8 @@ fn connection_rates_are_changed_and_forgotten_while_packets_flow() {
 
 #[test]
 fn who_changes_the_socket_gets_its_answer() {
-    let fixture = Fixture::new();
-    let weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let fixture = Web::new();
+    let weir = Weir::start(fixture.lab.node(), &fixture.blue_and_green("")).unwrap();
     for group in ["games", "root", "games"] {
         let path = weir.config().with_file_name("other.toml");
         fs::write(&path, fs::read_to_string(weir.config()).unwrap() + &format!("[admin]\ngroup = \"{group}\"\n")).unwrap();
@@ -485,8 +325,8 @@ fn who_changes_the_socket_gets_its_answer() {
 
 #[test]
 fn the_socket_survives_what_is_thrown_at_it() {
-    let fixture = Fixture::new();
-    let weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let fixture = Web::new();
+    let weir = Weir::start(fixture.lab.node(), &fixture.blue_and_green("")).unwrap();
     let socket = weir.config().with_file_name("state").join("admin.sock");
     let ask = |bytes: &[u8]| {
         let mut stream = UnixStream::connect(&socket).unwrap();
@@ -549,8 +389,8 @@ fn the_socket_survives_what_is_thrown_at_it() {
 
 #[test]
 fn what_cannot_be_kept_is_not_done() {
-    let fixture = Fixture::new();
-    let mut weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
+    let fixture = Web::new();
+    let mut weir = Weir::start(fixture.lab.node(), &fixture.blue_and_green("")).unwrap();
     let state = weir.config().with_file_name("state");
     // A directory that has the name of the file that would be written.
     fs::create_dir_all(state.join("overrides.json.new/full")).unwrap();
@@ -563,81 +403,5 @@ fn what_cannot_be_kept_is_not_done() {
     fs::write(state.join("overrides.json"), "{\"servers\":").unwrap();
     weir.run().unwrap();
     assert!(weir.stderr().contains("what an earlier daemon kept cannot be had"), "{}", weir.stderr());
-    assert_eq!(fixture.served(), ["s1", "s2"]);
-}
-
-#[test]
-fn a_file_that_breaks_while_the_daemon_is_away_leaves_what_was_in_force() {
-    let fixture = Fixture::new();
-    let mut weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
-    weir.kill_9().unwrap();
-    weir.write_config("nonsense").unwrap();
-    weir.run().unwrap();
-    assert_eq!(fixture.served(), ["s1", "s2"]);
-    assert!(done_or_unhealthy(&weir).contains("configuration not taken"));
-    weir.write_config(&fixture.config("")).unwrap();
-    wait_until("the file to be taken", SOON, || !done_or_unhealthy(&weir).contains("configuration not taken")).unwrap();
-    weir.kill_9().unwrap();
-    assert_eq!(said(&weir.operate(&["stop"]).unwrap()).0, Some(0));
-    weir.write_config("nonsense").unwrap();
-    assert_eq!(weir.run_refused().unwrap().0, 1, "nothing is loaded that it could go on with");
-}
-
-fn done_or_unhealthy(weir: &Weir<'_>) -> String {
-    said(&weir.operate(&["status"]).unwrap()).1
-}
-
-#[test]
-fn a_guard_outlives_repetition_and_leads_back_to_what_was_confirmed() {
-    let fixture = Fixture::new();
-    let weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
-    let confirmed = json(&weir, &["history"])["entries"].as_array().unwrap().last().unwrap()["generation"].clone();
-    let other = |weight: u8| {
-        let path = weir.config().with_extension(format!("{weight}.toml"));
-        let text = fs::read_to_string(weir.config()).unwrap();
-        let heavier = format!("servers.s2 = {{ weight = {weight}, address = ");
-        fs::write(&path, text.replacen("servers.s2 = ", &heavier, 1).replacen("\n[pool.green]", " }\n[pool.green]", 1)).unwrap();
-        path.display().to_string()
-    };
-    let in_force = || {
-        let history = json(&weir, &["history"]);
-        history["entries"].as_array().unwrap().iter().find(|entry| entry["in_force"] == true).unwrap()["generation"].clone()
-    };
-    done(&weir, &["apply", &other(3), "--confirm", "3s"]);
-    done(&weir, &["apply", &other(4), "--confirm", "3s"]);
-    done(&weir, &["apply", &other(4), "--confirm", "3s"]);
-    assert_ne!(in_force(), confirmed);
-    wait_until("what was confirmed to be in force", SOON, || in_force() == confirmed).unwrap();
-    // Its own file, taken by the daemon before it is told to guard it.
-    fs::copy(other(5), weir.config()).unwrap();
-    wait_until("the file to be taken", SOON, || in_force() != confirmed).unwrap();
-    done(&weir, &["apply", "--confirm", "2s"]);
-    wait_until("what was before to be in force", SOON, || in_force() == confirmed).unwrap();
-    refused(&weir, &["confirm"], "no configuration waits");
-}
-
-#[test]
-fn a_pipe_in_the_files_place_is_refused_and_holds_up_nothing() {
-    let fixture = Fixture::new();
-    let weir = Weir::start(fixture.lab.node(), &fixture.config("")).unwrap();
-    fixture.lab.node().namespace.run("mkfifo", &[&weir.config().with_extension("pipe").display().to_string()]).unwrap();
-    fs::rename(weir.config(), weir.config().with_extension("kept")).unwrap();
-    fs::rename(weir.config().with_extension("pipe"), weir.config()).unwrap();
-    wait_until("the log to say so", SOON, || weir.stderr().contains("it is no regular file")).unwrap();
-    fs::rename(weir.config().with_extension("kept"), weir.config()).unwrap();
-    done(&weir, &["drain", "blue/s1"]);
-    assert_eq!(fixture.served(), ["s2"]);
-    // What is no server of a file is none of a command.
-    for (name, address, why) in [("blue/a b", "10.2.0.50", "no name"), ("blue/x*", "10.2.0.50", "no name")] {
-        refused(&weir, &["server", "add", name, address], why);
-    }
-    // What is said of a server that has gone can be taken back.
-    let text = fs::read_to_string(weir.config()).unwrap();
-    let s1 = text.lines().find(|line| line.starts_with("servers.s1")).unwrap().to_owned() + "\n";
-    fs::write(weir.config(), text.replacen(&s1, "", 1)).unwrap();
-    wait_until("s1 to be gone", SOON, || !servers(&weir).contains_key("blue/s1")).unwrap();
-    done(&weir, &["ready", "blue/s1"]);
-    fs::write(weir.config(), text).unwrap();
-    wait_until("s1 to be back", SOON, || servers(&weir).contains_key("blue/s1")).unwrap();
     assert_eq!(fixture.served(), ["s1", "s2"]);
 }

@@ -128,3 +128,28 @@ fn an_address_on_one_node_only_makes_no_two_of_them_active() {
     })
     .unwrap();
 }
+
+#[test]
+fn addresses_have_their_prefix_device_and_label_and_change_them_in_place() {
+    let cluster = Cluster::of(2).unwrap();
+    let node = &cluster.lab.nodes[0].namespace;
+    node.ip("link add side0 type veth peer name side1").unwrap();
+    node.ip("link set side0 up").unwrap();
+    node.ip("link set side1 up").unwrap();
+    let config = |addresses: &str| {
+        cluster.config(Family::V4, 150, FAST).replace("addresses = [\"10.1.0.100/24\"]", &format!("addresses = [{addresses}]"))
+    };
+    let first = "{ address = \"10.1.0.100/24\", label = \"eth0:vip\" }, { address = \"10.9.0.1/30\", device = \"side0\" }, \"10.1.0.101\"";
+    let weir = active(&cluster, 0, &config(first)).unwrap();
+    let has = |device: &str, wanted: &str| node.ip(&format!("-o addr show dev {device}")).is_ok_and(|text| text.contains(wanted));
+    assert!(has("eth0", "10.1.0.100/24") && has("eth0", "eth0:vip") && has("eth0", "10.1.0.101/32") && has("side0", "10.9.0.1/30"));
+    let other = "{ address = \"10.1.0.100/25\", label = \"eth0:new\" }, { address = \"10.9.0.1/29\", device = \"side1\" }";
+    weir.write_config(&config(other)).unwrap();
+    let is_so = || has("eth0", "10.1.0.100/25") && has("eth0", "eth0:new") && has("side1", "10.9.0.1/29");
+    wait_until("the changes", SOON, || {
+        is_so() && !has("eth0", "10.1.0.101") && !has("side0", "10.9.0.1") && !has("eth0", "/24 scope global secondary")
+    })
+    .unwrap();
+    // It has been active throughout.
+    assert_eq!((router(&weir).unwrap()["state"].as_str(), router(&weir).unwrap()["became_active"].as_u64()), (Some("active"), Some(1)));
+}

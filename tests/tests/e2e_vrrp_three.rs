@@ -51,8 +51,8 @@ fn goes_round(family: Family, more: &str) {
     let report = probe.end().unwrap();
     eprintln!("three nodes, {family:?} {more:?}: {report:?}");
     assert_eq!(turns(&report), ["node1", "node2", "node3", "node2", "node1", "node2", "node3"]);
-    // The carrier costs the active-down interval; all else nothing.
-    assert!(report.longest_gap_ms < 345.0 && report.lost < 350, "{report:?}");
+    // The carrier costs the active-down interval; all else nothing, or what a busy machine delays.
+    assert!(report.longest_gap_ms < 345.0 && report.lost - report.longest_row <= 5, "{report:?}");
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn is_passing(error: &AskError) -> bool {
 pub(super) fn inspector(place: Place) -> Inspector {
     let daemon = place.daemon();
     let mut report = place.report.unwrap_or_default();
-    if daemon.is_none() {
+    if daemon.is_none() && !report.vrrp.is_empty() {
         follow_speaker(&mut report, &place.state_dir);
     }
     Inspector::new(place.pins, report, daemon)

@@ -53,10 +53,13 @@ pub fn vrrp(config: &Path, command: Option<Vrrp>, format: Format, out: &mut impl
     let is_change = request.is_change();
     let view: VrrpView = match asked(config, &request) {
         Ok(view) => view,
-        Err(error) => match spoken(config).filter(|_| !is_change && !matches!(error, OperateError::Ask(AskError::Refused(_)))) {
-            Some(view) => view,
-            None => return refuse(err, &error),
-        },
+        Err(error) => {
+            let is_answer = matches!(error, OperateError::Ask(AskError::Refused(_)));
+            match if is_change || is_answer { None } else { spoken(config) } {
+                Some(view) => view,
+                None => return refuse(err, &error),
+            }
+        }
     };
     match format {
         Format::Json => json(&view, out)?,

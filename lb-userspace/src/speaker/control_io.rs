@@ -12,12 +12,16 @@ use std::{
         },
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use super::order::{Said, Told};
 
 /// Ten thousand addresses take 2 MiB.
 const MOST_BYTES: usize = 16 << 20;
+
+/// Another speaker's end is waited for so often, a millisecond each time.
+const TRIALS: u32 = 50;
 
 /// The listening socket and the daemon's connection.
 #[derive(Debug)]
@@ -45,10 +49,15 @@ pub(super) enum Came {
 }
 
 impl Control {
-    /// Listens, unless another speaker does.
+    /// Listens, unless another speaker does. Who has the place (`place_io`) waits for one that is ending: its files are closed one after the other.
     pub(super) fn listen(path: &Path) -> io::Result<Self> {
-        if UnixStream::connect(path).is_ok() {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another speaker is there"));
+        let mut trials = 0;
+        while UnixStream::connect(path).is_ok() {
+            if trials == TRIALS {
+                return Err(io::Error::new(io::ErrorKind::AddrInUse, "another speaker is there"));
+            }
+            trials += 1;
+            std::thread::sleep(Duration::from_millis(1));
         }
         match fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -183,6 +183,25 @@ fn an_address_that_is_to_be_elsewhere_moves_and_nobody_is_told_that_it_went() {
 }
 
 #[test]
+fn addresses_that_another_node_has_are_given_up_in_a_moment_and_others_at_once() {
+    let at = moment();
+    let removed = |what: &dyn Fn(&mut Desk)| {
+        let mut desk = Desk::default();
+        desk.handle_links(links(link()), at);
+        desk.handle_order(order(&[("www", router("10.0.0.100"))]), at);
+        desk.handle_timeout(desk.poll_timeout().unwrap());
+        what(&mut desk);
+        let doings = std::iter::from_fn(|| desk.poll_doing());
+        doings
+            .filter_map(|doing| if let Doing::Remove { is_handed_over, .. } = doing { Some(is_handed_over) } else { None })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(removed(&|desk| hear(desk, 200, ChecksumForm::Message, later(at, 400))), [true]);
+    assert_eq!(removed(&|desk| desk.handle_carrier("eth0", false, later(at, 400))), [false]);
+    assert_eq!(removed(&|desk| desk.handle_halt(later(at, 400).now)), [false]);
+}
+
+#[test]
 fn a_router_without_an_address_to_speak_from_waits_and_says_so() {
     let (mut desk, at) = (Desk::default(), moment());
     desk.handle_order(order(&[("www", router("10.0.0.100"))]), at);
