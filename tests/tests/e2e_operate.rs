@@ -275,6 +275,24 @@ fn what_is_cleared_is_the_configurations_again_and_what_has_no_effect_is_told() 
 }
 
 #[test]
+fn what_was_said_is_shown_at_once_though_the_record_takes_long() {
+    let fixture = Web::new();
+    let server = |index| format!("servers.m{index} = \"10.3.{}.{}\"\n", index / 250, 1 + index % 250);
+    let many: String = (0..10_000).map(server).collect();
+    let weir = Weir::start(fixture.lab.node(), &fixture.blue_and_green(&format!("[pool.many]\n{many}"))).unwrap();
+    let text = fs::read_to_string(weir.config()).unwrap();
+    for round in 1..=5 {
+        done(&weir, &["weight", "blue/s1", &round.to_string()]);
+        let shown = done(&weir, &["status"]);
+        assert!(shown.contains(&format!("blue/s1 is of weight {round}\n")), "{shown}");
+        fs::write(weir.config(), format!("{text}# {round}\n")).unwrap();
+        done(&weir, &["apply"]);
+        let metrics = done(&weir, &["metrics"]);
+        assert!(metrics.contains(&format!("weir_config_generation {}.0\n", round + 1)), "{metrics}");
+    }
+}
+
+#[test]
 fn connection_rates_are_changed_and_forgotten_while_packets_flow() {
     let fixture = Web::new();
     let mut weir = Weir::start(fixture.lab.node(), &fixture.blue_and_green("")).unwrap();

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use lb_common::{maps::OwnMacs, words::MemberId};
+use lb_common::maps::OwnMacs;
 use tracing::{info, warn};
 
 use super::{
@@ -24,8 +24,10 @@ use super::{
     metrics::Tallies,
     names_io::recall_names,
     own_macs::own_macs,
-    readback, registry_io,
-    report::{Report, in_words, names_of},
+    readback,
+    record_io::Record,
+    registry_io,
+    report::{Report, in_words},
     report_io::{self, Prepared},
     silence_io::Looks,
     vrrp_io::Vrrp,
@@ -53,10 +55,6 @@ use crate::{
 /// How slots live, for the data plane.
 const SLOT_RULES: SlotRules = SlotRules { change: |word, member, now| slot::change(word, member, now).word, ripen: slot::ripen };
 
-/// A record that is written so fast is written whenever it changes.
-const SHORT_WRITE: Duration = Duration::from_millis(10);
-/// A longer one waits so long for the answer that comes with it.
-const AFTERWARDS: Duration = Duration::from_millis(20);
 /// What is forgone where this process has to mount the BPF file system.
 const OWN_MOUNT: &str = "no BPF file system was mounted, so that weir mounted one, in its own mount namespace: nobody outside may see the pins, and \
                          they may vanish with that namespace (ip netns exec makes one; nsenter --net=/run/netns/NAME does not; or mount -t bpf bpf \
@@ -162,11 +160,7 @@ pub(super) struct Daemon {
     /// The network could not be read whole, and has to be again.
     pub(super) is_network_stale: bool,
     /// The record could not be written, which has been told.
-    is_record_refused: bool,
-    is_report_due: bool,
-    report_asked: Option<Instant>,
-    report_written: Instant,
-    report_took: Duration,
+    pub(super) record: Record,
 }
 
 impl Daemon {
@@ -319,11 +313,7 @@ impl Daemon {
             waits_for_start: Vec::new(),
             next_look: Some(0),
             is_network_stale: false,
-            is_record_refused: false,
-            is_report_due: true,
-            report_asked: None,
-            report_written: Instant::now(),
-            report_took: Duration::ZERO,
+            record: Record::due(),
         };
         daemon.ask_first().await;
         daemon.next_hops.set_servers(&daemon.servers()).await?;
@@ -393,7 +383,7 @@ impl Daemon {
             self.converge();
         }
         // Rates and times may be a little old where a record takes long.
-        if self.report_written.elapsed() >= self.report_took * 50 {
+        if self.record.is_aged() {
             self.write_report();
         }
     }
@@ -500,66 +490,6 @@ impl Daemon {
     /// What is known of servers beside the configuration.
     pub(super) fn view(&self) -> View {
         View { health: self.book.health(&self.config, Instant::now()), overrides: self.overrides.servers.clone() }
-    }
-
-    /// A record that takes long to write is written seldom, for a tenth of the time at most, and after what it tells of.
-    pub(super) fn write_report(&mut self) {
-        self.report_asked = (!self.is_report_due).then(Instant::now).or(self.report_asked);
-        self.is_report_due = true;
-        if self.report_due().is_some_and(|at| at <= Instant::now()) {
-            self.write_report_now();
-        }
-    }
-
-    /// When the record is to be written, if it is.
-    pub(super) fn report_due(&self) -> Option<Instant> {
-        if self.report_took < SHORT_WRITE {
-            return self.is_report_due.then_some(self.report_written);
-        }
-        let asked = self.report_asked.unwrap_or(self.report_written);
-        self.is_report_due.then(|| (self.report_written + self.report_took * 10).max(asked + AFTERWARDS))
-    }
-
-    pub(super) fn write_report_now(&mut self) {
-        let began = Instant::now();
-        self.fill_report();
-        let written = report_io::write(&self.config.node.state_dir, &self.report);
-        if let Err(error) = &written
-            && !self.is_record_refused
-        {
-            warn!(error = in_words(error), "weir status will not know this daemon");
-        }
-        self.is_record_refused = written.is_err();
-        self.report.unwritten = written.err().map(|error| format!("what weir status reads is old: {}", in_words(&error)));
-        self.is_report_due = false;
-        self.report_written = Instant::now();
-        self.report_took = began.elapsed();
-    }
-
-    fn fill_report(&mut self) {
-        self.report.services = names_of(&self.config);
-        self.report.health.clone_from(self.book.entries());
-        self.follow_standings();
-        self.report.overrides = self.overrides.in_words(&self.configured);
-        self.report.generation = self.history.in_force;
-        self.report.name_troubles = self.names.troubles().into_iter().chain(self.left_out.iter().cloned()).collect();
-        self.report.config_notes = self.history.notes();
-        self.report.narrow_ways = self.path_mtus.troubles();
-        (self.report.vrrp_troubles, self.report.vrrp) = (self.vrrp_trouble(), self.vrrp.view.routers.clone());
-        self.report.read_at_ms = unix_time().as_millis() as u64;
-        self.report.packets = self.installed.members.keys().filter_map(|id| Some((id.number(), self.traffic(*id)?))).collect();
-    }
-
-    /// Why each server takes flows or does not, and since when.
-    pub(super) fn follow_standings(&mut self) {
-        self.report.standings = self.standings();
-        let cause = |name: &ServerName| self.book.entries().get(name).and_then(|entry| entry.cause.as_deref());
-        self.report.courses.observe(&self.report.standings, cause, unix_ms());
-    }
-
-    fn traffic(&self, id: MemberId) -> Option<(u64, u64)> {
-        let traffic = self.dataplane.tables().traffic(id).ok()?;
-        Some((traffic.packets, traffic.bytes))
     }
 
     /// Before the process ends: the record stays, for the data plane does too.

@@ -26,7 +26,7 @@ static LOOKS: Semaphore = Semaphore::const_new(2);
 impl Daemon {
     /// Answers from the maps. The task ends by itself, after one reading.
     pub(super) async fn handle_look(&mut self, look: Look, reply: oneshot::Sender<Answer>) {
-        self.follow_standings();
+        self.follow_report();
         let details = if matches!(look, Look::Part(_)) { self.details().await } else { Ok(Vec::new()) };
         let inspector = Inspector::new(PinDir::at(&self.config.node.pin_dir), self.report.clone(), Some(self.report.pid));
         tokio::spawn(async move {

@@ -30,7 +30,7 @@ impl Daemon {
     }
 
     async fn facts(&mut self) -> Facts {
-        self.follow_standings();
+        self.follow_report();
         let checked = self.checks.known().await;
         let view = self.view();
         let of_pool = |(pool, section): (&String, &Arc<Pool>)| -> Vec<(ServerName, u16)> {

@@ -17,7 +17,7 @@
 //! | `fault_io` | where tests have the daemon die |
 //! | `readback` | what the maps hold, as `control` models it |
 //! | `details_io` | everything that is known of each server |
-//! | `report` | the record that the daemon leaves for `weir status`, and its reading (`report_io`) |
+//! | `report` | the record that the daemon leaves for `weir status`, its file (`report_io`), and when it is written (`record_io`) |
 //! | `registry_io` | where the record of a file's daemon is, whatever the file says by now |
 //! | `inspect/` | what maps and record tell together, for whoever looks; `look_io` has a thread read them |
 
@@ -45,6 +45,7 @@ mod metrics_io;
 mod names_io;
 mod own_macs;
 pub mod readback;
+mod record_io;
 pub mod registry_io;
 mod reload;
 pub mod report;
