@@ -3,7 +3,7 @@
 //! | map | kind | element | who writes |
 //! |---|---|---|---|
 //! | `VIP_LINES` | mmap-able array | [`Line`] of [`VipWord`](crate::words::VipWord) | daemon |
-//! | `MACS` | mmap-able array | 0: [`OwnMacs`]; 1: [`VirtualMacs`] | 0: daemon; 1: the speaker of VRRP |
+//! | `MACS` | mmap-able array | 0: [`OwnMacs`]; 1: [`VirtualMacs`]; 2: until when these | 0: daemon; 1, 2: the speaker of VRRP |
 //! | `VIPS` | mmap-able array | [`Vip`] | daemon |
 //! | `PORT_LINES` | mmap-able array | [`Line`] of [`PortWord`](crate::words::PortWord) | daemon |
 //! | `SERVICES` | mmap-able array | [`Service`] | daemon |
@@ -43,7 +43,7 @@ pub use crate::settings::*;
 
 /// The version of everything in this file and in [`crate::words`], and of the counters' order in [`crate::reason`]. A daemon refuses pinned maps of
 /// another version.
-pub const ABI_VERSION: u32 = 6;
+pub const ABI_VERSION: u32 = 7;
 
 /// 64-bit words to a line: one cache line, the unit of every keyed table.
 pub const WORDS_PER_LINE: usize = 8;

@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::words::Tick;
+
 /// What a loaded program is built for: constants to the verifier, which removes what they switch off.
 ///
 /// All masks are a power of two less one and count lines of their table.
@@ -85,7 +87,8 @@ impl OwnMacs {
 
 /// Whose of the virtual routers' link-layer addresses (RFC 9568 s7.3) are this host's at present: a bit for each router id, of IPv4 and of IPv6.
 ///
-/// It is the second record of the map of [`OwnMacs`]. A router that waits for another one must not take the frames that a switch floods to both.
+/// It is the second record of the map of [`OwnMacs`]. A router that waits for another one must not take the frames that a switch floods to both. Nor must
+/// one whose processes are all dead: what is said holds for [`Self::LEASE_S`], as the addresses do, and is said again each second.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Pod, Zeroable)]
 pub struct VirtualMacs([u64; 8]);
@@ -95,6 +98,12 @@ const _: () = assert!(size_of::<VirtualMacs>() == size_of::<OwnMacs>());
 impl VirtualMacs {
     /// Its index in the map.
     pub const INDEX: u32 = 1;
+    /// Index of the record whose first word is the last tick in which they are this host's.
+    pub const UNTIL: u32 = 2;
+    /// Records of the map.
+    pub const RECORDS: u32 = 3;
+    /// Seconds.
+    pub const LEASE_S: u32 = 4;
     /// None is.
     pub const NONE: Self = Self([0; 8]);
 
@@ -109,6 +118,13 @@ impl VirtualMacs {
     pub fn iter(&self) -> impl Iterator<Item = [u8; 6]> + '_ {
         let all = [1, 2].into_iter().flat_map(|family| (0..=255).map(move |router| [0, 0, 0x5e, 0, family, router]));
         all.filter(|mac| Self::bit(OwnMacs::word(*mac)).is_some_and(|(word, mask)| self.0[word] & mask != 0))
+    }
+
+    /// Seconds for which they still are, where the record of [`Self::UNTIL`] begins with `until`; none: they are no more.
+    #[inline(always)]
+    pub const fn left(until: u64, now: Tick) -> Option<u32> {
+        let left = (until as u32).wrapping_sub(now);
+        if left < 1 << 31 { Some(left) } else { None }
     }
 
     /// Index and mask of the bit of an address, whose word is one of [`OwnMacs::pack`]; none if it is no virtual router's.
@@ -205,6 +221,15 @@ mod tests {
     use std::{collections::BTreeSet, vec::Vec};
 
     use super::*;
+
+    #[test]
+    fn what_is_leased_ends_after_its_last_second_whatever_the_clock_says() {
+        for until in [0_u32, 5, 1 << 31, u32::MAX - 1, u32::MAX] {
+            let left = |now: i64| VirtualMacs::left(until.into(), until.wrapping_add(now as u32));
+            // Another CPU's clock may be a second behind.
+            assert_eq!([-5, -4, 0, 1, 100].map(left), [Some(5), Some(4), Some(0), None, None]);
+        }
+    }
 
     #[test]
     fn a_virtual_router_has_a_bit_for_each_family_and_others_have_none() {

@@ -114,7 +114,13 @@ impl Tables for Kernel {
         let (Some((index, mask)), Some(ours)) = (VirtualMacs::bit(word), maps::MACS.get(VirtualMacs::INDEX)) else { return false };
         let ours = core::ptr::from_ref(ours).cast::<u64>();
         // SAFETY: a record of eight words, of which `bit` names one; the speaker of VRRP changes it word by word.
-        unsafe { ours.add(index).read_volatile() & mask != 0 }
+        if unsafe { ours.add(index).read_volatile() } & mask == 0 {
+            return false;
+        }
+        let Some(until) = maps::MACS.get(VirtualMacs::UNTIL) else { return false };
+        // SAFETY: as above.
+        let until = unsafe { core::ptr::from_ref(until).cast::<u64>().read_volatile() };
+        VirtualMacs::left(until, self.tick()).is_some()
     }
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use lb_common::{
     address::Address,
     maps::{
         DECAP_VIPS_MAX, Header, LinkInfo, MemberInfo, NatFlow, NatPlane, OwnMacs, Sample, Service, SourceKey4, SourceKey6, SourceRule,
-        Tally, Traffic, Vip, WORDS_PER_LINE, WORDS_PER_SLOT_PAGE,
+        Tally, Traffic, Vip, VirtualMacs, WORDS_PER_LINE, WORDS_PER_SLOT_PAGE,
     },
     reason::Decap,
     ways::{Way, WayFlow},
@@ -29,7 +29,7 @@ pub(crate) type SlotPage = Array<Word, { WORDS_PER_SLOT_PAGE as usize }, MAPPABL
 #[btf_map]
 pub(crate) static VIP_LINES: Array<Line, 1, MAPPABLE> = Array::new();
 #[btf_map]
-pub(crate) static MACS: Array<OwnMacs, 2, MAPPABLE> = Array::new();
+pub(crate) static MACS: Array<OwnMacs, { VirtualMacs::RECORDS as usize }, MAPPABLE> = Array::new();
 #[btf_map]
 pub(crate) static VIPS: Array<Vip, 1, MAPPABLE> = Array::new();
 #[btf_map]

@@ -59,9 +59,12 @@ fn neighbours_keep_the_address_that_they_know_over_every_hand_over() {
         assert_eq!(turns(&report), ["node1", "node2", "node1"]);
 
         // What a process that was killed left is found by the next one.
+        let macs = |weir: &Weir<'_>| String::from_utf8_lossy(&weir.operate(&["bpf", "MACS"]).unwrap().stdout).into_owned();
+        assert!(macs(&first).contains(mac) && macs(&first).contains("s more"), "{}", macs(&first));
         kill_all(&mut first).unwrap();
         await_state(&second, "active").unwrap();
         wait_until("one holder", SOON, || cluster.holders(family) == [1]).unwrap();
+        wait_until("the program to leave its frames alone", SOON, || macs(&first).contains("these: no more")).unwrap();
         first.run().unwrap();
         await_state(&first, "active").unwrap();
         assert!(neighbour(&cluster, family).contains(mac), "{}", neighbour(&cluster, family));

@@ -136,6 +136,10 @@ pub fn dump(tables: &Tables, name: &str, limit: usize, notation: Notation, now: 
                 let macs: Vec<String> = bytemuck::cast_ref::<_, VirtualMacs>(macs).iter().map(|mac| mac_words(&mac)).collect();
                 return vec![json!(format!("of virtual routers: {}", macs.join(" ")))];
             }
+            if index == VirtualMacs::UNTIL {
+                let left = VirtualMacs::left(bytemuck::cast_ref::<_, [u64; 8]>(macs)[0], now);
+                return vec![json!(left.map_or_else(|| "these: no more".into(), |left| format!("these: for {left} s more")))];
+            }
             let mut macs: Vec<String> = bytes_of(macs).chunks(8).map(|mac| mac_words(&mac[..6])).collect();
             macs.dedup();
             vec![json!(macs.join(" "))]

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use lb_common::{
     maps::{
         CHUNKS_PER_PLANE, Header, Line, MemberInfo, NatFlow, NatPlane, OwnMacs, PORTS_PER_CHUNK, Service, Settings, Tally, Traffic, Vip,
-        WORDS_PER_LINE, WORDS_PER_SLOT_PAGE,
+        VirtualMacs, WORDS_PER_LINE, WORDS_PER_SLOT_PAGE,
     },
     reason::{Drop, Note},
 };
@@ -134,7 +134,7 @@ pub fn map_sizes(limits: &Limits, features: Features) -> Vec<MapSize> {
     let other = |name, kind, entries, entry_bytes| MapSize { name, kind, entries, entry_bytes, feature: 0 };
     vec![
         mapped("VIP_LINES", keyed_lines(services + nat_planes), LINE_BYTES),
-        mapped("MACS", 2, size_of::<OwnMacs>() as u32),
+        mapped("MACS", VirtualMacs::RECORDS, size_of::<OwnMacs>() as u32),
         mapped("VIPS", services + nat_planes + 1, size_of::<Vip>() as u32),
         mapped("PORT_LINES", keyed_lines(services), LINE_BYTES),
         mapped("SERVICES", services + 1, size_of::<Service>() as u32),

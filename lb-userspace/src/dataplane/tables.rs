@@ -15,7 +15,7 @@ use lb_common::{
 use super::{
     abi::{self, AbiError, AbiRecord},
     cell::Cell,
-    clock_io::ClockError,
+    clock_io::{ClockError, moment},
     mapped::{Access, AccessError, MapOpenError, Mapped},
     pins_io::PinDir,
     syscall::{self, open_pin},
@@ -172,13 +172,14 @@ impl Tables {
         })
     }
 
-    /// Says which addresses of virtual routers are this host's from now on. The speaker of VRRP alone does.
+    /// Says which addresses of virtual routers are this host's from now on, for [`VirtualMacs::LEASE_S`]. The speaker of VRRP alone does.
     ///
     /// # Errors
-    /// [`TablesError`] if there is no such data plane.
+    /// [`TablesError`] if there is no such data plane, or the kernel does not run its clock.
     pub fn set_virtual_macs(pins: &PinDir, macs: &VirtualMacs) -> Result<(), TablesError> {
-        abi::read(pins)?;
+        let until = u64::from(moment(pins)?.tick.wrapping_add(VirtualMacs::LEASE_S));
         let table: Mapped<OwnMacs> = Opener { pins, access: Access::ReadWrite }.mapped("MACS")?;
+        table.write_words(VirtualMacs::UNTIL, &until.to_ne_bytes())?;
         Ok(table.write_words(VirtualMacs::INDEX, bytemuck::bytes_of(macs))?)
     }
 

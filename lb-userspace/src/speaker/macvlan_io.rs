@@ -136,7 +136,7 @@ impl Macvlans {
         self.told = Tables::set_virtual_macs(&PinDir::at(desk.pin_dir()), &macs).is_ok().then_some(macs);
     }
 
-    /// Has what the program knows written again, for it may be another one.
+    /// Each second: has what the program knows written again, for it believes it only so long, and may be another one.
     pub(super) fn doubt(&mut self) {
         if self.told != Some(VirtualMacs::NONE) {
             self.told = None;

@@ -1,6 +1,6 @@
 //! What is not for us passes untouched, whatever odd thing it is.
 
-use lb_common::maps::ForwardKind::Dsr;
+use lb_common::maps::{ForwardKind::Dsr, VirtualMacs};
 use weir_tests::fixture::{
     bench::{Bench, Expect},
     state::{State, member, service},
@@ -163,6 +163,23 @@ fn frames_for_virtual_routers_are_taken_while_this_host_is_these() {
             );
         }
     }
+
+    // One that nobody says so of any more: its processes are dead, and another host is it.
+    bench.set_virtual_macs(&routers).unwrap();
+    let frame = weir_tests::fixture::wire::Link { target: routers[0], ..link() }.frame(&packet);
+    let is_taken = |bench: &mut Bench| {
+        let ran = bench.run(weir_tests::fixture::state::Port::In, &frame).unwrap();
+        ran.verdict != weir_tests::fixture::bench::Verdict::Passed
+    };
+    assert!(is_taken(&mut bench));
+    let (began, lease_s) = (std::time::Instant::now(), u64::from(VirtualMacs::LEASE_S));
+    while is_taken(&mut bench) {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert!(began.elapsed().as_secs() <= lease_s + 2, "it is taken for too long");
+    }
+    assert!(began.elapsed().as_secs() >= lease_s - 1, "{:?}", began.elapsed());
+    bench.set_virtual_macs(&routers).unwrap();
+    assert!(is_taken(&mut bench));
 }
 
 #[test]
