@@ -188,3 +188,30 @@ fn without_a_daemon_the_speaker_tells_how_its_routers_are_and_a_hold_outlives_ev
     signal(speaker(&second).unwrap(), Signal::KILL).unwrap();
     wait_until("the event", SOON, || events(&second).contains("speaks for virtual routers")).unwrap();
 }
+
+#[test]
+fn what_became_of_a_router_while_no_daemon_listened_is_told_by_the_next_one() {
+    let cluster = Cluster::of(2).unwrap();
+    let folder = Folder::new("vrrp").unwrap();
+    let told = folder.path().join("told");
+    let notify = format!("notify = [\"/bin/sh\", \"-c\", \"echo $WEIR_VRRP_FROM $WEIR_VRRP_STATE >> {}\"]", told.display());
+    let first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let mut second = backup(&cluster, 1, &cluster.config(Family::V4, 100, &format!("{FAST}\n{notify}"))).unwrap();
+    let heard = || fs::read_to_string(&told).unwrap_or_default();
+    wait_until("the program to be told", SOON, || heard() == "stopped backup\n").unwrap();
+    second.kill_9().unwrap();
+    assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());
+    wait_until("the other node to hold the address", SOON, || cluster.holders(Family::V4) == [1]).unwrap();
+    second.run().unwrap();
+    await_state(&second, "active").unwrap();
+    wait_until("the program to be told", SOON, || heard() == "stopped backup\nbackup active\n").unwrap_or_else(|_| panic!("{}", heard()));
+    let told = events(&second);
+    assert_eq!(told.lines().filter(|line| line.contains("while no daemon listened")).count(), 1, "{told}");
+
+    // What did not change while there was none is not told again.
+    second.kill_9().unwrap();
+    second.run().unwrap();
+    await_state(&second, "active").unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(heard(), "stopped backup\nbackup active\n");
+}

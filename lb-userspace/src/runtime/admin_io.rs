@@ -150,9 +150,13 @@ pub(super) type Answer = Result<Value, Refusal>;
 impl Daemon {
     /// Keeps an event and tells it to whoever follows.
     pub(super) fn tell(&mut self, what: What) {
-        let now_ms = unix_ms();
-        self.tallies.count(&what, now_ms);
-        let event = self.events.add(what, now_ms);
+        self.tell_of(what, unix_ms());
+    }
+
+    /// The same of something that was at `at_ms`, milliseconds of the Unix epoch.
+    pub(super) fn tell_of(&mut self, what: What, at_ms: u64) {
+        self.tallies.count(&what, at_ms);
+        let event = self.events.add(what, at_ms);
         // Nobody needs to follow.
         let _ = self.admin.followers.send(event);
     }

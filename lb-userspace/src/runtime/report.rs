@@ -24,7 +24,7 @@ use crate::{
     speaker::order::{Memory, RouterView},
 };
 
-/// What the next speaker has to know of virtual routers.
+/// What the next speaker, and the next daemon, have to know of virtual routers.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VrrpKept {
@@ -32,6 +32,8 @@ pub struct VrrpKept {
     pub vrrp_numbers: BTreeMap<String, Memory>,
     /// Those that were told to yield, and not that they are ready.
     pub vrrp_holds: BTreeSet<String>,
+    /// The state of each, as it was told last.
+    pub vrrp_states: BTreeMap<String, String>,
 }
 
 /// The daemon's record, `state.json`. Everything that the maps themselves tell is left to them. What another version did not write is empty.

@@ -72,7 +72,7 @@ impl Speaking {
     /// Of the node with this state directory. There is a process once there is an order with a router.
     /// `kept` is what the last daemon kept. Its speaker may be gone for long: nothing else of it counts.
     pub(super) fn start(state_dir: &Path, kept: &VrrpKept) -> Self {
-        let VrrpKept { vrrp_numbers: numbers, vrrp_holds: holds } = kept;
+        let VrrpKept { vrrp_numbers: numbers, vrrp_holds: holds, vrrp_states: _ } = kept;
         let names: BTreeSet<&String> = numbers.keys().chain(holds).collect();
         let resume = |router: &String| Resume {
             active_until_ms: None,

@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::{
     admin_io::{Answer, serialised},
-    daemon_io::Daemon,
+    daemon_io::{Daemon, unix_ms},
     report::VrrpKept,
     speaker_io::{News, Speaking},
     vrrp_order::{Known, order},
@@ -23,7 +23,7 @@ use crate::{
         model::{Tracked, TrackedCommand},
     },
     control::event::What,
-    speaker::order::{Changed, Hello, Order, Said, Told},
+    speaker::order::{Changed, Hello, Order, RouterView, Said, Told},
 };
 
 /// The daemon's part of VRRP.
@@ -126,10 +126,11 @@ impl Daemon {
                         self.report.vrrp_kept.vrrp_holds.remove(&view.router);
                     }
                 }
+                self.tell_missed(&routers);
                 self.vrrp.view.routers = routers;
                 self.write_report();
             }
-            News::Said(Said::Changed(changed)) => self.handle_router_changed(changed),
+            News::Said(Said::Changed(changed)) => self.handle_router_changed(changed, unix_ms()),
             News::Said(Said::Conflict(conflict)) => {
                 let (router, peer, what, is_over) = (conflict.router, conflict.peer, conflict.what, conflict.is_over);
                 warn!(router, %peer, what, is_over, "a virtual router's peer is not as it should be");
@@ -146,7 +147,23 @@ impl Daemon {
         }
     }
 
-    fn handle_router_changed(&mut self, Changed { router, from, to, reason, priority }: Changed) {
+    /// The speaker goes on without a daemon: what became of its routers meanwhile is told by the next one.
+    fn tell_missed(&mut self, routers: &[RouterView]) {
+        let known = &self.report.vrrp_kept.vrrp_states;
+        let missed: Vec<(Changed, u64)> = routers
+            .iter()
+            .filter_map(|view| {
+                let from = known.get(&view.router).filter(|state| **state != view.state)?.clone();
+                let (router, to, priority) = (view.router.clone(), view.state.clone(), view.priority);
+                let reason = format!("{}, while no daemon listened", view.why);
+                Some((Changed { router, from, to, reason, priority }, view.since_ms))
+            })
+            .collect();
+        missed.into_iter().for_each(|(changed, at_ms)| self.handle_router_changed(changed, at_ms));
+        self.report.vrrp_kept.vrrp_states = routers.iter().map(|view| (view.router.clone(), view.state.clone())).collect();
+    }
+
+    fn handle_router_changed(&mut self, Changed { router, from, to, reason, priority }: Changed, at_ms: u64) {
         info!(router, from, to, reason, priority, "a virtual router's state is another");
         if let Some(section) = self.configured.vrrp.get(&router).filter(|section| !section.notify.is_empty()) {
             let addresses: Vec<String> = section.addresses.iter().map(|one| one.address.to_string()).collect();
@@ -162,7 +179,8 @@ impl Daemon {
             let environment = environment.map(|(name, value)| (format!("WEIR_VRRP_{name}"), value)).into();
             self.vrrp.telling.tell(&router, Notice { argv: section.notify.clone(), environment });
         }
-        self.tell(What::Vrrp { router, from, to, why: reason });
+        self.report.vrrp_kept.vrrp_states.insert(router.clone(), to.clone());
+        self.tell_of(What::Vrrp { router, from, to, why: reason }, at_ms);
     }
 
     /// Has routers hand over, or preempt again. Those of a sync group go together.
