@@ -15,6 +15,7 @@ use crate::vrrp::{
     group::{Group, MemberNumber},
     machine::{FaultCause, Link, Reason, Router, State},
     packet::{self, Ends, Received},
+    refusal::Refusal,
     settings::Claims,
     terms::{Family, Priority},
     track::{Condition, Effect, Weight, standing},
@@ -174,7 +175,9 @@ impl Desk {
                 && member.order.router_id == id.number()
                 && member.family() == Some(Family::of(received.ends.source))
         };
-        let Some(name) = self.members.iter().find(|(_, member)| is_meant(member)).map(|(name, _)| name.clone()) else { return };
+        let Some(name) = self.members.iter().find(|(_, member)| is_meant(member)).map(|(name, _)| name.clone()) else {
+            return self.handle_strangers(interface, received, Refusal::OtherNumber(id.number()), now);
+        };
         if let Some(member) = self.members.get_mut(&name)
             && let Err(refusal) = member.hear(received, now)
         {
@@ -182,6 +185,18 @@ impl Desk {
             self.doings.extend(doing);
         }
         self.settle(&name, now);
+    }
+
+    /// An advert of a router that is none of ours. One that names an address of ours is of a node whose file differs: both would hold the address.
+    fn handle_strangers(&mut self, interface: &str, received: &Received<'_>, refusal: Refusal, now: Instant) {
+        let Some(named) = packet::addresses_of(received) else { return };
+        for (name, member) in &mut self.members {
+            let is_near = received.hop_limit >= member.order.min_hop_limit;
+            if member.order.interface == interface && is_near && member.order.addresses.iter().any(|one| named.contains(&one.address)) {
+                let doing = member.refuse(name, received.ends.source, refusal, now);
+                self.doings.extend(doing);
+            }
+        }
     }
 
     /// Does what is due.
@@ -408,8 +423,7 @@ impl Desk {
         let link = self.links.get(&member.order.interface);
         let has_carrier = link.is_some_and(|link| link.has_carrier);
         let Some(primary) = member.primary(link) else {
-            let what = if link.is_some() { "has no address to speak from" } else { "is not there" };
-            let lacks = format!("interface {} {what}", member.order.interface);
+            let lacks = format!("interface {} {}", member.order.interface, member.lacks_source(link));
             if member.lacks.as_ref() != Some(&lacks) {
                 (member.lacks, member.lacks_since) = (Some(lacks), at.now);
             }
@@ -422,6 +436,10 @@ impl Desk {
             member.begin(settings, standing, has_carrier, &held, at);
         } else {
             member.adapt(settings, standing, has_carrier, at.now);
+            // The group, or the member that had the fault, is not there any more.
+            if let Some(router) = member.router.as_mut().filter(|_| !is_grouped) {
+                router.handle_fault_over(FaultCause::Group, at.now);
+            }
         }
         self.settle(name, at.now);
     }
@@ -441,7 +459,10 @@ impl Desk {
             holder: member.router.as_ref().and_then(|router| holder(router, one.address)),
         };
         let stray = |one: &AddressOrder| {
-            let owner = self.owner_of(one.address).filter(|_| order.priority < Priority::OWNER.number())?;
+            // An owner's own is the virtual address while it is active.
+            let serves = order.priority == Priority::OWNER.number()
+                && member.router.as_ref().is_none_or(|router| router.held().contains(&one.address));
+            let owner = self.owner_of(one.address).filter(|_| !serves)?;
             Some(format!("{} is {owner}'s own: it stays there while another node is active", one.address))
         };
         let mut view = RouterView {
@@ -476,6 +497,7 @@ impl Desk {
             (Reason::Started, State::Backup, Some(active)) => format!("{active} is active"),
             _ => reason.to_string(),
         };
+        view.why.extend(router.forbearance(at.now).into_iter().map(|why| format!("; {why}")));
         let down: Vec<String> =
             view.tracks.iter().filter(|track| track.weight.is_none() && !track.is_up).map(|track| track.name.clone()).collect();
         let is_told = |cause: &FaultCause| matches!(cause, FaultCause::Source | FaultCause::Driver) && member.lacks.is_some();
