@@ -120,9 +120,6 @@ pub(super) fn inspector(place: Place) -> Inspector {
 fn follow_speaker(report: &mut Report, state_dir: &Path) {
     match speaker::driver::look(state_dir) {
         Some((_, views)) => report.vrrp = views,
-        None => report.vrrp.iter_mut().for_each(|view| {
-            (view.state, view.why, view.active) = ("unknown".into(), "nobody speaks vrrp".into(), None);
-            view.addresses.iter_mut().for_each(|one| (one.is_held, one.holder) = (false, None));
-        }),
+        None => report.vrrp.iter_mut().for_each(|view| view.forget("nobody speaks vrrp")),
     }
 }

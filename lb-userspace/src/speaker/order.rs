@@ -233,7 +233,7 @@ pub struct Conflicting {
 pub struct RouterView {
     /// Its name.
     pub router: String,
-    /// `stopped`, `fault`, `backup`, `held-over`, `active` or `yielding`.
+    /// `stopped`, `fault`, `backup`, `held-over`, `active` or `yielding`; `unknown` while nobody tells.
     pub state: String,
     /// Since when, in milliseconds of the Unix epoch.
     pub since_ms: u64,
@@ -289,6 +289,14 @@ pub struct RouterView {
     /// Numbers of adverts with a MAC; none without keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
+}
+
+impl RouterView {
+    /// Nobody tells how it is.
+    pub fn forget(&mut self, why: &str) {
+        (self.state, self.why, self.active) = ("unknown".into(), why.to_owned(), None);
+        self.addresses.iter_mut().for_each(|one| (one.is_held, one.holder) = (false, None));
+    }
 }
 
 /// An address of a virtual router.
