@@ -147,3 +147,41 @@ fn that_a_node_is_ready_again_is_known_though_everything_is_killed_at_once() {
     await_state(&first, "active").unwrap();
     assert_eq!(router(&first).unwrap()["is_on_hold"], false);
 }
+
+#[test]
+fn what_hundreds_of_routers_do_is_seen_within_a_second() {
+    const ROUTERS: usize = 200;
+    let cluster = Cluster::of(2).unwrap();
+    let config = |priority: u8| {
+        let router = |number: usize| {
+            format!(
+                "[vrrp.r{number}]\ninterface = \"eth0\"\nrouter_id = {number}\npriority = {priority}\naddresses = [\"10.1.7.{number}/32\"]\n{FAST}\n"
+            )
+        };
+        let base = cluster.config(Family::V4, priority, FAST);
+        let (listener, _) = base.split_once("[vrrp.www]").unwrap();
+        listener.to_owned() + &(1..=ROUTERS).map(router).collect::<String>()
+    };
+    let count = |weir: &Weir<'_>, state: &str| {
+        let routers = view(weir).unwrap_or_default()["routers"].as_array().cloned().unwrap_or_default();
+        routers.iter().filter(|router| router["state"] == state).count()
+    };
+    let has = |node: usize| {
+        let addresses = cluster.lab.nodes[node].namespace.ip("-o -4 addr show dev eth0").unwrap();
+        addresses.matches(" 10.1.7.").count()
+    };
+    let first = cluster.start(0, &config(150)).unwrap();
+    wait_until("all to be active", SOON, || count(&first, "active") == ROUTERS).unwrap();
+    let second = cluster.start(1, &config(100)).unwrap();
+    wait_until("all to wait", SOON, || count(&second, "backup") == ROUTERS).unwrap();
+    for (command, from, to) in [("yield", 0, 1), ("ready", 1, 0)] {
+        assert!(first.operate(&["vrrp", command]).unwrap().status.success());
+        wait_until("all to move", SOON, || has(to) == ROUTERS && has(from) == 0).unwrap();
+        let began = Instant::now();
+        let nodes = [&first, &second];
+        let is_seen = || count(nodes[to], "active") == ROUTERS && count(nodes[from], "backup") == ROUTERS;
+        wait_until("all to be seen", SOON, is_seen).unwrap();
+        eprintln!("{command}: seen {:?} after the addresses moved", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+}

@@ -126,9 +126,10 @@ fn details(router: &RouterView, out: &mut impl Write) -> io::Result<()> {
         };
         writeln!(out, "  {}/{} on {}: {holder}", address.address, address.prefix_len, address.device)?;
     }
-    for TrackView { name, is_up, weight } in &router.tracks {
+    for TrackView { name, is_up, weight, why } in &router.tracks {
         let effect = weight.map_or_else(|| "a fault if down".to_owned(), |weight| format!("weight {weight}"));
-        writeln!(out, "  {name}: {}, {effect}", if *is_up { "up" } else { "down" })?;
+        let why = why.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
+        writeln!(out, "  {name}: {}, {effect}{why}", if *is_up { "up" } else { "down" })?;
     }
     for peer in &router.peers {
         let ago = format!("{} ms ago", peer.heard_ms_ago);

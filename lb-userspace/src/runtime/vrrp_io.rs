@@ -81,7 +81,7 @@ impl Daemon {
             return;
         }
         let view = self.view();
-        let known = Known { view: &view, is_there: &is_there, succeeds: &|command| self.vrrp.watching.succeeds(command) };
+        let known = Known { view: &view, is_there: &is_there, failure: &|command| self.vrrp.watching.failure(command) };
         let order = order(&self.config, &known);
         if self.vrrp.ordered.as_ref() != Some(&order) {
             self.vrrp.speaking.order(order.clone()).await;

@@ -448,8 +448,8 @@ impl Desk {
         let order = &member.order;
         let since_ms = |since: Instant| at.wall.saturating_sub(at.now.saturating_duration_since(since)).as_millis() as u64;
         let track = |track: &TrackOrder| {
-            let (_, condition) = watched(track, &self.links, &self.data_plane);
-            TrackView { name: track.name.clone(), is_up: condition == Condition::Up, weight: track.weight }
+            let down = why_down(track, &self.links, &self.data_plane);
+            TrackView { name: track.name.clone(), is_up: down.is_none(), weight: track.weight, why: down }
         };
         let address = |one: &AddressOrder| AddressView {
             address: one.address,
@@ -498,11 +498,11 @@ impl Desk {
             _ => reason.to_string(),
         };
         view.why.extend(router.forbearance(at.now).into_iter().map(|why| format!("; {why}")));
-        let down: Vec<String> =
-            view.tracks.iter().filter(|track| track.weight.is_none() && !track.is_up).map(|track| track.name.clone()).collect();
+        let of_track = |track: &TrackView| Some(format!("{}: {}", track.name, track.why.as_ref().filter(|_| track.weight.is_none())?));
+        let down: Vec<String> = view.tracks.iter().filter_map(of_track).collect();
         let is_told = |cause: &FaultCause| matches!(cause, FaultCause::Source | FaultCause::Driver) && member.lacks.is_some();
         let words = |cause: &FaultCause| {
-            if *cause == FaultCause::Tracked && !down.is_empty() { format!("down: {}", down.join(", ")) } else { cause.to_string() }
+            if *cause == FaultCause::Tracked && !down.is_empty() { down.join(", ") } else { cause.to_string() }
         };
         view.faults.extend(router.faults().iter().filter(|cause| !is_told(cause)).map(words));
         view.is_on_hold = router.is_on_hold(at.now);
@@ -541,14 +541,24 @@ fn mac_words(mac: [u8; 6]) -> String {
 }
 
 fn watched(track: &TrackOrder, links: &BTreeMap<String, LinkState>, data_plane: &[String]) -> (Effect, Condition) {
-    let is_up = match &track.how {
-        Watched::Interface(name) => links.get(name).is_some_and(|link| link.has_carrier),
-        Watched::DataPlane => data_plane.iter().all(|name| links.get(name).is_some_and(|link| link.has_xdp)),
-        Watched::Up => true,
-        Watched::Down => false,
-    };
     let effect = track.weight.and_then(|weight| Weight::new(weight).ok()).map_or(Effect::Fault, Effect::Weight);
-    (effect, if is_up { Condition::Up } else { Condition::Down })
+    (effect, if why_down(track, links, data_plane).is_none() { Condition::Up } else { Condition::Down })
+}
+
+/// Why what is watched is down; none: it is not.
+fn why_down(track: &TrackOrder, links: &BTreeMap<String, LinkState>, data_plane: &[String]) -> Option<String> {
+    match &track.how {
+        Watched::Interface(name) => match links.get(name) {
+            None => Some("it is not there".into()),
+            Some(link) => (!link.has_carrier).then(|| "it has no carrier, or is turned off".into()),
+        },
+        Watched::DataPlane => {
+            let lacks = data_plane.iter().find(|name| !links.get(*name).is_some_and(|link| link.has_xdp))?;
+            Some(format!("interface {lacks} has not our program"))
+        }
+        Watched::Up => None,
+        Watched::Down(why) => Some(why.clone()),
+    }
 }
 
 #[cfg(test)]

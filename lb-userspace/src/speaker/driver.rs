@@ -32,8 +32,10 @@ use crate::{
     vrrp::terms::Family,
 };
 
-/// The daemon sees everything so often, beside at each change.
+/// The daemon sees everything so often, beside at changes.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// Of hundreds of routers that change one after the other it sees everything so often.
+const TOLD_GAP: Duration = Duration::from_millis(100);
 /// What it said last is believed for so long by its heir.
 const FRESH_FOR: Duration = Duration::from_millis(1500);
 /// What the kernel refused is tried again so seldom: meanwhile another node serves, and each trial may take the addresses from it.
@@ -187,6 +189,7 @@ struct Speaker {
     renew_at: Instant,
     retry_at: Instant,
     tell_at: Instant,
+    told_at: Option<Instant>,
     stage: Stage,
     are_links_old: bool,
 }
@@ -233,6 +236,7 @@ impl Speaker {
             renew_at: now,
             retry_at: now,
             tell_at: now,
+            told_at: None,
             stage: Stage::Serving,
             are_links_old: true,
         }
@@ -439,7 +443,8 @@ impl Speaker {
                 }
                 Doing::Say(said) => {
                     self.control.say(&said);
-                    self.tell_at = self.clock.now();
+                    let now = self.clock.now();
+                    self.tell_at = self.told_at.map_or(now, |told_at| now.max(told_at + TOLD_GAP)).min(self.tell_at);
                 }
             }
         }
@@ -586,7 +591,7 @@ impl Speaker {
     fn tell(&mut self) {
         let at = self.clock.moment();
         if at.now >= self.tell_at {
-            self.tell_at = at.now + TOLD_EVERY;
+            (self.tell_at, self.told_at) = (at.now + TOLD_EVERY, Some(at.now));
             let view = self.desk.view(at);
             if let Some(heir) = &mut self.heir {
                 heir.tell_views(&view);

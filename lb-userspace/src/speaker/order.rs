@@ -160,8 +160,8 @@ pub enum Watched {
     DataPlane,
     /// The daemon: it is up.
     Up,
-    /// The daemon: it is down.
-    Down,
+    /// The daemon: it is down, and why, in words.
+    Down(String),
 }
 
 /// What keeps a recording of adverts with a MAC from being believed after a restart.
@@ -338,6 +338,9 @@ pub struct TrackView {
     pub is_up: bool,
     /// Moves the priority; none: it is a fault while it is down.
     pub weight: Option<i16>,
+    /// Why it is down.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 /// A router that was heard.
@@ -389,7 +392,7 @@ mod tests {
             key: 1,
             has_pseudo_header: None,
             group: None,
-            tracks: vec![TrackOrder { name: "pool web".into(), how: Watched::Down, weight: Some(-5) }],
+            tracks: vec![TrackOrder { name: "pool web".into(), how: Watched::Down("none of 2 servers serves".into()), weight: Some(-5) }],
             resume: Some(Resume { active_until_ms: Some(4), is_on_hold: true, memory: Memory::default() }),
         };
         let told =

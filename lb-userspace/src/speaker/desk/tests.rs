@@ -251,10 +251,14 @@ fn what_is_watched_moves_the_priority_or_is_a_fault() {
     desk.handle_links(links(link()), at);
     desk.handle_order(with(vec![track(Watched::Up, Some(-20)), track(Watched::DataPlane, None)]), at);
     assert_eq!((desk.view(at)[0].priority, state(&desk, at)), (100, vec!["backup".to_owned()]));
-    desk.handle_order(with(vec![track(Watched::Down, Some(-20)), track(Watched::DataPlane, None)]), at);
+    desk.handle_order(with(vec![track(Watched::Down("it is off".into()), Some(-20)), track(Watched::DataPlane, None)]), at);
     assert_eq!(desk.view(at)[0].priority, 80);
     desk.handle_links(links(LinkState { has_xdp: false, ..link() }), at);
     assert_eq!(state(&desk, at), ["fault"]);
+    // And why.
+    assert_eq!(desk.view(at)[0].faults, ["x: interface eth0 has not our program"]);
+    let why: Vec<Option<String>> = desk.view(at)[0].tracks.iter().map(|track| track.why.clone()).collect();
+    assert_eq!(why, [Some("it is off".to_owned()), Some("interface eth0 has not our program".to_owned())]);
     desk.handle_links(links(link()), at);
     assert_eq!(state(&desk, at), ["backup"]);
     desk.handle_carrier("eth0", false, at);
@@ -285,7 +289,10 @@ fn a_group_becomes_active_as_one() {
     let of = |router_id, address: &str| RouterOrder { group: Some("all".into()), router_id, ..router(address) };
     desk.handle_links(links(link()), at);
     desk.handle_order(order(&[("a", of(7, "10.0.0.100")), ("b", of(8, "10.0.0.101"))]), at);
-    let fault = RouterOrder { tracks: vec![TrackOrder { name: "x".into(), how: Watched::Down, weight: None }], ..of(8, "10.0.0.101") };
+    let fault = RouterOrder {
+        tracks: vec![TrackOrder { name: "x".into(), how: Watched::Down("it is off".into()), weight: None }],
+        ..of(8, "10.0.0.101")
+    };
     for _ in 0..3 {
         let due = desk.poll_timeout().unwrap();
         desk.handle_timeout(due);
@@ -303,7 +310,7 @@ fn a_group_becomes_active_as_one() {
 
 #[test]
 fn a_fault_of_a_group_ends_with_the_group_however_that_ends() {
-    let fault = || vec![TrackOrder { name: "x".into(), how: Watched::Down, weight: None }];
+    let fault = || vec![TrackOrder { name: "x".into(), how: Watched::Down("it is off".into()), weight: None }];
     let of = |group: Option<&str>, router_id, tracks| RouterOrder {
         group: group.map(str::to_owned),
         router_id,
@@ -442,7 +449,7 @@ fn of_each_address_the_view_tells_who_names_it_and_what_the_host_has_for_itself(
 #[test]
 fn weights_of_a_group_count_for_all_its_members_and_once() {
     let (mut desk, at) = (Desk::default(), moment());
-    let track = |name: &str, weight| TrackOrder { name: name.into(), how: Watched::Down, weight: Some(weight) };
+    let track = |name: &str, weight| TrackOrder { name: name.into(), how: Watched::Down("it is off".into()), weight: Some(weight) };
     let of =
         |router_id, address: &str, tracks: Vec<TrackOrder>| RouterOrder { group: Some("all".into()), router_id, tracks, ..router(address) };
     desk.handle_links(links(link()), at);
