@@ -7,8 +7,8 @@ use std::{
 
 use rustix::process::Signal;
 use weir_tests::{
-    lab::{Family, Weir, wait_until},
-    vrrp::{Cluster, active, await_state, backup, kill_all, router, signal, speaker, speakers, view},
+    lab::{Family, Folder, Weir, wait_until},
+    vrrp::{Cluster, active, await_state, backup, kill_all, router, signal, speaker, speakers, turns, view},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -39,7 +39,7 @@ fn a_speaker_that_hangs_is_told_and_another_one_speaks_soon() {
     assert!(report.lost <= 2, "{report:?}");
     let events = said(&first, &["events"]);
     assert!(events.contains("speaks for virtual routers"), "{events}");
-    assert_eq!(cluster.holders(Family::V4), [0]);
+    wait_until("one holder", SOON, || cluster.holders(Family::V4) == [0]).unwrap();
 }
 
 #[test]
@@ -184,4 +184,34 @@ fn what_hundreds_of_routers_do_is_seen_within_a_second() {
         eprintln!("{command}: seen {:?} after the addresses moved", began.elapsed());
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     }
+}
+
+#[test]
+fn a_fault_that_leaves_the_link_alone_costs_nothing_and_is_one_without_another_node() {
+    let cluster = Cluster::of(2).unwrap();
+    let folder = Folder::new("vrrp").unwrap();
+    let (file, command) = (folder.path().join("serve"), folder.path().join("no-such-program"));
+    fs::write(&file, "").unwrap();
+    let track = format!("track = [{{ file = {file:?} }}]\n{FAST}");
+    let first = active(&cluster, 0, &cluster.config(Family::V4, 150, &track)).unwrap();
+    let mut second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
+    let probe = cluster.probe(Family::V4).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    fs::remove_file(&file).unwrap();
+    await_state(&first, "fault").unwrap();
+    await_state(&second, "active").unwrap();
+    assert_eq!(router(&first).unwrap()["faults"][0], format!("file {}: it is not there", file.display()));
+    fs::write(&file, "").unwrap();
+    await_state(&first, "active").unwrap();
+    let report = probe.end().unwrap();
+    eprintln!("a tracked file: {report:?}");
+    assert!(report.lost <= 2, "{report:?}");
+    assert_eq!(turns(&report), ["node1", "node2", "node1"]);
+
+    second.terminate().unwrap();
+    first.write_config(&cluster.config(Family::V4, 150, &format!("track = [{{ command = [{command:?}] }}]\n{FAST}"))).unwrap();
+    await_state(&first, "fault").unwrap();
+    assert_eq!(cluster.holders(Family::V4), [0_usize; 0]);
+    let faults = router(&first).unwrap()["faults"].to_string();
+    assert!(faults.contains("failed to start") && faults.contains("no-such-program"), "{faults}");
 }
