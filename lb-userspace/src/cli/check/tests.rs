@@ -34,6 +34,16 @@ fn a_good_file_is_counted() {
 }
 
 #[test]
+fn virtual_routers_are_counted_where_there_are_some() {
+    let text = "[node]\ninterfaces = 'eth0'\nslot_seed = 's'\n[listener.w]\nmode = 'l4'\nbind = '192.0.2.1:80'\npool = 'p'\n\
+                [pool.p]\nservers.a = '10.0.0.1'\n[vrrp.www]\ninterface = 'eth0'\nrouter_id = 1\naddresses = '192.0.2.1'\n";
+    let file = Scratch::new("counted-router", text);
+    assert_eq!(run(&file.0, Format::Text).1, "ok: 1 listener, 1 service, 1 server, 1 virtual router\n");
+    let document: serde_json::Value = serde_json::from_str(&run(&file.0, Format::Json).1).unwrap();
+    assert_eq!(document["virtual_routers"], 1);
+}
+
+#[test]
 fn a_warning_does_not_refuse_the_file() {
     let file = Scratch::new("warning", "[node]\ninterfaces = 'eth0'\nslot_seed = 's'\n");
     let (exit, out, err) = run(&file.0, Format::Text);
