@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     diagnostic::{ConfigText, Diagnostic, Severity},
-    model::{Config, Probe},
+    model::Config,
 };
 
 /// A configuration that is larger is none.
@@ -22,20 +22,29 @@ const MOST_FRAGMENTS: usize = 4096;
 /// How often a directory is read again because it changed meanwhile.
 const READING_TRIES: usize = 5;
 
-/// Programs of checks that this machine cannot start, by their absolute paths: a warning each, at the first place that names it.
+/// Programs that this machine cannot start, by their absolute paths: a warning for each use of one, at the first place that names it.
 pub fn missing_programs(config: &Config, text: &ConfigText) -> Vec<Diagnostic> {
-    let checks = config.pools.values().filter_map(|pool| pool.check.as_ref());
-    let programs = checks.filter_map(|check| if let Probe::Command { argv } = &check.probe { argv.first() } else { None });
-    let programs: BTreeSet<&String> = programs.filter(|program| program.starts_with('/')).collect();
+    let of_checks = "a check that cannot be made finds nobody down";
+    let of_tracks = "what cannot be started counts as down, as if it had failed";
+    let of_notify = "changes of virtual routers go on without it";
+    [
+        warnings(config.check_programs(), "the check cannot be made", of_checks, text),
+        warnings(config.tracked_programs(), "what is tracked by it is down", of_tracks, text),
+        warnings(config.told_programs(), "nobody is told of changes", of_notify, text),
+    ]
+    .concat()
+}
+
+/// A warning for each program that cannot be started, and what that means.
+fn warnings<'c>(programs: impl Iterator<Item = &'c [String]>, consequence: &str, meaning: &str, text: &ConfigText) -> Vec<Diagnostic> {
+    let programs: BTreeSet<&String> = programs.filter_map(<[String]>::first).filter(|program| program.starts_with('/')).collect();
     let finding = |program: &String| {
         let start = text.text.find(program.as_str());
         Some(Diagnostic {
             severity: Severity::Warning,
             span: start.map_or(0..0, |start| start..start + program.len()),
-            message: format!("{program} {}: the check cannot be made", unfit(Path::new(program))?),
-            hint: Some(
-                "a check that cannot be made finds nobody down; give the path of a program of the machine that runs the daemon".into(),
-            ),
+            message: format!("{program} {}: {consequence}", unfit(Path::new(program))?),
+            hint: Some(format!("{meaning}; give the path of a program of the machine that runs the daemon")),
         })
     };
     programs.into_iter().filter_map(finding).collect()

@@ -156,12 +156,19 @@ impl Config {
 
     /// The programs that are run, with their arguments.
     pub fn programs(&self) -> impl Iterator<Item = &[String]> {
-        let tracked = self.vrrp.values().flat_map(|router| &router.track).filter_map(|track| match &track.what {
+        self.check_programs().chain(self.tracked_programs()).chain(self.told_programs())
+    }
+
+    fn tracked_programs(&self) -> impl Iterator<Item = &[String]> {
+        self.vrrp.values().flat_map(|router| &router.track).filter_map(|track| match &track.what {
             model::Tracked::Command(command) => Some(command.argv.as_slice()),
             model::Tracked::Interface(_) | model::Tracked::Pool { .. } | model::Tracked::File(_) | model::Tracked::DataPlane => None,
-        });
-        let told = self.vrrp.values().map(|router| router.notify.as_slice()).filter(|argv| !argv.is_empty());
-        self.check_programs().chain(tracked).chain(told)
+        })
+    }
+
+    /// Those of `notify`.
+    fn told_programs(&self) -> impl Iterator<Item = &[String]> {
+        self.vrrp.values().map(|router| router.notify.as_slice()).filter(|argv| !argv.is_empty())
     }
 
     fn check_programs(&self) -> impl Iterator<Item = &[String]> {

@@ -67,6 +67,24 @@ fn programs_of_checks_that_are_not_there_are_warned_of() {
 }
 
 #[test]
+fn programs_of_virtual_routers_that_are_not_there_are_warned_of() {
+    let text = "[node]\ninterfaces = 'eth0'\nslot_seed = 's'\n[listener.w]\nmode = 'l4'\nbind = '192.0.2.1:80'\npool = 'p'\n\
+                [pool.p]\nservers.a = '10.0.0.1'\n[vrrp.www]\ninterface = 'eth0'\nrouter_id = 1\naddresses = '192.0.2.1'\n\
+                track = [{ command = ['/nowhere/track'] }]\nnotify = ['/etc/passwd', 'x']\n";
+    let file = Scratch::new("router-programs", text);
+    let (exit, _, err) = run(&file.0, Format::Text);
+    assert_eq!(exit.code(), 0);
+    for (warning, place) in [
+        ("warning: /nowhere/track does not exist: what is tracked by it is down\n", ":14:24"),
+        ("warning: /etc/passwd is not executable: nobody is told of changes\n", ":15:12"),
+    ] {
+        assert!(err.contains(warning) && err.contains(place), "{warning}: {err}");
+    }
+    fs::write(&file.0, text.replace("/nowhere/track", "/bin/true").replace("/etc/passwd", "/bin/true")).unwrap();
+    assert_eq!(run(&file.0, Format::Text).2, "");
+}
+
+#[test]
 fn errors_go_to_stderr_and_refuse_the_file() {
     let file = Scratch::new("errors", "[node]\nxpd = 1\n");
     let (exit, out, err) = run(&file.0, Format::Text);
