@@ -10,6 +10,7 @@ use std::{
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{
     Exit, Format, complete,
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     admin::{
         api::{Addition, Removal, Request, Selection, ServerView, Switch, Switched, WeightChange},
-        client_io::{AskError, ask},
+        client_io::{AskError, ask, ask_within},
     },
     config::endpoint,
     control::{
@@ -172,8 +173,17 @@ pub(super) fn socket_of_place(place: &Place) -> PathBuf {
 
 /// Asks the daemon, and understands the answer.
 pub(super) fn asked<T: DeserializeOwned>(config: &Path, request: &Request) -> Result<T, OperateError> {
+    asked_by(config, |socket| ask(socket, request))
+}
+
+/// Asks the daemon, and waits so long for an answer.
+pub(super) fn asked_within<T: DeserializeOwned>(config: &Path, request: &Request, patience: Duration) -> Result<T, OperateError> {
+    asked_by(config, |socket| ask_within(socket, request, patience))
+}
+
+fn asked_by<T: DeserializeOwned>(config: &Path, ask: impl FnOnce(&Path) -> Result<Value, AskError>) -> Result<T, OperateError> {
     let place = Place::of(config)?;
-    let answer = ask(&socket_of_place(&place), request).map_err(|error| match (error, place.daemon()) {
+    let answer = ask(&socket_of_place(&place)).map_err(|error| match (error, place.daemon()) {
         (AskError::NoDaemon { path, .. }, Some(pid)) => OperateError::Mute { pid, path },
         (error, _) => error.into(),
     })?;

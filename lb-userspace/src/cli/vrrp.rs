@@ -3,6 +3,7 @@
 use std::{
     io::{self, Write},
     path::Path,
+    time::Duration,
 };
 
 use clap::Subcommand;
@@ -10,7 +11,8 @@ use clap::Subcommand;
 use super::{
     Exit, Format,
     apply::time,
-    operate::{OperateError, asked, json, refuse},
+    look_io::{PATIENCE, answered},
+    operate::{OperateError, asked_within, json, refuse},
     place_io::Place,
     render::table,
 };
@@ -22,6 +24,9 @@ use crate::{
     speaker,
     speaker::order::{RefusedView, RouterView, TrackView},
 };
+
+/// A daemon that has not taken an order by then hangs: it does not wait for the hand-over itself.
+const HEEDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// `weir vrrp`.
 #[derive(Subcommand, Debug)]
@@ -51,15 +56,9 @@ pub fn vrrp(config: &Path, command: Option<Vrrp>, format: Format, out: &mut impl
         Some(Vrrp::Ready { router }) => Request::VrrpReady(Which { router }),
     };
     let is_change = request.is_change();
-    let view: VrrpView = match asked(config, &request) {
+    let view = match if is_change { asked_within(config, &request, HEEDS_WITHIN) } else { looked(config, &request) } {
         Ok(view) => view,
-        Err(error) => {
-            let is_answer = matches!(error, OperateError::Ask(AskError::Refused(_)));
-            match if is_change || is_answer { None } else { spoken(config) } {
-                Some(view) => view,
-                None => return refuse(err, &error),
-            }
-        }
+        Err(error) => return refuse(err, &error),
     };
     match format {
         Format::Json => json(&view, out)?,
@@ -70,12 +69,44 @@ pub fn vrrp(config: &Path, command: Option<Vrrp>, format: Format, out: &mut impl
     Ok(if is_well || is_change { Exit::Fine } else { Exit::Refused })
 }
 
-/// Of the speaker itself, which outlives the daemon.
-fn spoken(config: &Path) -> Option<VrrpView> {
-    let place = Place::of(config).ok().filter(|place| place.daemon().is_none())?;
-    let (pid, routers) = speaker::driver::look(&place.state_dir)?;
-    let trouble = Some("there is no daemon: pools, files and commands that are tracked are as they were when it ended".to_owned());
-    Some(VrrpView { speaker_pid: Some(pid), trouble, routers })
+/// What the daemon says, or what is known without it where it does not answer.
+fn looked(config: &Path, request: &Request) -> Result<VrrpView, OperateError> {
+    let place = Place::of(config)?;
+    answered(&place, request, PATIENCE).or_else(|unanswered| match &unanswered {
+        OperateError::Ask(AskError::NoDaemon { .. } | AskError::Broken(_) | AskError::Silent(_)) => {
+            known_without_daemon(&place, &unanswered).ok_or(unanswered)
+        }
+        OperateError::Ask(AskError::Denied { .. } | AskError::Unknown(_) | AskError::Refused(_))
+        | OperateError::Place(_)
+        | OperateError::Mute { .. }
+        | OperateError::Answer(_) => Err(unanswered),
+    })
+}
+
+/// What the speaker says, which outlives the daemon, or else what a daemon that hangs wrote last. A daemon whose connection to the speaker this takes
+/// connects again.
+fn known_without_daemon(place: &Place, unanswered: &OperateError) -> Option<VrrpView> {
+    let daemon = place.daemon();
+    let trouble = daemon.map_or_else(without_daemon, |pid| unanswering(pid, unanswered));
+    if let Some((pid, routers)) = speaker::driver::look(&place.state_dir) {
+        return Some(VrrpView { speaker_pid: Some(pid), trouble: Some(trouble), routers });
+    }
+    let report = place.report.as_ref().ok().filter(|_| daemon.is_some())?;
+    let age = format!("nobody who speaks vrrp answers either: this is what was written at {}", time(report.read_at_ms));
+    Some(VrrpView { speaker_pid: None, trouble: Some(format!("{trouble}; {age}")), routers: report.vrrp.clone() })
+}
+
+fn without_daemon() -> String {
+    "there is no daemon: pools, files and commands that are tracked are as they were when it ended".into()
+}
+
+/// What it means that a daemon that is there does not answer.
+fn unanswering(pid: u32, why: &OperateError) -> String {
+    let why = why.to_string();
+    let why = why.lines().next().unwrap_or_default();
+    format!(
+        "the daemon, process {pid}, does not answer, so that pools, files and commands that are tracked are as they were when it last told: {why}"
+    )
 }
 
 fn show(view: &VrrpView, out: &mut impl Write) -> io::Result<()> {
@@ -141,4 +172,19 @@ fn details(router: &RouterView, out: &mut impl Write) -> io::Result<()> {
         peer.conflicts.iter().try_for_each(|conflict| writeln!(out, "    ! {conflict}"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_that_hangs_is_told_with_what_that_means() {
+        let silent = OperateError::Ask(AskError::Silent(PATIENCE));
+        assert_eq!(
+            unanswering(7, &silent),
+            "the daemon, process 7, does not answer, so that pools, files and commands that are tracked are as they were when it last told: \
+             the daemon has not answered for 5 s: it hangs, or is very busy, and may still do what it was asked for"
+        );
+    }
 }
