@@ -136,7 +136,10 @@ pub(super) fn summary(routers: &[RouterView], out: &mut impl Write) -> io::Resul
 fn details(router: &RouterView, out: &mut impl Write) -> io::Result<()> {
     let source = router.source.map_or_else(|| "-".to_owned(), |source| source.to_string());
     write!(out, "{}  id {} on {}, version {}, from {source}", router.router, router.router_id, router.interface, router.version)?;
-    write!(out, ", every {} ms, priority {} of {}", router.interval_ms, router.priority, router.base_priority)?;
+    write!(out, ", every {} ms, priority {}", router.interval_ms, router.priority)?;
+    if router.priority != router.base_priority {
+        write!(out, " (configured {})", router.base_priority)?;
+    }
     router.virtual_mac.iter().try_for_each(|mac| write!(out, ", as {mac}"))?;
     writeln!(out, "{}", router.group.as_ref().map(|group| format!(", group {group}")).unwrap_or_default())?;
     if router.is_on_hold {
@@ -177,6 +180,18 @@ fn details(router: &RouterView, out: &mut impl Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_priority_that_is_moved_is_told_with_the_configured_one() {
+        let told = |priority: u8| {
+            let router = RouterView { priority, base_priority: 100, interval_ms: 100, ..RouterView::default() };
+            let mut out = Vec::new();
+            details(&router, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert!(told(130).contains(", every 100 ms, priority 130 (configured 100)\n"), "{}", told(130));
+        assert!(told(100).contains(", every 100 ms, priority 100\n"), "{}", told(100));
+    }
 
     #[test]
     fn a_daemon_that_hangs_is_told_with_what_that_means() {
