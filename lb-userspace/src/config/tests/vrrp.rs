@@ -123,7 +123,7 @@ fn errors_of_a_router_are_told_at_once() {
         [
             "12:13: error: `vrrp.www.router_id` must be from 1 to 255, not 0",
             "14:12: error: bad value for `vrrp.www.interval`: an advert interval of version 2 is 1s to 255s, in whole seconds | the same on all nodes: \"1s\", \"100ms\", \"10ms\"",
-            "15:14: error: bad value for `vrrp.www.addresses`: \"192.0.2.10/33\" is not an address with its prefix | write \"198.51.100.1/24\", or \"198.51.100.1\" for a whole address",
+            "15:14: error: bad value for `vrrp.www.addresses`: the prefix of \"192.0.2.10/33\" must have from 1 to 32 bits | write \"198.51.100.1/24\", or \"198.51.100.1\" for a whole address",
             "15:31: error: version 2 of vrrp has no ipv6 | leave `version` out: version 3 has both",
             "15:49: error: address 2001:db8::1 is given twice | leave one out",
             "16:12: error: bad value for `vrrp.www.password`: a password of version 2 has 1 to 8 bytes | all nodes have the same; everybody on the link can read it",
@@ -165,4 +165,22 @@ fn what_is_hardly_meant_is_told() {
             "19:12: advice: a secret stands in the file | whoever may read the file may read it: give the file mode 0600",
         ]
     );
+}
+
+#[test]
+fn a_prefix_that_is_none_is_told_with_what_it_may_be() {
+    let told = |address: &str| {
+        let found = findings(&with(&format!("interface = 'eth0'\nrouter_id = 7\naddresses = '{address}'")));
+        found.into_iter().find(|finding| finding.contains("error")).unwrap_or_default()
+    };
+    for (address, why) in [
+        ("192.0.2.10/0", "the prefix of \"192.0.2.10/0\" must have from 1 to 32 bits |"),
+        ("192.0.2.10/999", "the prefix of \"192.0.2.10/999\" must have from 1 to 32 bits |"),
+        ("2001:db8::1/129", "the prefix of \"2001:db8::1/129\" must have from 1 to 128 bits |"),
+        ("192.0.2.10/", "\"192.0.2.10/\" is not an address with its prefix |"),
+        ("192.0.2.10/+8", "\"192.0.2.10/+8\" is not an address with its prefix |"),
+    ] {
+        assert!(told(address).contains(why), "{}", told(address));
+    }
+    assert_eq!([told("192.0.2.10/1"), told("192.0.2.10/32"), told("2001:db8::1/128")], [""; 3]);
 }
