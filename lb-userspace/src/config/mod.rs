@@ -9,6 +9,7 @@
 //! | `reader` | typed access to the syntax tree |
 //! | `value` | durations, rates, binds and other small languages |
 //! | `node`, `dns`, `listener`, `pool`, `check`, `server`, `vrrp` | one section each |
+//! | `keepalived` | its words for what a virtual router has |
 //! | `relations`, `vrrp_relations` | what sections require of each other: errors |
 //! | `lint` | what is allowed and hardly meant: warnings and advice |
 //! | `revision` | reads again what of a later version differs |
@@ -20,6 +21,7 @@ mod check;
 mod diagnostic;
 mod dns;
 pub mod edit;
+mod keepalived;
 mod lint;
 mod listener;
 mod load_io;

@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::{
     diagnostic::Span,
+    keepalived,
     model::{Secret, Track, Tracked, TrackedCommand, VirtualAddress, VirtualRouter},
     reader::{Item, Key, Table, or, read_all},
     report::{Report, Reported},
@@ -99,7 +100,7 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Option<VrrpSection> 
     let header = table.span.clone();
     let (addresses, all_addresses) = read_addresses(&mut table, report);
     let keys = read_keys(&mut table, report);
-    table.finish(report);
+    table.finish_knowing(keepalived::hint, report);
     let span = |key: Option<Span>, other: Option<Span>| key.or(other);
     let secret = span(place(&keys.password), place(&keys.keys));
     let section = VrrpSection {

@@ -184,3 +184,19 @@ fn a_prefix_that_is_none_is_told_with_what_it_may_be() {
     }
     assert_eq!([told("192.0.2.10/1"), told("192.0.2.10/32"), told("2001:db8::1/128")], [""; 3]);
 }
+
+#[test]
+fn words_of_keepalived_lead_to_those_of_weir() {
+    let text = with(
+        "interface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\nnopreempt = true\nstate = 'MASTER'\nadvert_int = 1\n\
+         notify_master = '/bin/true'\npriorty = 3",
+    );
+    let expected = [
+        "14:1: error: unknown key `nopreempt` in [vrrp.www] | `preempt = false`",
+        "15:1: error: unknown key `state` in [vrrp.www] | there is none: the priority decides who is active; 255 is the owner of the addresses",
+        "16:1: error: unknown key `advert_int` in [vrrp.www] | `interval = \"1s\"`",
+        "17:1: error: unknown key `notify_master` in [vrrp.www] | `notify`: one program for all states, which finds WEIR_VRRP_STATE in its environment",
+        "18:1: error: unknown key `priorty` in [vrrp.www] | did you mean `priority`?",
+    ];
+    assert_eq!(findings(&text), expected);
+}
