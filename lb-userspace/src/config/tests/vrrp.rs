@@ -200,3 +200,76 @@ fn words_of_keepalived_lead_to_those_of_weir() {
     ];
     assert_eq!(findings(&text), expected);
 }
+
+#[test]
+fn a_loopback_interface_is_no_routers() {
+    let text = with("interface = 'lo'\nrouter_id = 7\naddresses = '192.0.2.10'\nvirtual_mac = 'lo'");
+    let errors: Vec<String> = findings(&text).into_iter().filter(|finding| !finding.contains("cannot be made for another")).collect();
+    assert_eq!(
+        errors,
+        [
+            "11:13: error: no other router is reached by lo | name the interface that the other routers are reached by: \"eth0\"",
+            "14:15: error: lo cannot be a macvlan interface | virtual_mac = true has it named after the router's number",
+        ]
+    );
+}
+
+#[test]
+fn addresses_where_no_program_is_are_warned_of() {
+    let on =
+        |interface: &str, address: &str| findings(&with(&format!("interface = '{interface}'\nrouter_id = 7\naddresses = [{address}]")));
+    let told = |place: &str, device: &str| {
+        format!(
+            "{place}: warning: {device}, where virtual router `www` has addresses that listeners bind, is not among node.interfaces | \
+             packets that come in there meet no program: add it to node.interfaces, unless one of these is below it"
+        )
+    };
+    assert_eq!(on("eth1", "'192.0.2.10'"), [told("11:13", "eth1")]);
+    assert_eq!(on("eth0", "{ address = '192.0.2.10', device = 'eth1' }"), [told("13:14", "eth1")]);
+    assert_eq!(on("eth1", "{ address = '192.0.2.10', device = 'eth0' }"), [""; 0]);
+    assert_eq!(on("eth0.7", "'192.0.2.10'"), [""; 0]);
+    let unbound = on("eth1", "'192.0.2.11'");
+    assert!(unbound.len() == 1 && unbound[0].contains("no listener binds"), "{unbound:?}");
+}
+
+#[test]
+fn a_macvlan_that_is_named_elsewhere_is_warned_of() {
+    let text = with(
+        "interface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\nvirtual_mac = 'vip'\ntrack = [{ interface = 'vip' }]\n\
+         [vrrp.b]\ninterface = 'eth0'\nrouter_id = 8\naddresses = [{ address = '192.0.2.11', device = 'vip' }]",
+    );
+    let found: Vec<String> =
+        findings(&text.replace("[\"eth0\"]", "['eth0', 'vip']")).into_iter().filter(|one| one.contains("warning")).collect();
+    let told = ["node.interfaces", "vrrp.b.addresses", "vrrp.www.track"].map(|place| {
+        format!(
+            "14:15: warning: vip, the macvlan interface of virtual router `www`, is named in {place} too | \
+             Weir makes it: give it a name that no other interface has"
+        )
+    });
+    assert_eq!(found, told);
+}
+
+#[test]
+fn tracks_that_say_nothing_more_are_warned_of() {
+    let text = with(
+        "interface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\n\
+         track = [{ file = '/x', share = '50%', interval = '1s', timeout = '1s', rise = 2, fall = 2 }, { pool = 'web' }, { pool = 'web', share = '50%' },\n\
+         { file = '/x', weight = -20 }]",
+    );
+    let mut expected: Vec<String> = [("14:33", "share", "pool"), ("14:51", "interval", "command"), ("14:67", "timeout", "command")]
+        .into_iter()
+        .chain([("14:80", "rise", "command"), ("14:90", "fall", "command")])
+        .map(|(place, key, what)| format!("{place}: warning: `{key}` has no effect: it goes with `{what}`"))
+        .collect();
+    expected.push("15:1: warning: virtual router `www` tracks file /x twice | leave one out".into());
+    assert_eq!(findings(&text), expected);
+}
+
+#[test]
+fn a_server_at_a_virtual_address_is_warned_of() {
+    let text = with("interface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.11'").replace("10.0.0.1", "192.0.2.11");
+    let found = findings(&text);
+    let told = "13:13: warning: 192.0.2.11 is an address of virtual router `www` and of a server of pool `web` | \
+                name servers by addresses that they keep";
+    assert!(found.iter().any(|one| one == told), "{found:#?}");
+}
