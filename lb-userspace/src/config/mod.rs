@@ -74,19 +74,19 @@ use self::{
 /// Sections with a syntax error, and what is missing or contradictory in a text that has one, are not judged.
 pub fn parse(text: &ConfigText, host_name: &str) -> Parsed {
     let (tree, mut report) = tree::read(text);
-    judge(&Document::read(&tree, host_name, &mut report), report)
+    judge(&Document::read(&tree, host_name, &mut report), text, report)
 }
 
 /// The configuration with warnings and advice, or all that was found.
 pub type Parsed = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
 
 /// What sections require of each other, and what is hardly meant.
-fn judge(document: &Document, mut report: Report) -> Parsed {
+fn judge(document: &Document, text: &ConfigText, mut report: Report) -> Parsed {
     if report.text_is_whole() {
         relations::check(document, &mut report);
     }
     if !report.has_errors() {
-        lint::advise(document, &mut report);
+        lint::advise(document, text, &mut report);
     }
     match (document.config(), report.has_errors()) {
         (Ok(config), false) => Ok((config, report.into_findings())),

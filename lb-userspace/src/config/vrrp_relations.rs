@@ -8,7 +8,7 @@ use std::{
 use toml::Spanned;
 
 use super::{
-    Document,
+    ConfigText, Document,
     model::{Track, Tracked, VirtualAddress},
     pool::PoolSection,
     reader::suggestion,
@@ -121,7 +121,7 @@ fn check_loopback(document: &Document, report: &mut Report) {
 }
 
 /// What is hardly meant.
-pub(super) fn advise(document: &Document, report: &mut Report) {
+pub(super) fn advise(document: &Document, text: &ConfigText, report: &mut Report) {
     let bound: BTreeSet<IpAddr> = document.listeners.values().flat_map(|l| &l.binds).map(|bind| bind.get_ref().address).collect();
     let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
     for section in document.vrrp.values() {
@@ -135,7 +135,7 @@ pub(super) fn advise(document: &Document, report: &mut Report) {
         if let Some(group) = section.group.as_ref().filter(|group| groups.get(group.get_ref().as_str()) == Some(&1)) {
             report.warn(group.span(), format!("virtual router `{name}` is alone in group `{}`", group.get_ref()), None);
         }
-        if let Some(secret) = &section.secret {
+        if let Some(secret) = section.secret.as_ref().filter(|secret| text.is_exposed_at(secret.start)) {
             let hint = "whoever may read the file may read it: give the file mode 0600";
             report.advise(secret.clone(), "a secret stands in the file", hint);
         }
