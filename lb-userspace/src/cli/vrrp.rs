@@ -7,10 +7,12 @@ use std::{
 };
 
 use clap::Subcommand;
+use clap_complete::ArgValueCompleter;
 
 use super::{
     Exit, Format,
     apply::time,
+    complete,
     look_io::{PATIENCE, answered},
     operate::{OperateError, asked_within, json, refuse},
     place_io::Place,
@@ -35,12 +37,14 @@ pub enum Vrrp {
     #[command(after_help = "Example: weir vrrp yield www")]
     Yield {
         /// The virtual router; all, if none is named.
+        #[arg(add = ArgValueCompleter::new(complete::routers))]
         router: Option<String>,
     },
     /// Has routers that yielded preempt again.
     #[command(after_help = "Example: weir vrrp ready www")]
     Ready {
         /// The virtual router; all, if none is named.
+        #[arg(add = ArgValueCompleter::new(complete::routers))]
         router: Option<String>,
     },
 }
