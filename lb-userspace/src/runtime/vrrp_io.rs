@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use super::{
     admin_io::{Answer, serialised},
     daemon_io::{Daemon, unix_ms},
-    report::VrrpKept,
+    report::{VrrpKept, troubles},
     speaker_io::{News, Speaking},
     vrrp_order::{Known, order},
     vrrp_track_io::{Failure, Notice, Telling, Watching, is_there},
@@ -224,19 +224,7 @@ impl Daemon {
 
     /// For the record.
     pub(super) fn vrrp_trouble(&self) -> Vec<String> {
-        let faulty = self.vrrp.view.routers.iter().filter(|router| router.state == "fault");
-        let faults = faulty.map(|router| format!("virtual router {}: {}", router.router, router.faults.join(", ")));
-        let routers = || self.vrrp.view.routers.iter();
-        let conflicts = routers()
-            .flat_map(|router| router.peers.iter().map(move |peer| (router, peer)))
-            .flat_map(|(router, peer)| peer.conflicts.iter().map(move |what| (router, peer, what)))
-            .map(|(router, peer, what)| format!("virtual router {}, peer {}: {what}", router.router, peer.address));
-        let refused = routers().flat_map(|router| router.refusing.iter().map(move |refused| (&router.router, refused)));
-        let refused = refused
-            .map(|(router, refused)| format!("virtual router {router}: adverts of {} count for nothing: {}", refused.source, refused.why));
-        let strays =
-            routers().flat_map(|router| router.strays.iter().map(move |stray| format!("virtual router {}: {stray}", router.router)));
-        self.vrrp.view.trouble.iter().cloned().chain(faults).chain(conflicts).chain(refused).chain(strays).collect()
+        self.vrrp.view.trouble.iter().cloned().chain(troubles(&self.vrrp.view.routers)).collect()
     }
 }
 

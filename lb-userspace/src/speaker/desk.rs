@@ -12,8 +12,9 @@ use super::{
     order::{AddressOrder, AddressView, Order, PeerView, RouterOrder, RouterView, Said, TrackOrder, TrackView, Watched},
 };
 use crate::vrrp::{
+    addresses::AddressList,
     group::{Group, MemberNumber},
-    machine::{FaultCause, Link, Reason, Router, State},
+    machine::{Conflict, FaultCause, Link, Reason, Router, State},
     packet::{self, Ends, Received},
     refusal::Refusal,
     settings::Claims,
@@ -484,7 +485,7 @@ impl Desk {
             memory: member.memory(),
             refused: member.refused.iter().map(|(refusal, refused)| (refusal.to_string(), refused.count)).collect(),
             refusing: member.refusing(at.now),
-            strays: order.addresses.iter().filter_map(stray).collect(),
+            strays: order.addresses.iter().filter_map(stray).chain(member.speaks_to_nobody()).collect(),
             faults: member.lacks.iter().cloned().collect(),
             ..RouterView::default()
         };
@@ -520,7 +521,12 @@ impl Desk {
                 heard_ms_ago: at.now.saturating_duration_since(peer.heard_at).as_millis() as u64,
                 adverts: peer.adverts,
                 addresses: peer.addresses.as_slice().to_vec(),
-                conflicts: peer.conflicts.iter().map(|conflict| conflict_words(router, *address, *conflict)).collect(),
+                conflicts: peer
+                    .conflicts
+                    .iter()
+                    .filter(|conflict| is_still(router, &peer.addresses, **conflict))
+                    .map(|conflict| conflict_words(router, *address, *conflict))
+                    .collect(),
             })
             .collect();
         view
@@ -534,6 +540,11 @@ fn holder(router: &Router, address: IpAddr) -> Option<IpAddr> {
     }
     let active = router.active_router()?;
     router.peers().find(|(peer, _)| **peer == active).filter(|(_, peer)| peer.addresses.contains(&address)).map(|_| active)
+}
+
+/// Addresses may be the same again since the last advert.
+fn is_still(router: &Router, addresses: &AddressList, conflict: Conflict) -> bool {
+    conflict != Conflict::Addresses || addresses != router.addresses()
 }
 
 fn mac_words(mac: [u8; 6]) -> String {

@@ -127,6 +127,13 @@ impl Member {
         of_family.min_by_key(|address| (is_wrong_scope(address), is_virtual(address))).copied()
     }
 
+    /// Both nodes have the same list, from which each leaves itself out: nothing may be left.
+    pub(super) fn speaks_to_nobody(&self) -> Option<String> {
+        let is_own = |peer: &IpAddr| self.router.as_ref().is_some_and(|router| router.settings().primary == *peer);
+        let is_alone = !self.order.peers.is_empty() && self.order.peers.iter().all(is_own);
+        is_alone.then(|| "peers names this node alone: no other one hears it".into())
+    }
+
     /// Why there is none.
     pub(super) fn lacks_source(&self, link: Option<&LinkState>) -> String {
         match (link, self.order.source) {

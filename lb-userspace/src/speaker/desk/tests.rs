@@ -436,6 +436,11 @@ fn of_each_address_the_view_tells_who_names_it_and_what_the_host_has_for_itself(
     // The active one names the first alone.
     assert_eq!(view.addresses.iter().map(|one| one.holder).collect::<Vec<_>>(), [Some(ip("10.0.0.2")), None]);
     assert_eq!(view.peers[0].conflicts, ["it has other addresses: only here 10.0.0.101"]);
+    let mut same = wanted.clone();
+    same.addresses.truncate(1);
+    desk.handle_order(order(&[("www", same)]), at);
+    assert_eq!(desk.view(at)[0].peers[0].conflicts, Vec::<String>::new());
+    desk.handle_order(order(&[("www", wanted.clone())]), at);
     assert_eq!(view.strays, ["10.0.0.101 is eth0's own: it stays there while another node is active"]);
     // An owner has them for itself.
     desk.handle_order(order(&[("www", RouterOrder { priority: 255, ..wanted })]), at);
@@ -444,6 +449,18 @@ fn of_each_address_the_view_tells_who_names_it_and_what_the_host_has_for_itself(
         desk.poll_timeout().into_iter().for_each(|due| desk.handle_timeout(due));
     }
     assert_eq!((desk.view(at)[0].state.as_str(), desk.view(at)[0].strays.len()), ("active", 0));
+}
+
+#[test]
+fn a_list_of_peers_that_names_this_node_alone_is_told() {
+    let (mut desk, at) = (Desk::default(), moment());
+    let with =
+        |peers: &[&str]| order(&[("www", RouterOrder { peers: peers.iter().map(|peer| ip(peer)).collect(), ..router("10.0.0.100") })]);
+    desk.handle_links(links(link()), at);
+    for (peers, count) in [(&["10.0.0.1"][..], 1), (&["10.0.0.1", "10.0.0.2"], 0), (&[], 0)] {
+        desk.handle_order(with(peers), at);
+        assert_eq!(desk.view(at)[0].strays.len(), count, "{peers:?}");
+    }
 }
 
 #[test]
