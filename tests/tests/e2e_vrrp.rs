@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use weir_tests::{
-    lab::{Family, wait_until},
+    lab::{Family, Weir, wait_until},
     vrrp::{Cluster, active, await_state, backup, kill_all, router, signal, speaker, speakers, turns, view},
 };
 
@@ -115,6 +115,10 @@ fn a_node_whose_daemon_and_speaker_are_killed_goes_on_as_it_was() {
         wait_until("an heir", SOON, || speakers(&first).is_ok_and(|found| found.len() == 2)).unwrap();
         let probe = cluster.probe(Family::V4).unwrap();
         let pid = speaker(&first).unwrap();
+        // The heir is told each second how everything is.
+        std::thread::sleep(Duration::from_millis(1200));
+        let since_ms = |weir: &Weir<'_>| router(weir).unwrap()["since_ms"].as_u64().unwrap();
+        let before_ms = since_ms(&first);
         first.kill_9().unwrap();
         signal(pid, Signal::KILL).unwrap();
         // Longer than a lease.
@@ -126,6 +130,7 @@ fn a_node_whose_daemon_and_speaker_are_killed_goes_on_as_it_was() {
         first.run().unwrap();
         await_state(&first, "active").unwrap();
         assert!(found.contains(&speaker(&first).unwrap()));
+        assert!(since_ms(&first).abs_diff(before_ms) < 100, "it was never away");
         let report = probe.end().unwrap();
         eprintln!("kill -9 of the daemon and the speaker at {interval}: {report:?}");
         assert!(report.lost <= 1, "{report:?}");

@@ -85,6 +85,7 @@ impl Speaking {
             active_until_ms: None,
             is_on_hold: holds.contains(router),
             memory: numbers.get(router).cloned().unwrap_or_default(),
+            told: None,
         };
         let (asks, asked) = mpsc::channel(QUEUE);
         let (tell, news) = mpsc::channel(QUEUE);
@@ -315,6 +316,7 @@ impl Keeper {
             active_until_ms: (view.state == "active").then(|| now_ms + 2 * view.interval_ms),
             is_on_hold: view.is_on_hold,
             memory: view.memory.clone().unwrap_or_default(),
+            told: Some(view.told()),
         };
         self.resumes = std::mem::take(&mut self.last).into_iter().map(|(name, view)| (name, resume(&view))).collect();
     }

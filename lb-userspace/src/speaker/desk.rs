@@ -14,7 +14,7 @@ use super::{
 use crate::vrrp::{
     addresses::AddressList,
     group::{Group, MemberNumber},
-    machine::{Conflict, FaultCause, Link, Reason, Router, State},
+    machine::{Conflict, FaultCause, Link, Output, Reason, Router, State},
     packet::{self, Ends, Received},
     refusal::Refusal,
     settings::Claims,
@@ -377,7 +377,11 @@ impl Desk {
 
     fn take_outputs(&mut self, name: &str) {
         let Some(member) = self.members.get_mut(name) else { return };
+        let goes_on = member.going_on().is_some();
         while let Some(output) = member.router.as_mut().and_then(Router::poll_output) {
+            if goes_on && matches!(output, Output::Transition(_)) {
+                continue;
+            }
             let doing = member.doing(name, output);
             self.doings.push_back(doing);
         }
@@ -498,7 +502,11 @@ impl Desk {
             (Reason::Started, State::Backup, Some(active)) => format!("{active} is active"),
             _ => reason.to_string(),
         };
-        view.why.extend(router.forbearance(at.now).into_iter().map(|why| format!("; {why}")));
+        if let Some(told) = member.going_on() {
+            (view.since_ms, view.why) = (told.since_ms, told.why.clone());
+        } else {
+            view.why.extend(router.forbearance(at.now).into_iter().map(|why| format!("; {why}")));
+        }
         let of_track = |track: &TrackView| Some(format!("{}: {}", track.name, track.why.as_ref().filter(|_| track.weight.is_none())?));
         let down: Vec<String> = view.tracks.iter().filter_map(of_track).collect();
         let is_told = |cause: &FaultCause| matches!(cause, FaultCause::Source | FaultCause::Driver) && member.lacks.is_some();

@@ -95,6 +95,7 @@ impl Heir {
             active_until_ms: None,
             is_on_hold: view.is_on_hold,
             memory: view.memory.clone().unwrap_or_default(),
+            told: Some(view.told()),
         };
         let resumes: BTreeMap<String, Resume> = views.iter().map(|view| (view.router.clone(), resume(view))).collect();
         if resumes != self.resumes {

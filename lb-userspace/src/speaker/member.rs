@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     desk::{Doing, LinkState, Moment},
-    order::{AddressOrder, Changed, Conflicting, HeardNumber, Memory, PreemptOrder, RefusedView, Resume, RouterOrder, Said},
+    order::{AddressOrder, Changed, Conflicting, HeardNumber, Memory, PreemptOrder, RefusedView, Resume, RouterOrder, Said, ToldState},
 };
 use crate::vrrp::{
     addresses::{AddressList, virtual_mac},
@@ -38,6 +38,16 @@ pub(super) struct Member {
     heard_form: Option<ChecksumForm>,
     /// It ends, and goes then.
     pub(super) is_leaving: bool,
+    /// The process before told of the same state.
+    pub(super) goes_on: Option<GoesOn>,
+}
+
+/// A state that began in another process.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct GoesOn {
+    pub(super) told: ToldState,
+    /// When it began in this one.
+    pub(super) since: Instant,
 }
 
 /// Adverts that counted for nothing, for one reason.
@@ -80,6 +90,7 @@ impl Member {
             refused: BTreeMap::new(),
             heard_form: None,
             is_leaving: false,
+            goes_on: None,
         }
     }
 
@@ -214,10 +225,12 @@ impl Member {
         // The process before has listened, too.
         let began = at.now.checked_sub(timing::active_down(identity.version, priority, interval)).filter(|_| is_resuming);
         router.handle_start(held, began.unwrap_or(at.now));
-        if self.order.resume.take().is_some_and(|resume| resume.is_on_hold) {
+        let resume = self.order.resume.take().unwrap_or_default();
+        if resume.is_on_hold {
             router.handle_yield(at.now);
         }
         router.handle_timeout(at.now);
+        self.goes_on = resume.told.filter(|told| told.state == word(router.state())).map(|told| GoesOn { told, since: router.since().0 });
         self.router = Some(router);
     }
 
@@ -311,6 +324,13 @@ impl Member {
         // One that the order names no longer is removed wherever it is.
         let stray = |address| AddressOrder { address, prefix_len: 0, device: self.order.interface.clone(), label: None };
         addresses.into_iter().map(|address| of(address).unwrap_or_else(|| stray(address))).collect()
+    }
+
+    /// Whether it is in the state that the process before told of.
+    pub(super) fn going_on(&self) -> Option<&ToldState> {
+        let router = self.router.as_ref()?;
+        let is_it = |goes_on: &&GoesOn| goes_on.since == router.since().0 && goes_on.told.state == word(router.state());
+        self.goes_on.as_ref().filter(is_it).map(|goes_on| &goes_on.told)
     }
 
     pub(super) fn doing(&mut self, name: &str, output: Output) -> Doing {

@@ -198,6 +198,27 @@ pub struct Resume {
     /// What it had heard.
     #[serde(default)]
     pub memory: Memory,
+    /// What it told of its state: where that goes on, nothing is told anew.
+    #[serde(default)]
+    pub told: Option<ToldState>,
+}
+
+/// A state as it was told.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ToldState {
+    /// As views call it.
+    pub state: String,
+    /// Milliseconds of the Unix epoch.
+    pub since_ms: u64,
+    /// Why.
+    pub why: String,
+}
+
+impl RouterView {
+    /// What the next process has to know of it.
+    pub fn told(&self) -> ToldState {
+        ToldState { state: self.state.clone(), since_ms: self.since_ms, why: self.why.clone() }
+    }
 }
 
 /// A change of state.
@@ -393,7 +414,7 @@ mod tests {
             has_pseudo_header: None,
             group: None,
             tracks: vec![TrackOrder { name: "pool web".into(), how: Watched::Down("none of 2 servers serves".into()), weight: Some(-5) }],
-            resume: Some(Resume { active_until_ms: Some(4), is_on_hold: true, memory: Memory::default() }),
+            resume: Some(Resume { active_until_ms: Some(4), is_on_hold: true, ..Resume::default() }),
         };
         let told =
             Told::Order(Order { routers: BTreeMap::from([("a".into(), router)]), data_plane: vec!["eth0".into()], pin_dir: "/x".into() });

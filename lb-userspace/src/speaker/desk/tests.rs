@@ -8,7 +8,7 @@ use std::{
 
 use super::{Desk, Doing, LinkState, Moment};
 use crate::{
-    speaker::order::{AddressOrder, HeardNumber, Memory, Order, PreemptOrder, Resume, RouterOrder, Said, TrackOrder, Watched},
+    speaker::order::{AddressOrder, HeardNumber, Memory, Order, PreemptOrder, Resume, RouterOrder, Said, ToldState, TrackOrder, Watched},
     vrrp::{
         packet::{Advert, Authentication, ChecksumForm, Ends, Received, checksum_form_of},
         terms::{AdvertPriority, Interval, Priority, RouterId, Version},
@@ -281,6 +281,29 @@ fn the_next_process_goes_on_as_active_only_while_nobody_can_have_taken_over() {
     assert_eq!(begin(boot_ms + 1, &[ip("10.0.0.100")]), "active");
     assert_eq!(begin(boot_ms, &[ip("10.0.0.100")]), "held-over");
     assert_eq!(begin(boot_ms + 1, &[]), "backup");
+}
+
+#[test]
+fn the_next_process_tells_nothing_of_a_state_that_goes_on() {
+    let at = moment();
+    let begin = |state: &str| {
+        let mut desk = Desk::default();
+        desk.handle_links(links(LinkState { marked: [ip("10.0.0.100")].into(), ..link() }), at);
+        let told = Some(ToldState { state: state.into(), since_ms: 7, why: "it was so".into() });
+        let resume = Some(Resume { active_until_ms: Some(BOOT.as_millis() as u64 + 1), told, ..Resume::default() });
+        desk.handle_order(order(&[("www", RouterOrder { resume, ..router("10.0.0.100") })]), at);
+        let told: Vec<String> = done(&mut desk).into_iter().filter(|line| line.starts_with("www ")).collect();
+        (desk, told)
+    };
+    let (mut desk, told) = begin("active");
+    let view = desk.view(at).remove(0);
+    assert_eq!((told, view.state.as_str(), view.since_ms, view.why.as_str()), (vec![], "active", 7, "it was so"));
+    desk.handle_yield(&["www".to_owned()], at.now);
+    assert_eq!(done(&mut desk)[1..], ["www yielding: told to yield"]);
+    assert_eq!(desk.view(at)[0].since_ms, 5_000_000);
+    // It was another one.
+    let (desk, told) = begin("backup");
+    assert_eq!((told.len(), desk.view(at)[0].since_ms), (2, 5_000_000));
 }
 
 #[test]
