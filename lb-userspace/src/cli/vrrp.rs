@@ -20,7 +20,7 @@ use crate::{
         client_io::AskError,
     },
     speaker,
-    speaker::order::{RefusedView, RouterView, TrackView},
+    speaker::order::{ClaimView, RefusedView, RouterView, TrackView},
 };
 
 /// `weir vrrp`.
@@ -113,6 +113,9 @@ fn details(router: &RouterView, out: &mut impl Write) -> io::Result<()> {
     }
     router.faults.iter().try_for_each(|fault| writeln!(out, "  ! {fault}"))?;
     router.strays.iter().try_for_each(|stray| writeln!(out, "  ! {stray}"))?;
+    for ClaimView { what, heard_ms_ago, .. } in &router.claims {
+        writeln!(out, "  ! {what}; heard {heard_ms_ago} ms ago")?;
+    }
     for RefusedView { source, why, heard_ms_ago } in &router.refusing {
         writeln!(out, "  ! adverts of {source} count for nothing: {why}; the last came {heard_ms_ago} ms ago")?;
     }

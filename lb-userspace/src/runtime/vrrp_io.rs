@@ -133,7 +133,8 @@ impl Daemon {
             News::Said(Said::Changed(changed)) => self.handle_router_changed(changed, unix_ms()),
             News::Said(Said::Conflict(conflict)) => {
                 let (router, peer, what, is_over) = (conflict.router, conflict.peer, conflict.what, conflict.is_over);
-                warn!(router, %peer, what, is_over, "a virtual router's peer is not as it should be");
+                let source = peer.map(tracing::field::display);
+                warn!(router, peer = source, what, is_over, "somebody on a virtual router's link is not as it should be");
                 self.tell(What::VrrpConflict { router, peer, what, is_over });
             }
             News::Gone(why) => {
@@ -236,8 +237,10 @@ impl Daemon {
             .map(|(router, refused)| format!("virtual router {router}: adverts of {} count for nothing: {}", refused.source, refused.why));
         let strays =
             routers().flat_map(|router| router.strays.iter().map(move |stray| format!("virtual router {}: {stray}", router.router)));
+        let claims =
+            routers().flat_map(|router| router.claims.iter().map(move |claim| format!("virtual router {}: {}", router.router, claim.what)));
         let conflicts = conflicts.into_iter().map(|((router, peer), what)| format!("virtual router {router}, peer {peer}: {what}"));
-        self.vrrp.view.trouble.iter().cloned().chain(faults).chain(conflicts).chain(refused).chain(strays).collect()
+        self.vrrp.view.trouble.iter().cloned().chain(faults).chain(conflicts).chain(refused).chain(claims).chain(strays).collect()
     }
 }
 

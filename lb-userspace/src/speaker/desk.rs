@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    defence::mac_words,
     member::{Member, conflict_words, is_same_router, moved, word},
     order::{AddressOrder, AddressView, Order, PeerView, RouterOrder, RouterView, Said, TrackOrder, TrackView, Watched},
 };
@@ -191,17 +192,19 @@ impl Desk {
         for name in due {
             self.with_router(&name, now, Router::handle_timeout);
         }
+        self.defend(now);
     }
 
-    /// Says which refusals are over: now and then.
+    /// Says which refusals are over, and which claims of others go on: now and then.
     pub(super) fn handle_silence(&mut self, now: Instant) {
         let over = self.members.iter_mut().flat_map(|(name, member)| member.accept(name, now));
         self.doings.extend(over);
+        self.tell_claims(now);
     }
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.members.values().filter_map(|member| member.router.as_ref()?.poll_timeout()).min()
+        self.members.values().flat_map(Member::poll_timeouts).min()
     }
 
     /// These hand over.
@@ -463,6 +466,7 @@ impl Desk {
             memory: member.memory(),
             refused: member.refused.iter().map(|(refusal, refused)| (refusal.to_string(), refused.count)).collect(),
             refusing: member.refusing(at.now),
+            claims: member.defence.views(at.now),
             strays: order.addresses.iter().filter_map(stray).collect(),
             faults: member.lacks.iter().cloned().collect(),
             ..RouterView::default()
@@ -514,10 +518,6 @@ fn holder(router: &Router, address: IpAddr) -> Option<IpAddr> {
     router.peers().find(|(peer, _)| **peer == active).filter(|(_, peer)| peer.addresses.contains(&address)).map(|_| active)
 }
 
-fn mac_words(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
 fn watched(track: &TrackOrder, links: &BTreeMap<String, LinkState>, data_plane: &[String]) -> (Effect, Condition) {
     let is_up = match &track.how {
         Watched::Interface(name) => links.get(name).is_some_and(|link| link.has_carrier),
@@ -529,5 +529,6 @@ fn watched(track: &TrackOrder, links: &BTreeMap<String, LinkState>, data_plane: 
     (effect, if is_up { Condition::Up } else { Condition::Down })
 }
 
+mod defending;
 #[cfg(test)]
 mod tests;

@@ -88,9 +88,9 @@ pub fn inherit(socket: &Path) -> io::Result<()> {
     // It has to be fast at a moment that nobody knows.
     let lacks = become_urgent(Locking::Used);
     let Some(mut order) = await_inheritance()? else { return Ok(()) };
+    let kernel = Kernel::open()?;
     let Some(place) = Place::inherit(socket)? else { return Ok(()) };
     catch_signals();
-    let kernel = Kernel::open()?;
     let now_ms = boot_time().as_millis() as u64;
     for router in order.routers.values_mut() {
         // Others wait three intervals from the last advert, which was at most one ago.
@@ -272,6 +272,8 @@ impl Speaker {
                 }
             }
         }
+        // After the adverts: who takes over has said so by now, perhaps.
+        self.desk.handle_claims(&self.kernel.ears.claims(self.clock.now()), self.clock.now());
         for came in self.control.came() {
             self.obey(came);
         }
@@ -550,6 +552,7 @@ impl Speaker {
         let at = self.clock.moment();
         if at.now >= self.tell_at {
             self.tell_at = at.now + TOLD_EVERY;
+            self.kernel.ears.listen_for(self.desk.watches());
             let view = self.desk.view(at);
             if let Some(heir) = &mut self.heir {
                 heir.tell_views(&view);
@@ -566,12 +569,13 @@ impl Speaker {
             .into_iter()
             .chain([self.renew_at, self.tell_at])
             .chain(self.later.iter().map(|(at, _)| *at))
+            .chain(self.kernel.ears.poll_timeout())
             .min()
             .unwrap_or(now);
         let timeout = if self.are_links_old { Duration::ZERO } else { until.saturating_duration_since(now) };
         let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
         let sockets = self.wires.values().map(|wire| PollFd::new(wire, PollFlags::IN));
-        let control: Vec<_> = self.control.fds().collect();
+        let control: Vec<_> = self.control.fds().chain(self.kernel.ears.fds()).collect();
         let control = control.iter().map(|fd| PollFd::new(fd, PollFlags::IN));
         let news = self.kernel.news_fd();
         let mut fds: Vec<PollFd<'_>> = sockets.chain(control).chain([PollFd::new(&news, PollFlags::IN)]).collect();
