@@ -177,6 +177,8 @@ fn without_a_daemon_the_speaker_tells_how_its_routers_are_and_a_hold_outlives_ev
     })
     .unwrap();
     kill_all(&mut second).unwrap();
+    let told = said(&second, "status").1;
+    assert!(told.contains("! nobody speaks vrrp: this node has none of its virtual addresses"), "{told}");
     second.run().unwrap();
     await_state(&second, "backup").unwrap();
     std::thread::sleep(Duration::from_secs(2));

@@ -131,6 +131,9 @@ pub struct Explanation {
     pub drop_reason: Option<Cow<'static, str>>,
     /// The decision in words.
     pub why: String,
+    /// Why such a packet hardly comes to this node: another one has the address.
+    #[serde(default)]
+    pub note: Option<String>,
 }
 
 /// A service's slot.

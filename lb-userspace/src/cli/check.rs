@@ -36,6 +36,8 @@ struct Counts {
     /// Names that are looked up while the daemon runs, each for any number of servers.
     #[serde(skip_serializing_if = "is_none")]
     names: usize,
+    #[serde(skip_serializing_if = "is_none")]
+    virtual_routers: usize,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -106,6 +108,7 @@ impl Counts {
             services: config.binds().count(),
             servers: config.pools.values().map(|pool| pool.servers.len()).sum(),
             names: config.pools.values().map(|pool| pool.names.len()).sum(),
+            virtual_routers: config.vrrp.len(),
         }
     }
 }
@@ -130,10 +133,11 @@ fn write_text(
         writeln!(err, "{}\n", finding.render(text))?;
     }
     match counts {
-        Some(Counts { listeners, services, servers, names }) => {
+        Some(Counts { listeners, services, servers, names, virtual_routers }) => {
             let names = if names > 0 { format!(", {} to look up", count(names, "name")) } else { String::new() };
+            let routers = if virtual_routers > 0 { format!(", {}", count(virtual_routers, "virtual router")) } else { String::new() };
             let (listeners, services) = (count(listeners, "listener"), count(services, "service"));
-            writeln!(out, "ok: {listeners}, {services}, {}{names}", count(servers, "server"))?;
+            writeln!(out, "ok: {listeners}, {services}, {}{names}{routers}", count(servers, "server"))?;
             detection.iter().try_for_each(|(pool, time)| {
                 writeln!(out, "pool {pool}: a server that fails is out of use within {}", humantime::format_duration(*time))
             })

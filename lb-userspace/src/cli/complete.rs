@@ -1,4 +1,4 @@
-//! Names for the shell's completion: servers, pools, listeners, asked of the daemon that runs, and maps.
+//! Names for the shell's completion: servers, pools, listeners, virtual routers, asked of the daemon that runs or read in its record, and maps.
 
 use std::{env, ffi::OsStr, path::PathBuf, time::Duration};
 
@@ -9,6 +9,7 @@ use super::{CONFIG_FILE, CONFIG_VARIABLE, look_io::answered, place_io::Place};
 use crate::{
     admin::api::{HistoryView, Request, ServerView},
     dataplane,
+    runtime::report::{Report, ServiceName},
 };
 
 /// Whoever types does not wait longer.
@@ -65,9 +66,35 @@ pub(super) fn pools(typed: &OsStr) -> Vec<CompletionCandidate> {
     fitting(pools.into_iter(), typed)
 }
 
-fn names(typed: &OsStr, name: impl Fn(&crate::runtime::report::ServiceName) -> String) -> Vec<CompletionCandidate> {
-    let report = Place::of(&config()).ok().and_then(|place| place.report.ok()).unwrap_or_default();
-    let mut names: Vec<String> = report.services.iter().map(name).collect();
+/// The virtual routers of the daemon's record.
+pub(super) fn routers(typed: &OsStr) -> Vec<CompletionCandidate> {
+    routers_of(&recorded(), typed)
+}
+
+fn routers_of(report: &Report, typed: &OsStr) -> Vec<CompletionCandidate> {
+    fitting(report.vrrp.iter().map(|router| router.router.clone()), typed)
+}
+
+fn names(typed: &OsStr, name: impl Fn(&ServiceName) -> String) -> Vec<CompletionCandidate> {
+    let mut names: Vec<String> = recorded().services.iter().map(name).collect();
     names.dedup();
     fitting(names.into_iter(), typed)
+}
+
+fn recorded() -> Report {
+    Place::of(&config()).ok().and_then(|place| place.report.ok()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::speaker::order::RouterView;
+
+    #[test]
+    fn virtual_routers_are_completed() {
+        let router = |name: &str| RouterView { router: name.into(), ..RouterView::default() };
+        let report = Report { vrrp: ["mail", "web", "www"].map(router).into(), ..Report::default() };
+        let names = |typed: &str| routers_of(&report, typed.as_ref()).iter().map(|one| one.get_value().to_owned()).collect::<Vec<_>>();
+        assert_eq!((names("w"), names("")), (vec!["web".into(), "www".into()], vec!["mail".into(), "web".into(), "www".into()]));
+    }
 }

@@ -111,3 +111,16 @@ fn first_error(text: &ConfigText, findings: &[Diagnostic]) -> String {
 fn config_error(error: &dyn Error) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_bad_ends_with_1() {
+        let mut out = Vec::new();
+        let exit = doctor(Path::new("/nowhere/weir.toml"), Format::Text, &mut out).unwrap();
+        assert_eq!(exit.code(), 1);
+        assert!(out.starts_with(b"BAD  configuration "));
+    }
+}

@@ -141,12 +141,13 @@ fn write_text(told: &Explanation, out: &mut impl Write) -> io::Result<()> {
     line("member", &told.member)?;
     line("forward", &told.forward)?;
     let reason = told.drop_reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
-    line("decision", &Some(format!("{}{reason}: {}", told.decision, told.why)))
+    line("decision", &Some(format!("{}{reason}: {}", told.decision, told.why)))?;
+    line("note", &told.note)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Flow, FlowError, Packet, PacketKind, PacketQuestion, Transport};
+    use super::{Explanation, Flow, FlowError, Packet, PacketKind, PacketQuestion, Transport, write_text};
 
     fn flow(ends: &[&str], protocol: Option<Transport>) -> Result<Flow, FlowError> {
         let ends = ends.iter().map(|&end| end.to_owned()).collect();
@@ -178,6 +179,16 @@ mod tests {
         let chosen = Flow { question: PacketQuestion { source, ..question }, is_port_chosen: true };
         assert_eq!(flow(&["192.0.2.7", to], None), Ok(chosen));
         assert_eq!(flow(&["[2001:db8::7]", "[2001:db8::1]:80"], None).unwrap().question.source, "[2001:db8::7]:50000".parse().unwrap());
+    }
+
+    #[test]
+    fn a_note_comes_last() {
+        let note = Some("virtual router www is backup here: 192.0.2.2 has 192.0.2.10".to_owned());
+        let told = Explanation { decision: "send".into(), why: "it goes to a".into(), note, ..Explanation::default() };
+        let mut out = Vec::new();
+        write_text(&told, &mut out).unwrap();
+        let expected = "decision  send: it goes to a\nnote      virtual router www is backup here: 192.0.2.2 has 192.0.2.10\n";
+        assert!(String::from_utf8(out).unwrap().ends_with(expected));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::{
     },
     runtime::{
         inspect::{InspectError, Inspector},
-        report::Report,
+        report::{Report, troubles},
     },
     speaker,
 };
@@ -84,17 +84,23 @@ fn read_otherwise<T>(
 /// [`OperateError`].
 pub(super) fn answered<T: DeserializeOwned>(place: &Place, request: &Request, patience: Duration) -> Result<T, OperateError> {
     let socket = socket_of_place(place);
-    let mut answer = ask_within(&socket, request, patience);
+    let answer = again(place, is_passing, || ask_within(&socket, request, patience));
+    serde_json::from_value(answer?).map_err(OperateError::Answer)
+}
+
+/// Asks, and again where `is_passing` says that it may be otherwise in a moment and the daemon runs.
+pub(super) fn again<T>(place: &Place, is_passing: fn(&AskError) -> bool, ask: impl Fn() -> Result<T, AskError>) -> Result<T, AskError> {
+    let mut answer = ask();
     for _ in 0..TRIES {
         match &answer {
             Err(error) if is_passing(error) && place.daemon().is_some() => {
                 sleep(AGAIN_AFTER);
-                answer = ask_within(&socket, request, patience);
+                answer = ask();
             }
             Ok(_) | Err(_) => break,
         }
     }
-    serde_json::from_value(answer?).map_err(OperateError::Answer)
+    answer
 }
 
 /// Whether it may be otherwise in a moment: the daemon makes its socket anew when `[admin]` changes, and when somebody removed it.
@@ -118,11 +124,16 @@ pub(super) fn inspector(place: Place) -> Inspector {
 
 /// Without a daemon the record is as old as its end: the speaker knows how its routers are.
 fn follow_speaker(report: &mut Report, state_dir: &Path) {
-    match speaker::driver::look(state_dir) {
-        Some((_, views)) => report.vrrp = views,
-        None => report.vrrp.iter_mut().for_each(|view| {
-            (view.state, view.why, view.active) = ("unknown".into(), "nobody speaks vrrp".into(), None);
-            view.addresses.iter_mut().for_each(|one| (one.is_held, one.holder) = (false, None));
-        }),
-    }
+    let nobody = || "nobody speaks vrrp: this node has none of its virtual addresses".to_owned();
+    let trouble = match speaker::driver::look(state_dir) {
+        Some((_, views)) => {
+            report.vrrp = views;
+            None
+        }
+        None => {
+            report.vrrp.iter_mut().for_each(|view| view.forget("nobody speaks vrrp"));
+            Some(nobody())
+        }
+    };
+    report.vrrp_troubles = trouble.into_iter().chain(troubles(&report.vrrp)).collect();
 }

@@ -10,10 +10,11 @@ use std::{
 use clap::{Args, Subcommand};
 use clap_complete::ArgValueCompleter;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::{
     Exit, Format, complete,
-    look_io::LookError,
+    look_io::{LookError, again},
     place_io::{Place, PlaceError},
     render::table,
     tell,
@@ -21,8 +22,9 @@ use super::{
 };
 use crate::{
     admin::{
+        answer::IS_ENDING,
         api::{Addition, Removal, Request, Selection, ServerView, Switch, Switched, WeightChange},
-        client_io::{AskError, ask},
+        client_io::{AskError, ask, ask_within},
     },
     config::endpoint,
     control::{
@@ -172,12 +174,30 @@ pub(super) fn socket_of_place(place: &Place) -> PathBuf {
 
 /// Asks the daemon, and understands the answer.
 pub(super) fn asked<T: DeserializeOwned>(config: &Path, request: &Request) -> Result<T, OperateError> {
+    asked_by(config, |socket| ask(socket, request))
+}
+
+/// Asks the daemon, and waits so long for an answer.
+pub(super) fn asked_within<T: DeserializeOwned>(config: &Path, request: &Request, patience: Duration) -> Result<T, OperateError> {
+    asked_by(config, |socket| ask_within(socket, request, patience))
+}
+
+fn asked_by<T: DeserializeOwned>(config: &Path, ask: impl Fn(&Path) -> Result<Value, AskError>) -> Result<T, OperateError> {
     let place = Place::of(config)?;
-    let answer = ask(&socket_of_place(&place), request).map_err(|error| match (error, place.daemon()) {
+    let answer = again(&place, is_unbegun, || ask(&socket_of_place(&place))).map_err(|error| match (error, place.daemon()) {
         (AskError::NoDaemon { path, .. }, Some(pid)) => OperateError::Mute { pid, path },
         (error, _) => error.into(),
     })?;
     serde_json::from_value(answer).map_err(OperateError::Answer)
+}
+
+/// Whether the daemon has done nothing of it: it makes its socket anew when `[admin]` changes, and ends what waits there.
+fn is_unbegun(error: &AskError) -> bool {
+    match error {
+        AskError::NoDaemon { .. } => true,
+        AskError::Refused(refusal) => refusal.error == IS_ENDING,
+        AskError::Broken(_) | AskError::Denied { .. } | AskError::Silent(_) | AskError::Unknown(_) => false,
+    }
 }
 
 /// Tells an error, its details included.

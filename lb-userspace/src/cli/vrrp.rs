@@ -3,14 +3,18 @@
 use std::{
     io::{self, Write},
     path::Path,
+    time::Duration,
 };
 
 use clap::Subcommand;
+use clap_complete::ArgValueCompleter;
 
 use super::{
     Exit, Format,
     apply::time,
-    operate::{OperateError, asked, json, refuse},
+    complete,
+    look_io::{PATIENCE, answered},
+    operate::{OperateError, asked_within, json, refuse},
     place_io::Place,
     render::table,
 };
@@ -23,6 +27,9 @@ use crate::{
     speaker::order::{ClaimView, RefusedView, RouterView, TrackView},
 };
 
+/// A daemon that has not taken an order by then hangs: it does not wait for the hand-over itself.
+const HEEDS_WITHIN: Duration = Duration::from_secs(10);
+
 /// `weir vrrp`.
 #[derive(Subcommand, Debug)]
 pub enum Vrrp {
@@ -30,12 +37,14 @@ pub enum Vrrp {
     #[command(after_help = "Example: weir vrrp yield www")]
     Yield {
         /// The virtual router; all, if none is named.
+        #[arg(add = ArgValueCompleter::new(complete::routers))]
         router: Option<String>,
     },
     /// Has routers that yielded preempt again.
     #[command(after_help = "Example: weir vrrp ready www")]
     Ready {
         /// The virtual router; all, if none is named.
+        #[arg(add = ArgValueCompleter::new(complete::routers))]
         router: Option<String>,
     },
 }
@@ -51,15 +60,9 @@ pub fn vrrp(config: &Path, command: Option<Vrrp>, format: Format, out: &mut impl
         Some(Vrrp::Ready { router }) => Request::VrrpReady(Which { router }),
     };
     let is_change = request.is_change();
-    let view: VrrpView = match asked(config, &request) {
+    let view = match if is_change { asked_within(config, &request, HEEDS_WITHIN) } else { looked(config, &request) } {
         Ok(view) => view,
-        Err(error) => {
-            let is_answer = matches!(error, OperateError::Ask(AskError::Refused(_)));
-            match if is_change || is_answer { None } else { spoken(config) } {
-                Some(view) => view,
-                None => return refuse(err, &error),
-            }
-        }
+        Err(error) => return refuse(err, &error),
     };
     match format {
         Format::Json => json(&view, out)?,
@@ -70,12 +73,44 @@ pub fn vrrp(config: &Path, command: Option<Vrrp>, format: Format, out: &mut impl
     Ok(if is_well || is_change { Exit::Fine } else { Exit::Refused })
 }
 
-/// Of the speaker itself, which outlives the daemon.
-fn spoken(config: &Path) -> Option<VrrpView> {
-    let place = Place::of(config).ok().filter(|place| place.daemon().is_none())?;
-    let (pid, routers) = speaker::driver::look(&place.state_dir)?;
-    let trouble = Some("there is no daemon: pools, files and commands that are tracked are as they were when it ended".to_owned());
-    Some(VrrpView { speaker_pid: Some(pid), trouble, routers })
+/// What the daemon says, or what is known without it where it does not answer.
+fn looked(config: &Path, request: &Request) -> Result<VrrpView, OperateError> {
+    let place = Place::of(config)?;
+    answered(&place, request, PATIENCE).or_else(|unanswered| match &unanswered {
+        OperateError::Ask(AskError::NoDaemon { .. } | AskError::Broken(_) | AskError::Silent(_)) => {
+            known_without_daemon(&place, &unanswered).ok_or(unanswered)
+        }
+        OperateError::Ask(AskError::Denied { .. } | AskError::Unknown(_) | AskError::Refused(_))
+        | OperateError::Place(_)
+        | OperateError::Mute { .. }
+        | OperateError::Answer(_) => Err(unanswered),
+    })
+}
+
+/// What the speaker says, which outlives the daemon, or else what a daemon that hangs wrote last. A daemon whose connection to the speaker this takes
+/// connects again.
+fn known_without_daemon(place: &Place, unanswered: &OperateError) -> Option<VrrpView> {
+    let daemon = place.daemon();
+    let trouble = daemon.map_or_else(without_daemon, |pid| unanswering(pid, unanswered));
+    if let Some((pid, routers)) = speaker::driver::look(&place.state_dir) {
+        return Some(VrrpView { speaker_pid: Some(pid), trouble: Some(trouble), routers });
+    }
+    let report = place.report.as_ref().ok().filter(|_| daemon.is_some())?;
+    let age = format!("nobody who speaks vrrp answers either: this is what was written at {}", time(report.read_at_ms));
+    Some(VrrpView { speaker_pid: None, trouble: Some(format!("{trouble}; {age}")), routers: report.vrrp.clone() })
+}
+
+fn without_daemon() -> String {
+    "there is no daemon: pools, files and commands that are tracked are as they were when it ended".into()
+}
+
+/// What it means that a daemon that is there does not answer.
+fn unanswering(pid: u32, why: &OperateError) -> String {
+    let why = why.to_string();
+    let why = why.lines().next().unwrap_or_default();
+    format!(
+        "the daemon, process {pid}, does not answer, so that pools, files and commands that are tracked are as they were when it last told: {why}"
+    )
 }
 
 fn show(view: &VrrpView, out: &mut impl Write) -> io::Result<()> {
@@ -105,7 +140,10 @@ pub(super) fn summary(routers: &[RouterView], out: &mut impl Write) -> io::Resul
 fn details(router: &RouterView, out: &mut impl Write) -> io::Result<()> {
     let source = router.source.map_or_else(|| "-".to_owned(), |source| source.to_string());
     write!(out, "{}  id {} on {}, version {}, from {source}", router.router, router.router_id, router.interface, router.version)?;
-    write!(out, ", every {} ms, priority {} of {}", router.interval_ms, router.priority, router.base_priority)?;
+    write!(out, ", every {} ms, priority {}", router.interval_ms, router.priority)?;
+    if router.priority != router.base_priority {
+        write!(out, " (configured {})", router.base_priority)?;
+    }
     router.virtual_mac.iter().try_for_each(|mac| write!(out, ", as {mac}"))?;
     writeln!(out, "{}", router.group.as_ref().map(|group| format!(", group {group}")).unwrap_or_default())?;
     if router.is_on_hold {
@@ -129,9 +167,10 @@ fn details(router: &RouterView, out: &mut impl Write) -> io::Result<()> {
         };
         writeln!(out, "  {}/{} on {}: {holder}", address.address, address.prefix_len, address.device)?;
     }
-    for TrackView { name, is_up, weight } in &router.tracks {
+    for TrackView { name, is_up, weight, why } in &router.tracks {
         let effect = weight.map_or_else(|| "a fault if down".to_owned(), |weight| format!("weight {weight}"));
-        writeln!(out, "  {name}: {}, {effect}", if *is_up { "up" } else { "down" })?;
+        let why = why.as_ref().map(|why| format!("; {why}")).unwrap_or_default();
+        writeln!(out, "  {name}: {}, {effect}{why}", if *is_up { "up" } else { "down" })?;
     }
     for peer in &router.peers {
         let ago = format!("{} ms ago", peer.heard_ms_ago);
@@ -143,4 +182,31 @@ fn details(router: &RouterView, out: &mut impl Write) -> io::Result<()> {
         peer.conflicts.iter().try_for_each(|conflict| writeln!(out, "    ! {conflict}"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_priority_that_is_moved_is_told_with_the_configured_one() {
+        let told = |priority: u8| {
+            let router = RouterView { priority, base_priority: 100, interval_ms: 100, ..RouterView::default() };
+            let mut out = Vec::new();
+            details(&router, &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert!(told(130).contains(", every 100 ms, priority 130 (configured 100)\n"), "{}", told(130));
+        assert!(told(100).contains(", every 100 ms, priority 100\n"), "{}", told(100));
+    }
+
+    #[test]
+    fn a_daemon_that_hangs_is_told_with_what_that_means() {
+        let silent = OperateError::Ask(AskError::Silent(PATIENCE));
+        assert_eq!(
+            unanswering(7, &silent),
+            "the daemon, process 7, does not answer, so that pools, files and commands that are tracked are as they were when it last told: \
+             the daemon has not answered for 5 s: it hangs, or is very busy, and may still do what it was asked for"
+        );
+    }
 }

@@ -18,6 +18,8 @@ pub struct ConfigText {
     pub text: String,
     /// Where its fragments begin, in order; none if it is one file.
     pub fragments: Vec<Fragment>,
+    /// The files that others than their owner may read, by the names that messages call them; none is known of a text that was sent or kept.
+    pub exposed: Box<[String]>,
 }
 
 /// A file of a directory that is a configuration.
@@ -92,14 +94,15 @@ pub struct LocatedDiagnostic {
 impl ConfigText {
     /// A text to be called `file` in messages.
     pub fn new(file: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { file: file.into(), text: text.into(), fragments: Vec::new() }
+        Self { file: file.into(), text: text.into(), fragments: Vec::new(), exposed: Box::default() }
     }
 
     /// The fragments of the directory `file`, each with its name and text, in the order in which they are joined. What is said of the whole, such as
     /// what is missing in it, is said of the directory: an empty fragment of that name comes first.
     pub fn joined(file: impl Into<String>, fragments: impl IntoIterator<Item = (String, String)>) -> Self {
         let file = file.into();
-        let mut joined = Self { text: "\n".into(), fragments: vec![Fragment { file: file.clone(), start: 0 }], file };
+        let mut joined =
+            Self { text: "\n".into(), fragments: vec![Fragment { file: file.clone(), start: 0 }], file, exposed: Box::default() };
         for (file, text) in fragments {
             joined.fragments.push(Fragment { file, start: joined.text.len() });
             joined.text += &text;
@@ -115,7 +118,12 @@ impl ConfigText {
         let is_in_order = fragments.windows(2).all(|pair| pair[0].start < pair[1].start);
         let is_within = fragments.iter().all(|fragment| fragment.start < text.len() && text.is_char_boundary(fragment.start));
         let is_sound = begins && is_in_order && is_within;
-        Self { file, text, fragments: if is_sound { fragments } else { Vec::new() } }
+        Self { file, text, fragments: if is_sound { fragments } else { Vec::new() }, exposed: Box::default() }
+    }
+
+    /// Whether others than the owner may read what stands at an offset.
+    pub fn is_exposed_at(&self, offset: usize) -> bool {
+        self.exposed.iter().any(|file| file == self.file_at(offset))
     }
 
     /// Each part that is TOML on its own, with the offset of its first byte: the fragments without the newline behind them, or all of the text.

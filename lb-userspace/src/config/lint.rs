@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use toml::Spanned;
 
 use super::{
-    Document,
+    ConfigText, Document,
     listener::ListenerSection,
     model::{Probe, ServerState, Step, UdpFlows},
     pool::{BalanceWord, ForwardWord, PoolSection},
@@ -17,7 +17,7 @@ use super::{
 /// With fewer slots a server, its share of them is more than a percent off its weight's.
 const SLOTS_PER_SERVER: usize = 100;
 
-pub(super) fn advise(document: &Document, report: &mut Report) {
+pub(super) fn advise(document: &Document, text: &ConfigText, report: &mut Report) {
     if !document.node.has_own_seed {
         let hint = "set `slot_seed` to a string of your own, the same on all nodes of one cluster";
         report.advise(document.node.header.clone(), "`slot_seed` is the default: clients can foretell which server they get", hint);
@@ -26,14 +26,14 @@ pub(super) fn advise(document: &Document, report: &mut Report) {
         report.warn(0..0, "there is no listener", Some("[listener.NAME] takes packets to a [pool.NAME]"));
     }
     advise_room(document, report);
-    super::vrrp_relations::advise(document, report);
+    super::vrrp_relations::advise(document, text, report);
     let used: BTreeSet<&str> = document.listeners.values().filter_map(|l| l.pool.as_ref()).map(|pool| pool.get_ref().as_str()).collect();
     for (name, pool) in &document.pools {
         if !used.contains(name.as_str()) {
             report.warn(pool.header.clone(), format!("no listener uses pool `{name}`"), None);
         }
         advise_servers(name, pool, report);
-        advise_check(pool, report);
+        advise_check(pool, text, report);
     }
     for (name, listener) in &document.listeners {
         for bind in listener.binds.iter().filter(|bind| is_link_local(bind.get_ref().address)) {
@@ -51,7 +51,7 @@ pub(super) fn advise(document: &Document, report: &mut Report) {
     }
 }
 
-fn advise_check(pool: &PoolSection, report: &mut Report) {
+fn advise_check(pool: &PoolSection, text: &ConfigText, report: &mut Report) {
     let Ok(model) = &pool.model else { return };
     let Some(check) = &model.check else {
         if !model.slow_start.is_zero() || model.panic_threshold_pct > 0 {
@@ -70,7 +70,7 @@ fn advise_check(pool: &PoolSection, report: &mut Report) {
         let message = "the UDP check has no `expect`: silence counts as health, and only a refusal is bad, which hosts seldom send and firewalls drop";
         report.advise(pool.header.clone(), message, "set `expect` beside `send` to what an answer contains");
     }
-    if let Some(what) = secret_of(&check.probe) {
+    if let Some(what) = secret_of(&check.probe).filter(|_| text.is_exposed_at(pool.header.start)) {
         let hint = "whoever may read the file may read it: give the check a user who may do nothing else, and the file mode 0600";
         report.advise(pool.header.clone(), format!("a password stands in the file: the check's {what}"), hint);
     }

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     diagnostic::{ConfigText, Diagnostic, Severity},
-    model::{Config, Probe},
+    model::Config,
 };
 
 /// A configuration that is larger is none.
@@ -22,20 +22,29 @@ const MOST_FRAGMENTS: usize = 4096;
 /// How often a directory is read again because it changed meanwhile.
 const READING_TRIES: usize = 5;
 
-/// Programs of checks that this machine cannot start, by their absolute paths: a warning each, at the first place that names it.
+/// Programs that this machine cannot start, by their absolute paths: a warning for each use of one, at the first place that names it.
 pub fn missing_programs(config: &Config, text: &ConfigText) -> Vec<Diagnostic> {
-    let checks = config.pools.values().filter_map(|pool| pool.check.as_ref());
-    let programs = checks.filter_map(|check| if let Probe::Command { argv } = &check.probe { argv.first() } else { None });
-    let programs: BTreeSet<&String> = programs.filter(|program| program.starts_with('/')).collect();
+    let of_checks = "a check that cannot be made finds nobody down";
+    let of_tracks = "what cannot be started counts as down, as if it had failed";
+    let of_notify = "changes of virtual routers go on without it";
+    [
+        warnings(config.check_programs(), "the check cannot be made", of_checks, text),
+        warnings(config.tracked_programs(), "what is tracked by it is down", of_tracks, text),
+        warnings(config.told_programs(), "nobody is told of changes", of_notify, text),
+    ]
+    .concat()
+}
+
+/// A warning for each program that cannot be started, and what that means.
+fn warnings<'c>(programs: impl Iterator<Item = &'c [String]>, consequence: &str, meaning: &str, text: &ConfigText) -> Vec<Diagnostic> {
+    let programs: BTreeSet<&String> = programs.filter_map(<[String]>::first).filter(|program| program.starts_with('/')).collect();
     let finding = |program: &String| {
         let start = text.text.find(program.as_str());
         Some(Diagnostic {
             severity: Severity::Warning,
             span: start.map_or(0..0, |start| start..start + program.len()),
-            message: format!("{program} {}: the check cannot be made", unfit(Path::new(program))?),
-            hint: Some(
-                "a check that cannot be made finds nobody down; give the path of a program of the machine that runs the daemon".into(),
-            ),
+            message: format!("{program} {}: {consequence}", unfit(Path::new(program))?),
+            hint: Some(format!("{meaning}; give the path of a program of the machine that runs the daemon")),
         })
     };
     programs.into_iter().filter_map(finding).collect()
@@ -123,7 +132,13 @@ pub fn read_regular_text(path: &Path) -> Result<ConfigText, LoadError> {
 }
 
 fn read_text_of(path: &Path, kind: Kind) -> Result<ConfigText, LoadError> {
-    if path.is_dir() { read_fragments(path) } else { Ok(ConfigText::new(path.display().to_string(), read_file(path, MOST_BYTES, kind)?)) }
+    if path.is_dir() {
+        return read_fragments(path);
+    }
+    let (text, readers) = read_file(path, MOST_BYTES, kind)?;
+    let file = path.display().to_string();
+    let exposed = (readers == Readers::Others).then(|| file.clone()).into_iter().collect();
+    Ok(ConfigText { exposed, ..ConfigText::new(file, text) })
 }
 
 /// What may be read.
@@ -133,6 +148,15 @@ enum Kind {
     Any,
     /// A file.
     Regular,
+}
+
+/// Who may read a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Readers {
+    /// Its owner, and root.
+    Owner,
+    /// Its group or everybody, too.
+    Others,
 }
 
 /// The fragments of a directory, by name: files that end in `.toml` and do not begin with a dot; symlinks to such files too.
@@ -183,13 +207,17 @@ fn read_fragments_once(folder: &Path) -> Result<ConfigText, LoadError> {
         return Err(LoadError::TooMany { path: folder.to_owned() });
     }
     let mut room = MOST_BYTES;
-    let mut fragments = Vec::new();
+    let (mut fragments, mut exposed) = (Vec::new(), Vec::new());
     for path in paths {
-        let text = read_file(&path, room, Kind::Regular)?;
+        let (text, readers) = read_file(&path, room, Kind::Regular)?;
         room -= text.len() as u64;
-        fragments.push((path.display().to_string(), text));
+        let file = path.display().to_string();
+        if readers == Readers::Others {
+            exposed.push(file.clone());
+        }
+        fragments.push((file, text));
     }
-    Ok(ConfigText::joined(folder.display().to_string(), fragments))
+    Ok(ConfigText { exposed: exposed.into(), ..ConfigText::joined(folder.display().to_string(), fragments) })
 }
 
 /// Inode, bytes, and time of the last change in seconds and nanoseconds; none for a file that is not there.
@@ -204,7 +232,7 @@ fn states(folder: &Path) -> Vec<(PathBuf, FileState)> {
     fragments_of(folder).unwrap_or_default().into_iter().map(state).collect()
 }
 
-fn read_file(path: &Path, most_bytes: u64, kind: Kind) -> Result<String, LoadError> {
+fn read_file(path: &Path, most_bytes: u64, kind: Kind) -> Result<(String, Readers), LoadError> {
     let mut text = String::new();
     // A pipe that nobody writes to would be waited for.
     let about = fs::metadata(path).map_err(|source| LoadError::Read { path: path.to_owned(), source })?;
@@ -216,7 +244,8 @@ fn read_file(path: &Path, most_bytes: u64, kind: Kind) -> Result<String, LoadErr
     if text.len() as u64 > most_bytes {
         return Err(LoadError::TooLarge { path: path.to_owned() });
     }
-    Ok(text)
+    let is_exposed = about.is_file() && about.mode() & 0o077 != 0;
+    Ok((text, if is_exposed { Readers::Others } else { Readers::Owner }))
 }
 
 /// The kernel's name for this machine, the default of `node.name`.
@@ -227,7 +256,7 @@ pub fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     use super::*;
 
@@ -246,6 +275,20 @@ mod tests {
         assert_eq!(starts[1..], [("a.toml", 1), ("b.toml", 4), ("e.toml", 6)]);
         symlink("nowhere", folder.join("f.toml")).unwrap();
         assert!(matches!(read_text(&folder), Err(LoadError::Read { path, .. }) if path.ends_with("f.toml")));
+        fs::remove_dir_all(folder).unwrap();
+    }
+    #[test]
+    fn files_that_others_may_read_are_known() {
+        let folder = std::env::temp_dir().join(format!("weir-exposed-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        for (name, mode) in [("a.toml", 0o600), ("b.toml", 0o640)] {
+            fs::write(folder.join(name), "x = 1").unwrap();
+            fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
+        }
+        let exposed = |path: &Path| read_text(path).unwrap().exposed.into_vec();
+        let b = folder.join("b.toml");
+        let b_name = b.display().to_string();
+        assert_eq!((exposed(&folder), exposed(&b), exposed(&folder.join("a.toml"))), (vec![b_name.clone()], vec![b_name], vec![]));
         fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -9,6 +9,7 @@
 //! | `reader` | typed access to the syntax tree |
 //! | `value` | durations, rates, binds and other small languages |
 //! | `node`, `dns`, `listener`, `pool`, `check`, `server`, `vrrp` | one section each |
+//! | `keepalived` | its words for what a virtual router has |
 //! | `relations`, `vrrp_relations` | what sections require of each other: errors |
 //! | `lint` | what is allowed and hardly meant: warnings and advice |
 //! | `revision` | reads again what of a later version differs |
@@ -20,6 +21,7 @@ mod check;
 mod diagnostic;
 mod dns;
 pub mod edit;
+mod keepalived;
 mod lint;
 mod listener;
 mod load_io;
@@ -72,19 +74,19 @@ use self::{
 /// Sections with a syntax error, and what is missing or contradictory in a text that has one, are not judged.
 pub fn parse(text: &ConfigText, host_name: &str) -> Parsed {
     let (tree, mut report) = tree::read(text);
-    judge(&Document::read(&tree, host_name, &mut report), report)
+    judge(&Document::read(&tree, host_name, &mut report), text, report)
 }
 
 /// The configuration with warnings and advice, or all that was found.
 pub type Parsed = Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>>;
 
 /// What sections require of each other, and what is hardly meant.
-fn judge(document: &Document, mut report: Report) -> Parsed {
+fn judge(document: &Document, text: &ConfigText, mut report: Report) -> Parsed {
     if report.text_is_whole() {
         relations::check(document, &mut report);
     }
     if !report.has_errors() {
-        lint::advise(document, &mut report);
+        lint::advise(document, text, &mut report);
     }
     match (document.config(), report.has_errors()) {
         (Ok(config), false) => Ok((config, report.into_findings())),
@@ -156,12 +158,19 @@ impl Config {
 
     /// The programs that are run, with their arguments.
     pub fn programs(&self) -> impl Iterator<Item = &[String]> {
-        let tracked = self.vrrp.values().flat_map(|router| &router.track).filter_map(|track| match &track.what {
+        self.check_programs().chain(self.tracked_programs()).chain(self.told_programs())
+    }
+
+    fn tracked_programs(&self) -> impl Iterator<Item = &[String]> {
+        self.vrrp.values().flat_map(|router| &router.track).filter_map(|track| match &track.what {
             model::Tracked::Command(command) => Some(command.argv.as_slice()),
             model::Tracked::Interface(_) | model::Tracked::Pool { .. } | model::Tracked::File(_) | model::Tracked::DataPlane => None,
-        });
-        let told = self.vrrp.values().map(|router| router.notify.as_slice()).filter(|argv| !argv.is_empty());
-        self.check_programs().chain(tracked).chain(told)
+        })
+    }
+
+    /// Those of `notify`.
+    fn told_programs(&self) -> impl Iterator<Item = &[String]> {
+        self.vrrp.values().map(|router| router.notify.as_slice()).filter(|argv| !argv.is_empty())
     }
 
     fn check_programs(&self) -> impl Iterator<Item = &[String]> {

@@ -146,13 +146,18 @@ impl<'d> Table<'d> {
 
     /// Reports every key that nobody asked for.
     pub(super) fn finish(self, report: &mut Report) {
+        self.finish_knowing(|_| None, report);
+    }
+
+    /// The same, with what `hint` says of a key that is another program's.
+    pub(super) fn finish_knowing(self, hint: impl Fn(&str) -> Option<&'static str>, report: &mut Report) {
         for key in self.entries.into_iter().flat_map(DeTable::keys) {
             let name: &str = key.get_ref();
             if self.asked.contains(&name) {
                 continue;
             }
             let message = format!("unknown key `{}` in {}", name.escape_debug(), self.title());
-            report.error_hint(key.span(), message, suggestion(name, &self.asked));
+            report.error_hint(key.span(), message, hint(name).map_or_else(|| suggestion(name, &self.asked), str::to_owned));
         }
     }
 

@@ -46,7 +46,7 @@ impl Parser {
         let (tree, mut report) = tree::read(text);
         let document = Document::read(&tree, host_name, &mut report);
         let found = report.findings_if_sound();
-        let parsed = judge(&document, report);
+        let parsed = judge(&document, text, report);
         // What is said of a missing [node] is said of all of the text.
         let sections = Sections::of(&tree, &text.text).filter(|_| tree.get_ref().contains_key("node"));
         if let (Ok(_), Some(found), Some(sections)) = (&parsed, found, sections) {
@@ -168,7 +168,7 @@ impl Version {
         self.sections.replace(&old, sections, &shift);
         self.text.clone_from(text);
         let report = Report::with_findings(self.found.clone());
-        let (config, findings) = judge(&self.document, report).ok()?;
+        let (config, findings) = judge(&self.document, text, report).ok()?;
         (findings.len() < super::report::MOST_FINDINGS).then_some((self, (config, findings)))
     }
 }

@@ -73,6 +73,8 @@ pub(super) enum ValueError {
     Interval(crate::vrrp::terms::IntervalError),
     #[error("{0:?} is not an address with its prefix")]
     Prefixed(String),
+    #[error("the prefix of {text:?} must have from 1 to {most} bits")]
+    PrefixRange { text: String, most: u8 },
     #[error("a password of version 2 has 1 to 8 bytes")]
     Password,
     #[error("{0:?} is not a label")]
@@ -109,7 +111,7 @@ impl ValueError {
             Self::Host(_) => "write \"www.example.com\"",
             Self::Percentage(_) => "write \"50%\", or \"off\"",
             Self::Interval(_) => "the same on all nodes: \"1s\", \"100ms\", \"10ms\"",
-            Self::Prefixed(_) => "write \"198.51.100.1/24\", or \"198.51.100.1\" for a whole address",
+            Self::Prefixed(_) | Self::PrefixRange { .. } => "write \"198.51.100.1/24\", or \"198.51.100.1\" for a whole address",
             Self::Password => "all nodes have the same; everybody on the link can read it",
             Self::Label(_) => "labels have 1 to 15 characters",
         }
@@ -318,16 +320,15 @@ pub(super) fn delay(text: &str) -> Result<Duration, ValueError> {
 
 /// An address with the length of its prefix; without one it is a whole address.
 pub(super) fn prefixed(text: &str) -> Result<(IpAddr, u8), ValueError> {
-    let (address, prefix_len) = match text.split_once('/') {
-        None => (text, None),
-        Some((address, len)) => (address, Some(len.parse::<u8>().map_err(|_not_a_number| ValueError::Prefixed(text.to_owned()))?)),
-    };
+    let (address, prefix_len) = text.split_once('/').map_or((text, None), |(address, len)| (address, Some(len)));
     let address = unicast(address)?;
     let most = if address.is_ipv4() { 32 } else { 128 };
-    match prefix_len.unwrap_or(most) {
-        len if (1..=most).contains(&len) => Ok((address, len)),
-        _ => Err(ValueError::Prefixed(text.to_owned())),
+    let Some(digits) = prefix_len else { return Ok((address, most)) };
+    if digits.is_empty() || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(ValueError::Prefixed(text.to_owned()));
     }
+    let len = digits.parse().ok().filter(|len| (1..=most).contains(len));
+    len.map(|len| (address, len)).ok_or_else(|| ValueError::PrefixRange { text: text.to_owned(), most })
 }
 
 /// The password of version 2, padded with zeros.

@@ -10,6 +10,7 @@ use toml::Spanned;
 
 use super::{
     diagnostic::Span,
+    keepalived,
     model::{Secret, Track, Tracked, TrackedCommand, VirtualAddress, VirtualRouter},
     reader::{Item, Key, Table, or, read_all},
     report::{Report, Reported},
@@ -99,7 +100,7 @@ pub(super) fn read(item: &Item<'_>, report: &mut Report) -> Option<VrrpSection> 
     let header = table.span.clone();
     let (addresses, all_addresses) = read_addresses(&mut table, report);
     let keys = read_keys(&mut table, report);
-    table.finish(report);
+    table.finish_knowing(keepalived::hint, report);
     let span = |key: Option<Span>, other: Option<Span>| key.or(other);
     let secret = span(place(&keys.password), place(&keys.keys));
     let section = VrrpSection {
@@ -424,6 +425,10 @@ fn read_track(item: &Item<'_>, report: &mut Report) -> Result<Track, Reported> {
     let data_plane = table.optional("data_plane", report, |item, report| item.boolean(report));
     let weight = table.optional("weight", report, read_weight);
     table.finish(report);
+    let of_pool = [("share", place(&share))];
+    let of_command = [("interval", place(&interval)), ("timeout", place(&timeout)), ("rise", place(&rise)), ("fall", place(&fall))];
+    warn_of_idle("pool", place(&pool), &of_pool, report);
+    warn_of_idle("command", place(&command), &of_command, report);
     let interval = or(interval, Duration::from_secs(1))?;
     let command = command?.map(Spanned::into_inner);
     let command = match command {
@@ -453,6 +458,13 @@ fn read_track(item: &Item<'_>, report: &mut Report) -> Result<Track, Reported> {
         return Err(report.error_hint(item.span.clone(), "one thing is tracked by each entry", hint));
     };
     Ok(Track { what, effect: weight?.map_or(Effect::Fault, |weight| Effect::Weight(weight.into_inner())) })
+}
+
+/// Keys that go with `what`, where that is not tracked.
+fn warn_of_idle(what: &str, tracked: Option<Span>, keys: &[(&str, Option<Span>)], report: &mut Report) {
+    for (key, span) in keys.iter().filter(|_| tracked.is_none()) {
+        span.iter().for_each(|span| report.warn(span.clone(), format!("`{key}` has no effect: it goes with `{what}`"), None));
+    }
 }
 
 fn read_weight(item: &Item<'_>, report: &mut Report) -> Result<Weight, Reported> {

@@ -5,9 +5,12 @@ use std::{
     net::IpAddr,
 };
 
+use toml::Spanned;
+
 use super::{
-    Document,
-    model::{Tracked, VirtualAddress},
+    ConfigText, Document,
+    model::{Track, Tracked, VirtualAddress},
+    pool::PoolSection,
     reader::suggestion,
     report::Report,
     vrrp::VrrpSection,
@@ -18,11 +21,14 @@ use crate::vrrp::{
     track::{Effect, reachable},
 };
 
+const LOOPBACK: &str = "lo";
+
 /// Errors.
 pub(super) fn check(document: &Document, report: &mut Report) {
     check_ids(document, report);
     check_addresses(document, report);
     check_macvlans(document, report);
+    check_loopback(document, report);
     let pools: Vec<&str> = document.pools.keys().map(String::as_str).collect();
     for section in document.vrrp.values() {
         for track in &section.track {
@@ -95,8 +101,27 @@ fn check_macvlans(document: &Document, report: &mut Report) {
     }
 }
 
+/// Nobody else is on the loopback interface, and there is one only.
+fn check_loopback(document: &Document, report: &mut Report) {
+    for section in document.vrrp.values() {
+        if let Some(interface) = section.interface.as_ref().filter(|interface| interface.get_ref() == LOOPBACK) {
+            let hint = "name the interface that the other routers are reached by: \"eth0\"";
+            report.error_hint(interface.span(), "no other router is reached by lo", hint);
+        }
+        if let (Ok(model), Some(span)) = (&section.model, &section.virtual_mac)
+            && model.virtual_mac.as_deref() == Some(LOOPBACK)
+        {
+            report.error_hint(
+                span.clone(),
+                "lo cannot be a macvlan interface",
+                "virtual_mac = true has it named after the router's number",
+            );
+        }
+    }
+}
+
 /// What is hardly meant.
-pub(super) fn advise(document: &Document, report: &mut Report) {
+pub(super) fn advise(document: &Document, text: &ConfigText, report: &mut Report) {
     let bound: BTreeSet<IpAddr> = document.listeners.values().flat_map(|l| &l.binds).map(|bind| bind.get_ref().address).collect();
     let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
     for section in document.vrrp.values() {
@@ -110,7 +135,7 @@ pub(super) fn advise(document: &Document, report: &mut Report) {
         if let Some(group) = section.group.as_ref().filter(|group| groups.get(group.get_ref().as_str()) == Some(&1)) {
             report.warn(group.span(), format!("virtual router `{name}` is alone in group `{}`", group.get_ref()), None);
         }
-        if let Some(secret) = &section.secret {
+        if let Some(secret) = section.secret.as_ref().filter(|secret| text.is_exposed_at(secret.start)) {
             let hint = "whoever may read the file may read it: give the file mode 0600";
             report.advise(secret.clone(), "a secret stands in the file", hint);
         }
@@ -121,6 +146,10 @@ pub(super) fn advise(document: &Document, report: &mut Report) {
         }
         advise_group(document, name, section, report);
         advise_weights(name, section, report);
+        advise_programs(document, name, section, &bound, report);
+        advise_macvlan(document, name, section, report);
+        advise_tracks(name, section, report);
+        advise_servers(document, name, section, report);
         if let Ok(model) = &section.model
             && model.priority.is_owner()
             && model.preempt != Preempt::AtOnce
@@ -155,5 +184,65 @@ fn advise_weights(name: &str, section: &VrrpSection, report: &mut Report) {
         let span = section.priority.as_ref().map_or(section.header.clone(), |priority| priority.span());
         let cure = if model.priority == Priority::OWNER { "an owner's priority is never moved: take 254" } else { "take another priority" };
         report.warn(span, format!("the weights of virtual router `{name}` can never change its priority"), Some(cure));
+    }
+}
+
+/// Packets to addresses that listeners bind come in where there is no program.
+fn advise_programs(document: &Document, name: &str, section: &VrrpSection, bound: &BTreeSet<IpAddr>, report: &mut Report) {
+    let (Ok(node), Some(interface)) = (&document.node.model, &section.interface) else { return };
+    // The program of an interface sees the packets of its VLANs, too.
+    let has_program =
+        |device: &str| node.interfaces.iter().any(|one| device == one || device.split_once('.').is_some_and(|(of, _)| of == one));
+    let mut known = BTreeSet::new();
+    for address in section.addresses.iter().filter(|address| bound.contains(&address.get_ref().address)) {
+        let device = address.get_ref().device.as_deref().filter(|device| *device != LOOPBACK);
+        let (device, span) = device.map_or((interface.get_ref().as_str(), interface.span()), |device| (device, address.span()));
+        if !has_program(device) && known.insert(device) {
+            let message =
+                format!("{device}, where virtual router `{name}` has addresses that listeners bind, is not among node.interfaces");
+            let hint = "packets that come in there meet no program: add it to node.interfaces, unless one of these is below it";
+            report.warn(span, message, Some(hint));
+        }
+    }
+}
+
+/// A macvlan of a name that means another interface elsewhere.
+fn advise_macvlan(document: &Document, name: &str, section: &VrrpSection, report: &mut Report) {
+    let (Ok(model), Some(span), Ok(node)) = (&section.model, &section.virtual_mac, &document.node.model) else { return };
+    let Some(macvlan) = model.virtual_mac.as_deref() else { return };
+    let mut warn = |place: &str| {
+        let message = format!("{macvlan}, the macvlan interface of virtual router `{name}`, is named in {place} too");
+        report.warn(span.clone(), message, Some("Weir makes it: give it a name that no other interface has"));
+    };
+    if node.interfaces.iter().any(|interface| interface == macvlan) {
+        warn("node.interfaces");
+    }
+    for (other, section) in &document.vrrp {
+        let is_tracked = |track: &Spanned<Track>| matches!(&track.get_ref().what, Tracked::Interface(interface) if interface == macvlan);
+        if section.track.iter().any(is_tracked) {
+            warn(&format!("vrrp.{other}.track"));
+        }
+        if section.addresses.iter().any(|address| address.get_ref().device.as_deref() == Some(macvlan)) {
+            warn(&format!("vrrp.{other}.addresses"));
+        }
+    }
+}
+
+fn advise_tracks(name: &str, section: &VrrpSection, report: &mut Report) {
+    let mut known = BTreeSet::new();
+    for track in section.track.iter().filter(|track| !known.insert(&track.get_ref().what)) {
+        report.warn(track.span(), format!("virtual router `{name}` tracks {} twice", track.get_ref().what), Some("leave one out"));
+    }
+}
+
+/// Packets to such a server would be taken by whoever holds the address.
+fn advise_servers(document: &Document, name: &str, section: &VrrpSection, report: &mut Report) {
+    for address in &section.addresses {
+        let ip = address.get_ref().address;
+        let is_its = |pool: &PoolSection| pool.servers.values().any(|server| server.server.address == ip);
+        for (pool, _) in document.pools.iter().filter(|(_, section)| is_its(section)) {
+            let message = format!("{ip} is an address of virtual router `{name}` and of a server of pool `{pool}`");
+            report.warn(address.span(), message, Some("name servers by addresses that they keep"));
+        }
     }
 }

@@ -81,7 +81,7 @@ impl History {
     /// A text is in force: the entry that has it already, if that is the one in force, or a new one. Gives its generation. Another text ends the wait for a
     /// confirmation of the one before.
     pub fn apply(&mut self, applied: &ConfigText, by: &str, at_ms: u64) -> u64 {
-        let ConfigText { file, text, fragments } = applied;
+        let ConfigText { file, text, fragments, exposed: _ } = applied;
         let latest = self.entries.last().map_or(0, |entry| entry.generation);
         match self.current() {
             Some(entry) if entry.text == *text => {}

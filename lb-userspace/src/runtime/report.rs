@@ -36,6 +36,29 @@ pub struct VrrpKept {
     pub vrrp_states: BTreeMap<String, String>,
 }
 
+/// What is wrong with virtual routers, in words.
+pub fn troubles(routers: &[RouterView]) -> Vec<String> {
+    let faults = routers
+        .iter()
+        .filter(|router| router.state == "fault")
+        .map(|router| format!("virtual router {}: {}", router.router, router.faults.join(", ")));
+    let conflicts = routers
+        .iter()
+        .flat_map(|router| router.peers.iter().map(move |peer| (router, peer)))
+        .flat_map(|(router, peer)| peer.conflicts.iter().map(move |what| (router, peer, what)))
+        .map(|(router, peer, what)| format!("virtual router {}, peer {}: {what}", router.router, peer.address));
+    let refused = routers
+        .iter()
+        .flat_map(|router| router.refusing.iter().map(move |refused| (&router.router, refused)))
+        .map(|(router, refused)| format!("virtual router {router}: adverts of {} count for nothing: {}", refused.source, refused.why));
+    let strays =
+        routers.iter().flat_map(|router| router.strays.iter().map(move |stray| format!("virtual router {}: {stray}", router.router)));
+    let claims = routers
+        .iter()
+        .flat_map(|router| router.claims.iter().map(move |claim| format!("virtual router {}: {}", router.router, claim.what)));
+    faults.chain(conflicts).chain(refused).chain(claims).chain(strays).collect()
+}
+
 /// The daemon's record, `state.json`. Everything that the maps themselves tell is left to them. What another version did not write is empty.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]

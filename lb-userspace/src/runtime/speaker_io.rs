@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::{Signal, kill_process};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     net::{
@@ -18,15 +19,15 @@ use tokio::{
     },
     process::{Child, Command},
     sync::{mpsc, oneshot},
-    task::JoinHandle,
-    time::{Instant, sleep, sleep_until, timeout},
+    task::{JoinHandle, spawn_blocking},
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout},
 };
 
 use super::report::VrrpKept;
 use crate::speaker::{
     SOCKET,
     clock_io::boot_time,
-    driver::build,
+    driver::{build, end_speaker},
     order::{Hello, Order, Resume, RouterView, Said, Told},
 };
 
@@ -40,8 +41,14 @@ const READY_WITHIN: Duration = Duration::from_secs(10);
 const INHERITS_WITHIN: Duration = Duration::from_millis(20);
 /// And listens within this time.
 const LISTENS_WITHIN: Duration = Duration::from_secs(3);
-/// One that is told to release its addresses, or connects, does so within this time.
+/// One that is told to end at once does so within this time.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+/// One that says nothing for so long hangs: it speaks each second, at a real-time priority, and its addresses are gone by then.
+const SILENT_FOR: Duration = Duration::from_secs(3);
+/// So many seconds in a row, for this process may have been stopped itself.
+const SILENT_SECONDS: u32 = 4;
+/// One that hangs is killed so often before this is given up.
+const KILLS: u32 = 3;
 /// Routers hand over within this time, or are halted.
 const HANDS_OVER_WITHIN: Duration = Duration::from_secs(8);
 
@@ -140,10 +147,19 @@ impl Drop for Speaking {
 
 /// Who speaks.
 enum Found {
-    /// This program.
-    Fitting(Connection),
+    /// This program, and how everything is.
+    Fitting(Connection, Vec<News>),
     /// Another one.
     Foreign(Connection),
+    /// A process that does not answer.
+    Silent(Option<i32>),
+}
+
+/// How a speaker that was told to end did.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    Itself,
+    Silent,
 }
 
 struct Connection {
@@ -197,20 +213,37 @@ impl Keeper {
 
     /// A connection to a speaker of this program; one is started if there is none, or one of another program.
     async fn connected(&mut self) -> io::Result<Connection> {
+        let mut killed = 0;
         loop {
             let is_wanted = self.order.as_ref().is_some_and(|order| !order.routers.is_empty());
             match self.connect().await {
-                Ok(Found::Fitting(connection)) => return Ok(connection),
+                Ok(Found::Fitting(connection, news)) => {
+                    for one in news {
+                        let _ = self.tell.send(one).await;
+                    }
+                    return Ok(connection);
+                }
+                Ok(Found::Silent(pid)) if killed < KILLS => {
+                    killed += 1;
+                    let _ = self.tell.send(hanging(pid)).await;
+                    self.kill(pid).await;
+                }
+                // Another one would wait for its place.
+                Ok(Found::Silent(_)) => return Err(io::Error::new(io::ErrorKind::TimedOut, "the process hangs, and cannot be killed")),
                 Ok(Found::Foreign(mut connection)) => {
                     // The next one is ready before this one leaves its addresses to it.
                     let child = if is_wanted { Some(self.prepare().await?) } else { None };
                     connection.say(if is_wanted { &Told::Release } else { &Told::Stop }).await?;
                     let gone = async {
                         while let Ok(Some(line)) = connection.lines.next_line().await {
-                            self.note(&line);
+                            if let Ok(Said::View(views)) = serde_json::from_str(&line) {
+                                self.note(&views);
+                            }
                         }
                     };
-                    let _ = timeout(HANDS_OVER_WITHIN, gone).await;
+                    if timeout(HANDS_OVER_WITHIN, gone).await.is_err() {
+                        self.kill(connection.pid()).await;
+                    }
                     self.remember();
                     if let Some(child) = child {
                         self.await_listening(child).await?;
@@ -236,30 +269,33 @@ impl Keeper {
     async fn connect(&mut self) -> io::Result<Found> {
         let (reader, writer) = UnixStream::connect(&self.socket).await?.into_split();
         let mut connection = Connection { lines: BufReader::new(reader).lines(), writer };
-        let hello =
-            timeout(ANSWERS_WITHIN, self.greeted(&mut connection)).await.map_err(|_late| io::Error::from(io::ErrorKind::TimedOut))??;
+        let Ok(greeted) = timeout(SILENT_FOR, self.greeted(&mut connection)).await else {
+            return Ok(Found::Silent(connection.pid()));
+        };
+        let (hello, views) = greeted?;
         if hello.build != build() {
             return Ok(Found::Foreign(connection));
         }
-        let _ = self.tell.send(News::Said(Said::Hello(hello))).await;
-        Ok(Found::Fitting(connection))
+        Ok(Found::Fitting(connection, vec![News::Said(Said::Hello(hello)), News::Said(Said::View(views))]))
     }
 
     /// The first words, and how everything is.
-    async fn greeted(&mut self, connection: &mut Connection) -> io::Result<Hello> {
+    async fn greeted(&mut self, connection: &mut Connection) -> io::Result<(Hello, Vec<RouterView>)> {
         let mut hello = None;
         while let Some(line) = connection.lines.next_line().await? {
             match serde_json::from_str(&line) {
                 Ok(Said::Hello(said)) => hello = Some(said),
-                Ok(Said::View(_)) => {
-                    self.note(&line);
+                Ok(Said::View(views)) => {
+                    self.note(&views);
                     if let Some(hello) = hello {
-                        return Ok(hello);
+                        return Ok((hello, views));
                     }
                 }
                 Ok(Said::Changed(_) | Said::Conflict(_)) => {}
                 // What an older one says otherwise is not needed.
-                Err(_) if hello.is_some() => return hello.ok_or_else(|| io::ErrorKind::InvalidData.into()),
+                Err(_) if hello.is_some() => {
+                    return hello.map(|hello| (hello, Vec::new())).ok_or_else(|| io::ErrorKind::InvalidData.into());
+                }
                 Err(_) => {}
             }
         }
@@ -267,10 +303,8 @@ impl Keeper {
     }
 
     /// Keeps what it says of its routers.
-    fn note(&mut self, line: &str) {
-        if let Ok(Said::View(views)) = serde_json::from_str(line) {
-            self.last = views.into_iter().map(|view| (view.router.clone(), view)).collect();
-        }
+    fn note(&mut self, views: &[RouterView]) {
+        self.last = views.iter().map(|view| (view.router.clone(), view.clone())).collect();
     }
 
     /// It has ended: those that were active can go on if another process is there before others can have taken over. They wait three intervals from the last
@@ -331,6 +365,18 @@ impl Keeper {
         Ok(())
     }
 
+    /// Kills the process at the other end. It may be one that an earlier daemon started.
+    async fn kill(&mut self, pid: Option<i32>) {
+        // What is gone already need not be.
+        let _ = pid.and_then(rustix::process::Pid::from_raw).map(|pid| kill_process(pid, Signal::KILL));
+        if let Some(mut child) = self.child.take() {
+            let _ = timeout(ANSWERS_WITHIN, child.wait()).await;
+        }
+        // Others have had the addresses for long: nobody goes on as active.
+        self.last.clear();
+        self.awaits_heir_until = Some(Instant::now() + INHERITS_WITHIN);
+    }
+
     fn end_of(&self, child: &mut Child) -> io::Error {
         let status = child.try_wait().ok().flatten().map(|status| format!(" ({status})")).unwrap_or_default();
         let said = std::fs::read_to_string(self.socket.with_extension("log")).unwrap_or_default();
@@ -348,13 +394,20 @@ impl Keeper {
             let told = if first.routers.is_empty() { Told::Stop } else { Told::Order(first) };
             let _ = connection.say(&told).await;
         }
+        let mut silent_seconds = 0;
+        let mut second = interval(Duration::from_secs(1));
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Cancel safe: lines and channels keep what was not taken.
+            // Cancel safe: lines, channels and intervals keep what was not taken.
             tokio::select! {
+                biased;
                 line = connection.lines.next_line() => match line {
                     Ok(Some(line)) => {
-                        self.note(&line);
+                        silent_seconds = 0;
                         if let Ok(said) = serde_json::from_str(&line) {
+                            if let Said::View(views) = &said {
+                                self.note(views);
+                            }
                             let _ = self.tell.send(News::Said(said)).await;
                         }
                     }
@@ -368,6 +421,16 @@ impl Keeper {
                         return Some(());
                     }
                 },
+                _ = second.tick() => {
+                    silent_seconds += 1;
+                    if silent_seconds > SILENT_SECONDS {
+                        let pid = connection.pid();
+                        let _ = self.tell.send(hanging(pid)).await;
+                        self.kill(pid).await;
+                        self.remember();
+                        return Some(());
+                    }
+                }
                 ask = asked.recv() => match ask? {
                     Ask::Order(order) => {
                         let told = if order.routers.is_empty() { Told::Stop } else { Told::Order(order.clone()) };
@@ -387,24 +450,46 @@ impl Keeper {
     }
 
     async fn finish(&mut self, mut connection: Connection) {
-        let _ = connection.say(&Told::Stop).await;
-        for (within, last) in [(HANDS_OVER_WITHIN, Told::Halt), (ANSWERS_WITHIN, Told::Halt)] {
-            let heard = async {
-                while let Ok(Some(line)) = connection.lines.next_line().await {
+        for (told, within) in [(Told::Stop, HANDS_OVER_WITHIN), (Told::Halt, ANSWERS_WITHIN)] {
+            let _ = connection.say(&told).await;
+            match timeout(within, self.hear_out(&mut connection)).await {
+                Ok(Ended::Itself) => return,
+                Ok(Ended::Silent) => break,
+                Err(_) => {}
+            }
+        }
+        // It hangs: it is killed, and its heir ended.
+        drop(connection);
+        let socket = self.socket.clone();
+        let _ = spawn_blocking(move || end_speaker(&socket)).await;
+    }
+
+    async fn hear_out(&mut self, connection: &mut Connection) -> Ended {
+        loop {
+            match timeout(SILENT_FOR, connection.lines.next_line()).await {
+                Ok(Ok(Some(line))) => {
                     if let Ok(said) = serde_json::from_str(&line) {
                         let _ = self.tell.send(News::Said(said)).await;
                     }
                 }
-            };
-            if timeout(within, heard).await.is_ok() {
-                return;
+                Ok(Ok(None) | Err(_)) => return Ended::Itself,
+                Err(_) => return Ended::Silent,
             }
-            let _ = connection.say(&last).await;
         }
     }
 }
 
+fn hanging(pid: Option<i32>) -> News {
+    let pid = pid.map(|pid| format!(", pid {pid},")).unwrap_or_default();
+    News::Gone(format!("the process that speaks vrrp{pid} does not answer: it is killed"))
+}
+
 impl Connection {
+    /// The process that listens.
+    fn pid(&self) -> Option<i32> {
+        self.writer.as_ref().peer_cred().ok()?.pid()
+    }
+
     async fn say(&mut self, told: &Told) -> io::Result<()> {
         let mut line = serde_json::to_vec(told)?;
         line.push(b'\n');

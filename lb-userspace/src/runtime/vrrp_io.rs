@@ -1,17 +1,14 @@
 //! What the daemon has to do with virtual routers: tells the speaker what is to be, and everybody else what is.
 #![allow(clippy::disallowed_methods, reason = "reads the clock and files for the daemon")]
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeSet, path::Path};
 
 use tracing::{info, warn};
 
 use super::{
     admin_io::{Answer, serialised},
     daemon_io::{Daemon, unix_ms},
-    report::VrrpKept,
+    report::{VrrpKept, troubles},
     speaker_io::{News, Speaking},
     vrrp_order::{Known, order},
     vrrp_track_io::{Failure, Notice, Telling, Watching, is_there},
@@ -84,7 +81,7 @@ impl Daemon {
             return;
         }
         let view = self.view();
-        let known = Known { view: &view, is_there: &is_there, succeeds: &|command| self.vrrp.watching.succeeds(command) };
+        let known = Known { view: &view, is_there: &is_there, failure: &|command| self.vrrp.watching.failure(command) };
         let order = order(&self.config, &known);
         if self.vrrp.ordered.as_ref() != Some(&order) {
             self.vrrp.speaking.order(order.clone()).await;
@@ -116,7 +113,9 @@ impl Daemon {
                 self.vrrp.view.speaker_pid = Some(pid);
                 self.vrrp.view.trouble = None;
             }
-            News::Said(Said::View(routers)) => {
+            News::Said(Said::View(mut routers)) => {
+                // One that the file does not name any more hands over, and is none of it.
+                routers.retain(|view| self.config.vrrp.contains_key(&view.router));
                 let numbers = routers.iter().filter_map(|view| Some((view.router.clone(), view.memory.clone()?)));
                 self.report.vrrp_kept.vrrp_numbers.extend(numbers);
                 for view in &routers {
@@ -139,6 +138,8 @@ impl Daemon {
             }
             News::Gone(why) => {
                 self.vrrp.view.speaker_pid = None;
+                self.vrrp.view.routers.retain(|view| self.config.vrrp.contains_key(&view.router));
+                self.vrrp.view.routers.iter_mut().for_each(|view| view.forget(&why));
                 if !self.config.vrrp.is_empty() && self.vrrp.view.trouble.as_ref() != Some(&why) {
                     warn!("{why}");
                     self.vrrp.view.trouble = Some(why);
@@ -203,6 +204,11 @@ impl Daemon {
             Some(router) => router == name || group(router).is_some_and(|of| group(name) == Some(of)),
         };
         let meant: Vec<String> = names.into_iter().filter(is_meant).map(str::to_owned).collect();
+        if let Told::Ready(ready) = told(meant.clone()) {
+            // What the operator said outlives all processes: also those that are killed before the speaker has said what came of it.
+            ready.iter().for_each(|name| _ = self.report.vrrp_kept.vrrp_holds.remove(name));
+            self.write_report_now();
+        }
         self.vrrp.speaking.tell(told(meant)).await;
         serialised(&self.vrrp.view)
     }
@@ -219,28 +225,7 @@ impl Daemon {
 
     /// For the record.
     pub(super) fn vrrp_trouble(&self) -> Vec<String> {
-        let faulty = self.vrrp.view.routers.iter().filter(|router| router.state == "fault");
-        let faults = faulty.map(|router| format!("virtual router {}: {}", router.router, router.faults.join(", ")));
-        let conflicts: BTreeMap<(&str, String), &str> = self
-            .vrrp
-            .view
-            .routers
-            .iter()
-            .flat_map(|router| router.peers.iter().map(move |peer| (router, peer)))
-            .flat_map(|(router, peer)| {
-                peer.conflicts.iter().map(move |what| ((router.router.as_str(), peer.address.to_string()), what.as_str()))
-            })
-            .collect();
-        let routers = || self.vrrp.view.routers.iter();
-        let refused = routers().flat_map(|router| router.refusing.iter().map(move |refused| (&router.router, refused)));
-        let refused = refused
-            .map(|(router, refused)| format!("virtual router {router}: adverts of {} count for nothing: {}", refused.source, refused.why));
-        let strays =
-            routers().flat_map(|router| router.strays.iter().map(move |stray| format!("virtual router {}: {stray}", router.router)));
-        let claims =
-            routers().flat_map(|router| router.claims.iter().map(move |claim| format!("virtual router {}: {}", router.router, claim.what)));
-        let conflicts = conflicts.into_iter().map(|((router, peer), what)| format!("virtual router {router}, peer {peer}: {what}"));
-        self.vrrp.view.trouble.iter().cloned().chain(faults).chain(conflicts).chain(refused).chain(claims).chain(strays).collect()
+        self.vrrp.view.trouble.iter().cloned().chain(troubles(&self.vrrp.view.routers)).collect()
     }
 }
 

@@ -15,8 +15,8 @@ pub(super) struct Known<'a> {
     pub(super) view: &'a View,
     /// Whether a file is there.
     pub(super) is_there: &'a dyn Fn(&Path) -> bool,
-    /// Whether a command succeeds.
-    pub(super) succeeds: &'a dyn Fn(&TrackedCommand) -> bool,
+    /// Why a command fails; none: it succeeds.
+    pub(super) failure: &'a dyn Fn(&TrackedCommand) -> Option<String>,
 }
 
 /// The order for all routers of a configuration.
@@ -74,13 +74,13 @@ fn router_order(config: &Config, router: &VirtualRouter, known: &Known<'_>) -> R
 }
 
 fn track_order(config: &Config, track: &Track, known: &Known<'_>) -> TrackOrder {
-    let told = |is_up: bool| if is_up { Watched::Up } else { Watched::Down };
+    let told = |down: Option<String>| down.map_or(Watched::Up, Watched::Down);
     let how = match &track.what {
         Tracked::Interface(name) => Watched::Interface(name.clone()),
         Tracked::DataPlane => Watched::DataPlane,
-        Tracked::File(path) => told((known.is_there)(path)),
-        Tracked::Command(command) => told((known.succeeds)(command)),
-        Tracked::Pool { name, share_pct } => told(serves(config, name, *share_pct, known.view)),
+        Tracked::File(path) => told((!(known.is_there)(path)).then(|| "it is not there".into())),
+        Tracked::Command(command) => told((known.failure)(command)),
+        Tracked::Pool { name, share_pct } => told(fails(config, name, *share_pct, known.view)),
     };
     let weight = match track.effect {
         Effect::Fault => None,
@@ -89,11 +89,12 @@ fn track_order(config: &Config, track: &Track, known: &Known<'_>) -> TrackOrder 
     TrackOrder { name: track.what.to_string(), how, weight }
 }
 
-/// Whether this share of a pool's servers takes new flows.
-fn serves(config: &Config, pool: &str, share_pct: u8, view: &View) -> bool {
-    let Some(section) = config.pools.get(pool) else { return false };
+/// Why less than this share of a pool's servers takes new flows; none: it does.
+fn fails(config: &Config, pool: &str, share_pct: u8, view: &View) -> Option<String> {
+    let Some(section) = config.pools.get(pool) else { return Some("there is no such pool".into()) };
     let standings = standings(pool, section, view);
     let usable = section.servers.values().filter(|server| !server.backup).count();
     let serving = standings.iter().filter(|standing| standing.weight > 0).count();
-    serving > 0 && serving * 100 >= usable * usize::from(share_pct)
+    let suffices = serving > 0 && serving * 100 >= usable * usize::from(share_pct);
+    (!suffices).then(|| format!("{serving} of {usable} servers take new flows"))
 }

@@ -24,13 +24,13 @@ const QUEUE: usize = 256;
 /// Where programs are found if this process has no PATH.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Whether a program succeeds.
-type Outcome = (TrackedCommand, bool);
+/// Whether a program succeeds, or why it does not.
+type Outcome = (TrackedCommand, Result<(), String>);
 
 /// The programs that are watched.
 pub(super) struct Watching {
     tasks: BTreeMap<TrackedCommand, JoinHandle<()>>,
-    known: BTreeMap<TrackedCommand, bool>,
+    known: BTreeMap<TrackedCommand, Result<(), String>>,
     results: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
     began: Instant,
 }
@@ -60,9 +60,9 @@ impl Watching {
         }
     }
 
-    /// Whether one succeeds.
-    pub(super) fn succeeds(&self, command: &TrackedCommand) -> bool {
-        self.known.get(command).copied().unwrap_or(false)
+    /// Why one fails; none: it succeeds.
+    pub(super) fn failure(&self, command: &TrackedCommand) -> Option<String> {
+        self.known.get(command).map_or_else(|| Some("it has told nothing yet".into()), |outcome| outcome.clone().err())
     }
 
     /// Whether all have told something, or had the time to.
@@ -74,8 +74,8 @@ impl Watching {
     /// Waits until one tells something else than before. Cancel safe.
     pub(super) async fn changed(&mut self) {
         loop {
-            let Some((command, is_up)) = self.results.1.recv().await else { return std::future::pending().await };
-            if self.tasks.contains_key(&command) && self.known.insert(command, is_up) != Some(is_up) {
+            let Some((command, outcome)) = self.results.1.recv().await else { return std::future::pending().await };
+            if self.tasks.contains_key(&command) && self.known.insert(command, outcome.clone()) != Some(outcome) {
                 return;
             }
         }
@@ -93,13 +93,14 @@ async fn watch(command: TrackedCommand, results: mpsc::Sender<Outcome>) {
     let (mut in_a_row, mut last) = (0, None);
     let mut next = tokio::time::Instant::now();
     loop {
-        let succeeded = run(&command.argv, &[], command.timeout).await.is_ok();
+        let outcome = run(&command.argv, &[], command.timeout).await;
+        let succeeded = outcome.is_ok();
         in_a_row = if last == Some(succeeded) { in_a_row + 1 } else { 1 };
         last = Some(succeeded);
         let needed = if succeeded { command.rise } else { command.fall };
         if state != Some(succeeded) && (state.is_none() || in_a_row >= u32::from(needed)) {
             state = Some(succeeded);
-            if results.send((command.clone(), succeeded)).await.is_err() {
+            if results.send((command.clone(), outcome)).await.is_err() {
                 return;
             }
         }

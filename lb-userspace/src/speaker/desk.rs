@@ -13,9 +13,11 @@ use super::{
     order::{AddressOrder, AddressView, Order, PeerView, RouterOrder, RouterView, Said, TrackOrder, TrackView, Watched},
 };
 use crate::vrrp::{
+    addresses::AddressList,
     group::{Group, MemberNumber},
-    machine::{FaultCause, Link, Reason, Router, State},
+    machine::{Conflict, FaultCause, Link, Reason, Router, State},
     packet::{self, Ends, Received},
+    refusal::Refusal,
     settings::Claims,
     terms::{Family, Priority},
     track::{Condition, Effect, Weight, standing},
@@ -175,7 +177,9 @@ impl Desk {
                 && member.order.router_id == id.number()
                 && member.family() == Some(Family::of(received.ends.source))
         };
-        let Some(name) = self.members.iter().find(|(_, member)| is_meant(member)).map(|(name, _)| name.clone()) else { return };
+        let Some(name) = self.members.iter().find(|(_, member)| is_meant(member)).map(|(name, _)| name.clone()) else {
+            return self.handle_strangers(interface, received, Refusal::OtherNumber(id.number()), now);
+        };
         if let Some(member) = self.members.get_mut(&name)
             && let Err(refusal) = member.hear(received, now)
         {
@@ -183,6 +187,18 @@ impl Desk {
             self.doings.extend(doing);
         }
         self.settle(&name, now);
+    }
+
+    /// An advert of a router that is none of ours. One that names an address of ours is of a node whose file differs: both would hold the address.
+    fn handle_strangers(&mut self, interface: &str, received: &Received<'_>, refusal: Refusal, now: Instant) {
+        let Some(named) = packet::addresses_of(received) else { return };
+        for (name, member) in &mut self.members {
+            let is_near = received.hop_limit >= member.order.min_hop_limit;
+            if member.order.interface == interface && is_near && member.order.addresses.iter().any(|one| named.contains(&one.address)) {
+                let doing = member.refuse(name, received.ends.source, refusal, now);
+                self.doings.extend(doing);
+            }
+        }
     }
 
     /// Does what is due.
@@ -411,8 +427,7 @@ impl Desk {
         let link = self.links.get(&member.order.interface);
         let has_carrier = link.is_some_and(|link| link.has_carrier);
         let Some(primary) = member.primary(link) else {
-            let what = if link.is_some() { "has no address to speak from" } else { "is not there" };
-            let lacks = format!("interface {} {what}", member.order.interface);
+            let lacks = format!("interface {} {}", member.order.interface, member.lacks_source(link));
             if member.lacks.as_ref() != Some(&lacks) {
                 (member.lacks, member.lacks_since) = (Some(lacks), at.now);
             }
@@ -425,6 +440,10 @@ impl Desk {
             member.begin(settings, standing, has_carrier, &held, at);
         } else {
             member.adapt(settings, standing, has_carrier, at.now);
+            // The group, or the member that had the fault, is not there any more.
+            if let Some(router) = member.router.as_mut().filter(|_| !is_grouped) {
+                router.handle_fault_over(FaultCause::Group, at.now);
+            }
         }
         self.settle(name, at.now);
     }
@@ -433,8 +452,8 @@ impl Desk {
         let order = &member.order;
         let since_ms = |since: Instant| at.wall.saturating_sub(at.now.saturating_duration_since(since)).as_millis() as u64;
         let track = |track: &TrackOrder| {
-            let (_, condition) = watched(track, &self.links, &self.data_plane);
-            TrackView { name: track.name.clone(), is_up: condition == Condition::Up, weight: track.weight }
+            let down = why_down(track, &self.links, &self.data_plane);
+            TrackView { name: track.name.clone(), is_up: down.is_none(), weight: track.weight, why: down }
         };
         let address = |one: &AddressOrder| AddressView {
             address: one.address,
@@ -444,7 +463,10 @@ impl Desk {
             holder: member.router.as_ref().and_then(|router| holder(router, one.address)),
         };
         let stray = |one: &AddressOrder| {
-            let owner = self.owner_of(one.address).filter(|_| order.priority < Priority::OWNER.number())?;
+            // An owner's own is the virtual address while it is active.
+            let serves = order.priority == Priority::OWNER.number()
+                && member.router.as_ref().is_none_or(|router| router.held().contains(&one.address));
+            let owner = self.owner_of(one.address).filter(|_| !serves)?;
             Some(format!("{} is {owner}'s own: it stays there while another node is active", one.address))
         };
         let mut view = RouterView {
@@ -467,7 +489,7 @@ impl Desk {
             refused: member.refused.iter().map(|(refusal, refused)| (refusal.to_string(), refused.count)).collect(),
             refusing: member.refusing(at.now),
             claims: member.defence.views(at.now),
-            strays: order.addresses.iter().filter_map(stray).collect(),
+            strays: order.addresses.iter().filter_map(stray).chain(member.speaks_to_nobody()).collect(),
             faults: member.lacks.iter().cloned().collect(),
             ..RouterView::default()
         };
@@ -480,11 +502,12 @@ impl Desk {
             (Reason::Started, State::Backup, Some(active)) => format!("{active} is active"),
             _ => reason.to_string(),
         };
-        let down: Vec<String> =
-            view.tracks.iter().filter(|track| track.weight.is_none() && !track.is_up).map(|track| track.name.clone()).collect();
+        view.why.extend(router.forbearance(at.now).into_iter().map(|why| format!("; {why}")));
+        let of_track = |track: &TrackView| Some(format!("{}: {}", track.name, track.why.as_ref().filter(|_| track.weight.is_none())?));
+        let down: Vec<String> = view.tracks.iter().filter_map(of_track).collect();
         let is_told = |cause: &FaultCause| matches!(cause, FaultCause::Source | FaultCause::Driver) && member.lacks.is_some();
         let words = |cause: &FaultCause| {
-            if *cause == FaultCause::Tracked && !down.is_empty() { format!("down: {}", down.join(", ")) } else { cause.to_string() }
+            if *cause == FaultCause::Tracked && !down.is_empty() { down.join(", ") } else { cause.to_string() }
         };
         view.faults.extend(router.faults().iter().filter(|cause| !is_told(cause)).map(words));
         view.is_on_hold = router.is_on_hold(at.now);
@@ -502,7 +525,12 @@ impl Desk {
                 heard_ms_ago: at.now.saturating_duration_since(peer.heard_at).as_millis() as u64,
                 adverts: peer.adverts,
                 addresses: peer.addresses.as_slice().to_vec(),
-                conflicts: peer.conflicts.iter().map(|conflict| conflict_words(router, *address, *conflict)).collect(),
+                conflicts: peer
+                    .conflicts
+                    .iter()
+                    .filter(|conflict| is_still(router, &peer.addresses, **conflict))
+                    .map(|conflict| conflict_words(router, *address, *conflict))
+                    .collect(),
             })
             .collect();
         view
@@ -518,15 +546,30 @@ fn holder(router: &Router, address: IpAddr) -> Option<IpAddr> {
     router.peers().find(|(peer, _)| **peer == active).filter(|(_, peer)| peer.addresses.contains(&address)).map(|_| active)
 }
 
+/// Addresses may be the same again since the last advert.
+fn is_still(router: &Router, addresses: &AddressList, conflict: Conflict) -> bool {
+    conflict != Conflict::Addresses || addresses != router.addresses()
+}
+
 fn watched(track: &TrackOrder, links: &BTreeMap<String, LinkState>, data_plane: &[String]) -> (Effect, Condition) {
-    let is_up = match &track.how {
-        Watched::Interface(name) => links.get(name).is_some_and(|link| link.has_carrier),
-        Watched::DataPlane => data_plane.iter().all(|name| links.get(name).is_some_and(|link| link.has_xdp)),
-        Watched::Up => true,
-        Watched::Down => false,
-    };
     let effect = track.weight.and_then(|weight| Weight::new(weight).ok()).map_or(Effect::Fault, Effect::Weight);
-    (effect, if is_up { Condition::Up } else { Condition::Down })
+    (effect, if why_down(track, links, data_plane).is_none() { Condition::Up } else { Condition::Down })
+}
+
+/// Why what is watched is down; none: it is not.
+fn why_down(track: &TrackOrder, links: &BTreeMap<String, LinkState>, data_plane: &[String]) -> Option<String> {
+    match &track.how {
+        Watched::Interface(name) => match links.get(name) {
+            None => Some("it is not there".into()),
+            Some(link) => (!link.has_carrier).then(|| "it has no carrier, or is turned off".into()),
+        },
+        Watched::DataPlane => {
+            let lacks = data_plane.iter().find(|name| !links.get(*name).is_some_and(|link| link.has_xdp))?;
+            Some(format!("interface {lacks} has not our program"))
+        }
+        Watched::Up => None,
+        Watched::Down(why) => Some(why.clone()),
+    }
 }
 
 mod defending;

@@ -19,7 +19,7 @@ use super::{
     control_io::{Came, Control},
     desk::{Desk, Doing, LinkState},
     frames::{advert, announcement},
-    heir_io::{Heir, await_inheritance},
+    heir_io::{Heir, Inheritance, await_inheritance},
     kernel_io::{Kernel, News, RENEWED_EVERY, is_somebody_elses, sender_on},
     macvlan_io::{Macvlans, sweep},
     order::{AddressOrder, Hello, Order, RouterView, Said, Told},
@@ -32,8 +32,12 @@ use crate::{
     vrrp::terms::Family,
 };
 
-/// The daemon sees everything so often, beside at each change.
+/// The daemon sees everything so often, beside at changes.
 const TOLD_EVERY: Duration = Duration::from_secs(1);
+/// Of hundreds of routers that change one after the other it sees everything so often.
+const TOLD_GAP: Duration = Duration::from_millis(100);
+/// What it said last is believed for so long by its heir.
+const FRESH_FOR: Duration = Duration::from_millis(1500);
 /// What the kernel refused is tried again so seldom: meanwhile another node serves, and each trial may take the addresses from it.
 const RETRIED_EVERY: Duration = Duration::from_secs(30);
 /// A speaker that nobody tells anything for so long ends.
@@ -42,6 +46,10 @@ const ORDERED_WITHIN: Duration = Duration::from_secs(30);
 const LOOKS_WITHIN: Duration = Duration::from_secs(1);
 /// Routers hand over within this time, or are halted.
 const ENDS_WITHIN: Duration = Duration::from_secs(8);
+/// One that says nothing for so long hangs: it tells how everything is each second.
+const SILENT_FOR: Duration = Duration::from_secs(3);
+/// The heir of one that was killed listens within this time.
+const INHERITS_WITHIN: Duration = Duration::from_millis(200);
 /// Packets of a socket that are read at once.
 const MOST_PACKETS: usize = 1024;
 /// Addresses are waited for so often, and so long each time.
@@ -87,12 +95,14 @@ pub fn inherit(socket: &Path) -> io::Result<()> {
     let _is_leader_already = rustix::process::setsid();
     // It has to be fast at a moment that nobody knows.
     let lacks = become_urgent(Locking::Used);
-    let Some(mut order) = await_inheritance()? else { return Ok(()) };
+    let Some(Inheritance { mut order, alive_ms }) = await_inheritance()? else { return Ok(()) };
     let kernel = Kernel::open()?;
     let Some(place) = Place::inherit(socket)? else { return Ok(()) };
     catch_signals();
     let now_ms = boot_time().as_millis() as u64;
-    for router in order.routers.values_mut() {
+    // One that hung before it was killed has been succeeded by another node.
+    let is_fresh = now_ms.saturating_sub(alive_ms) <= FRESH_FOR.as_millis() as u64;
+    for router in order.routers.values_mut().filter(|_| is_fresh) {
         // Others wait three intervals from the last advert, which was at most one ago.
         let resume = router.resume.get_or_insert_default();
         resume.active_until_ms = Some(now_ms + 2 * router.interval_ms);
@@ -125,24 +135,36 @@ pub fn look(state_dir: &Path) -> Option<(u32, Vec<RouterView>)> {
     None
 }
 
-fn end_speaker(socket: &Path) {
-    let Ok(mut speaker) = UnixStream::connect(socket) else { return };
-    for told in [Told::Stop, Told::Halt] {
-        let began = Instant::now();
-        let line = serde_json::to_string(&told).map(|line| line + "\n").unwrap_or_default();
-        if speaker.write_all(line.as_bytes()).is_err() || speaker.set_read_timeout(Some(Duration::from_millis(100))).is_err() {
+/// Has the speaker that listens there, if one does, hand over and end, and kills one that hangs: its heir then ends likewise.
+pub fn end_speaker(socket: &Path) {
+    for _ in 0..2 {
+        let Ok(mut speaker) = UnixStream::connect(socket) else { return };
+        if [Told::Stop, Told::Halt].iter().any(|told| has_ended(&mut speaker, told)) {
             return;
         }
-        let mut said = [0; 4096];
-        while began.elapsed() < ENDS_WITHIN {
-            match speaker.read(&mut said) {
-                Ok(0) => return,
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-                Err(_) => return,
-            }
+        let pid = rustix::net::sockopt::socket_peercred(&speaker).ok().map(|credentials| credentials.pid);
+        // What is gone already need not be.
+        let _ = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
+        std::thread::sleep(INHERITS_WITHIN);
+    }
+}
+
+/// Tells a speaker something, and says whether it ended, or nobody listened.
+fn has_ended(speaker: &mut UnixStream, told: &Told) -> bool {
+    let line = serde_json::to_string(told).map(|line| line + "\n").unwrap_or_default();
+    if speaker.write_all(line.as_bytes()).is_err() || speaker.set_read_timeout(Some(Duration::from_millis(100))).is_err() {
+        return true;
+    }
+    let (began, mut heard_at, mut said) = (Instant::now(), Instant::now(), [0; 4096]);
+    while began.elapsed() < ENDS_WITHIN && heard_at.elapsed() < SILENT_FOR {
+        match speaker.read(&mut said) {
+            Ok(0) => return true,
+            Ok(_) => heard_at = Instant::now(),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+            Err(_) => return true,
         }
     }
+    false
 }
 
 struct Speaker {
@@ -155,6 +177,8 @@ struct Speaker {
     /// What this process gave the host.
     leases: BTreeMap<IpAddr, AddressOrder>,
     macvlans: Macvlans,
+    /// Routers whose macvlan the kernel refuses.
+    without_macvlan: BTreeSet<String>,
     /// What is put off, and until when.
     later: Vec<(Instant, Later)>,
     /// What it was told last.
@@ -165,6 +189,7 @@ struct Speaker {
     renew_at: Instant,
     retry_at: Instant,
     tell_at: Instant,
+    told_at: Option<Instant>,
     stage: Stage,
     are_links_old: bool,
 }
@@ -202,6 +227,7 @@ impl Speaker {
             wires: BTreeMap::new(),
             leases: BTreeMap::new(),
             macvlans,
+            without_macvlan: BTreeSet::new(),
             later: Vec::new(),
             order: None,
             heir: None,
@@ -210,6 +236,7 @@ impl Speaker {
             renew_at: now,
             retry_at: now,
             tell_at: now,
+            told_at: None,
             stage: Stage::Serving,
             are_links_old: true,
         }
@@ -323,6 +350,9 @@ impl Speaker {
         }
         self.desk.handle_order(order, at);
         self.open_wires();
+        // A router that ends, for it is to be another, says so by the socket that it had.
+        self.perform();
+        self.close_wires();
         self.set_macvlans();
         self.tell_at = at.now;
     }
@@ -347,16 +377,14 @@ impl Speaker {
                 note_strangers(&mut links, &PinDir::at(self.desk.pin_dir()));
             }
             self.desk.handle_links(links, at);
+            self.close_wires();
             self.open_wires();
         }
     }
 
     /// A socket for each interface and family where a router speaks.
     fn open_wires(&mut self) {
-        let places = self.desk.places();
-        let desk = &self.desk;
-        self.wires.retain(|place, wire| places.contains(place) && desk.link(&place.0).is_some_and(|link| link.ifindex == wire.ifindex));
-        for place in places {
+        for place in self.desk.places() {
             let Some(link) = self.desk.link(&place.0) else { continue };
             if !self.wires.contains_key(&place)
                 && let Ok(wire) = Wire::open(&place.0, link.ifindex, place.1)
@@ -364,6 +392,12 @@ impl Speaker {
                 self.wires.insert(place, wire);
             }
         }
+    }
+
+    /// Those of routers that are not there any more, and of interfaces.
+    fn close_wires(&mut self) {
+        let (places, desk) = (self.desk.places(), &self.desk);
+        self.wires.retain(|place, wire| places.contains(place) && desk.link(&place.0).is_some_and(|link| link.ifindex == wire.ifindex));
     }
 
     /// Does what has to be done, in its order.
@@ -411,7 +445,8 @@ impl Speaker {
                 }
                 Doing::Say(said) => {
                     self.control.say(&said);
-                    self.tell_at = self.clock.now();
+                    let now = self.clock.now();
+                    self.tell_at = self.told_at.map_or(now, |told_at| now.max(told_at + TOLD_GAP)).min(self.tell_at);
                 }
             }
         }
@@ -493,6 +528,12 @@ impl Speaker {
             outcome = self.macvlans.set(&self.desk, &mut self.kernel);
         }
         let now = self.clock.now();
+        let before = std::mem::take(&mut self.without_macvlan);
+        self.without_macvlan = outcome.refused.iter().map(|(router, _)| router.clone()).collect();
+        // Its interface is there at last: it need not wait until all is tried again.
+        for router in before.difference(&self.without_macvlan) {
+            self.desk.handle_trouble(router, None, now);
+        }
         for (router, words) in outcome.refused {
             self.desk.handle_trouble(&router, Some(words), now);
         }
@@ -543,7 +584,8 @@ impl Speaker {
             // Whoever started it has found another one.
             self.stage = Stage::Released;
         }
-        // XDP programs come and go without a notification.
+        // XDP programs come and go without a notification, and so do memberships.
+        self.wires.retain(|_, wire| wire.is_joined());
         self.are_links_old = true;
         self.perform();
     }
@@ -551,7 +593,7 @@ impl Speaker {
     fn tell(&mut self) {
         let at = self.clock.moment();
         if at.now >= self.tell_at {
-            self.tell_at = at.now + TOLD_EVERY;
+            (self.tell_at, self.told_at) = (at.now + TOLD_EVERY, Some(at.now));
             self.kernel.ears.listen_for(self.desk.watches());
             let view = self.desk.view(at);
             if let Some(heir) = &mut self.heir {

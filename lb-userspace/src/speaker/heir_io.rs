@@ -17,10 +17,16 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::order::{Order, Resume, RouterView};
+use super::{
+    clock_io::boot_time,
+    order::{Order, Resume, RouterView},
+};
 
 /// It is known by this name, so that what ends all processes of the program's name leaves it alone.
 const NAME: &std::ffi::CStr = c"vrrp-heir";
+
+/// Ten thousand addresses take 2 MiB.
+const MOST_UNWRITTEN_BYTES: usize = 16 << 20;
 
 /// What the speaker leaves.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -30,6 +36,17 @@ enum Left {
     Order(Order),
     /// What the next speaker has to know of each router.
     Resumes(BTreeMap<String, Resume>),
+    /// It lived at this time of `CLOCK_BOOTTIME`.
+    AliveMs(u64),
+}
+
+/// What the heir has of it.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct Inheritance {
+    /// What it was told last.
+    pub(super) order: Order,
+    /// When it lived last, on `CLOCK_BOOTTIME`.
+    pub(super) alive_ms: u64,
 }
 
 /// The speaker's end.
@@ -69,6 +86,7 @@ impl Heir {
     /// Tells it what the speaker was told.
     pub(super) fn tell_order(&mut self, order: &Order) {
         self.tell(&Left::Order(order.clone()));
+        self.tell_alive();
     }
 
     /// Tells it how the routers are.
@@ -83,7 +101,15 @@ impl Heir {
             self.tell(&Left::Resumes(resumes.clone()));
             self.resumes = resumes;
         }
-        self.flush();
+        self.tell_alive();
+        if self.unwritten.len() > MOST_UNWRITTEN_BYTES {
+            // It does not read: the next one does.
+            let _ended_already = self.process.kill();
+        }
+    }
+
+    fn tell_alive(&mut self) {
+        self.tell(&Left::AliveMs(boot_time().as_millis() as u64));
     }
 
     fn tell(&mut self, left: &Left) {
@@ -112,21 +138,22 @@ impl Heir {
 ///
 /// # Errors
 /// If the pipe cannot be read.
-pub(super) fn await_inheritance() -> io::Result<Option<Order>> {
+pub(super) fn await_inheritance() -> io::Result<Option<Inheritance>> {
     let _keeps_its_name = set_name(NAME);
-    let (mut order, mut resumes) = (None, BTreeMap::new());
+    let (mut order, mut resumes, mut alive_ms) = (None, BTreeMap::new(), 0);
     for line in io::stdin().lock().lines() {
         match serde_json::from_str(&line?) {
             Ok(Left::Order(one)) => order = Some(one),
             Ok(Left::Resumes(those)) => resumes = those,
+            Ok(Left::AliveMs(at)) => alive_ms = at,
             // Half a line: the one before counts.
             Err(_) => {}
         }
     }
-    Ok(order.map(|mut order| {
+    Ok(order.map(|mut order: Order| {
         for (name, router) in &mut order.routers {
             router.resume = resumes.remove(name);
         }
-        order
+        Inheritance { order, alive_ms }
     }))
 }

@@ -124,13 +124,34 @@ impl Member {
         if let Some(source) = self.order.source {
             return link.own.contains(&source).then_some(source);
         }
-        // RFC 9568 s5.1.2.1: from the link-local address, unless the peers are elsewhere.
+        // RFC 9568 s5.1.2.1: from the link-local address, unless the peers are elsewhere. While it is still tentative there is none.
         let wants_local = self.order.peers.iter().next().is_none_or(is_link_local);
         let is_wrong_scope = |address: &IpAddr| address.is_ipv6() && is_link_local(address) != wants_local;
         // An owner has its addresses for itself, beside the one that adverts come from if there is another one.
         let is_virtual = |address: &IpAddr| self.order.addresses.iter().any(|own| own.address == *address);
-        let of_family = link.own.iter().filter(|address| self.family() == Some(Family::of(**address)));
+        let is_usable =
+            |address: &IpAddr| self.family() == Some(Family::of(*address)) && !(self.order.peers.is_empty() && is_wrong_scope(address));
+        let of_family = link.own.iter().filter(|address| is_usable(address));
         of_family.min_by_key(|address| (is_wrong_scope(address), is_virtual(address))).copied()
+    }
+
+    /// Both nodes have the same list, from which each leaves itself out: nothing may be left.
+    pub(super) fn speaks_to_nobody(&self) -> Option<String> {
+        let is_own = |peer: &IpAddr| self.router.as_ref().is_some_and(|router| router.settings().primary == *peer);
+        let is_alone = !self.order.peers.is_empty() && self.order.peers.iter().all(is_own);
+        is_alone.then(|| "peers names this node alone: no other one hears it".into())
+    }
+
+    /// Why there is none.
+    pub(super) fn lacks_source(&self, link: Option<&LinkState>) -> String {
+        match (link, self.order.source) {
+            (None, _) => "is not there".into(),
+            (Some(_), Some(source)) => format!("has not the address {source}, the source of its adverts"),
+            (Some(_), None) if self.family() == Some(Family::V6) && self.order.peers.is_empty() => {
+                "has no link-local address to speak from".into()
+            }
+            (Some(_), None) => "has no address to speak from".into(),
+        }
     }
 
     fn authentication(&self) -> Authentication {

@@ -160,8 +160,8 @@ pub enum Watched {
     DataPlane,
     /// The daemon: it is up.
     Up,
-    /// The daemon: it is down.
-    Down,
+    /// The daemon: it is down, and why, in words.
+    Down(String),
 }
 
 /// What keeps a recording of adverts with a MAC from being believed after a restart.
@@ -233,7 +233,7 @@ pub struct Conflicting {
 pub struct RouterView {
     /// Its name.
     pub router: String,
-    /// `stopped`, `fault`, `backup`, `held-over`, `active` or `yielding`.
+    /// `stopped`, `fault`, `backup`, `held-over`, `active` or `yielding`; `unknown` while nobody tells.
     pub state: String,
     /// Since when, in milliseconds of the Unix epoch.
     pub since_ms: u64,
@@ -294,6 +294,14 @@ pub struct RouterView {
     pub memory: Option<Memory>,
 }
 
+impl RouterView {
+    /// Nobody tells how it is.
+    pub fn forget(&mut self, why: &str) {
+        (self.state, self.why, self.active) = ("unknown".into(), why.to_owned(), None);
+        self.addresses.iter_mut().for_each(|one| (one.is_held, one.holder) = (false, None));
+    }
+}
+
 /// An address of a virtual router.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AddressView {
@@ -347,6 +355,9 @@ pub struct TrackView {
     pub is_up: bool,
     /// Moves the priority; none: it is a fault while it is down.
     pub weight: Option<i16>,
+    /// Why it is down.
+    #[serde(default)]
+    pub why: Option<String>,
 }
 
 /// A router that was heard.
@@ -398,7 +409,7 @@ mod tests {
             key: 1,
             has_pseudo_header: None,
             group: None,
-            tracks: vec![TrackOrder { name: "pool web".into(), how: Watched::Down, weight: Some(-5) }],
+            tracks: vec![TrackOrder { name: "pool web".into(), how: Watched::Down("none of 2 servers serves".into()), weight: Some(-5) }],
             resume: Some(Resume { active_until_ms: Some(4), is_on_hold: true, memory: Memory::default() }),
         };
         let told =

@@ -58,6 +58,17 @@ impl Wire {
         Ok(Self { socket, family, ifindex })
     }
 
+    /// Whether the kernel still gives it what is sent to the group. An interface that loses its addresses for a moment, as with an MTU below that of its
+    /// family, forgets the groups that sockets are in (linux v6.18 net/ipv6/addrconf.c, addrconf_notify; net/ipv4/devinet.c, inetdev_event).
+    pub(super) fn is_joined(&self) -> bool {
+        let (file, group) = match self.family {
+            Family::V4 => ("/proc/thread-self/net/igmp", format!("{:08X}", u32::from_ne_bytes(GROUP4.octets()))),
+            Family::V6 => ("/proc/thread-self/net/igmp6", GROUP6.octets().map(|octet| format!("{octet:02x}")).concat()),
+        };
+        // What cannot be read tells nothing.
+        std::fs::read_to_string(file).map_or(true, |text| has_joined(&text, self.family, self.ifindex, &group))
+    }
+
     /// Sends a payload from an address of the interface.
     pub(super) fn send(&self, ends: Ends, payload: &[u8]) -> io::Result<()> {
         let slices = [io::IoSlice::new(payload)];
@@ -133,6 +144,20 @@ impl AsFd for Wire {
     }
 }
 
+/// Of proc(5)'s files: that of IPv4 has a line for each interface, and indented ones for its groups.
+fn has_joined(text: &str, family: Family, ifindex: u32, group: &str) -> bool {
+    let mut of_interface = None;
+    text.lines().any(|line| {
+        let mut words = line.split_ascii_whitespace();
+        let is_interface_line = family == Family::V6 || !line.starts_with(['\t', ' ']);
+        if is_interface_line {
+            of_interface = words.next().and_then(|number| number.parse::<u32>().ok());
+        }
+        let found = if family == Family::V6 { words.nth(1) } else { words.next().filter(|_| !is_interface_line) };
+        of_interface == Some(ifindex) && found.is_some_and(|found| found.eq_ignore_ascii_case(group))
+    })
+}
+
 /// A raw socket of IPv4 gives the header too.
 fn of_ipv4(packet: &[u8]) -> Option<Received<'_>> {
     let header_bytes = usize::from(packet.first()? & 0x0f) * 4;
@@ -146,6 +171,17 @@ fn of_ipv4(packet: &[u8]) -> Option<Received<'_>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_are_found_in_the_kernels_lists() {
+        let v4 = "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n1\tlo        :     1      V3\n\t\t\t\t010000E0     1 0:00000000\t\t0\n\
+                  2\teth0      :     2      V3\n\t\t\t\t120000E0     1 0:00000000\t\t0\n\t\t\t\t010000E0     1 0:00000000\t\t0\n";
+        assert!(has_joined(v4, Family::V4, 2, "120000E0") && !has_joined(v4, Family::V4, 1, "120000E0"));
+        let v6 = "1    lo              ff020000000000000000000000000001     1 0000000C 0\n\
+                  2    eth0            ff020000000000000000000000000012     1 00000004 0\n";
+        let group = "ff020000000000000000000000000012";
+        assert!(has_joined(v6, Family::V6, 2, group) && !has_joined(v6, Family::V6, 1, group) && !has_joined("", Family::V6, 2, group));
+    }
 
     #[test]
     fn the_payload_is_behind_the_options_of_the_header() {

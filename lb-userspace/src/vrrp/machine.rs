@@ -13,7 +13,8 @@
 //! **Make before break.** A router that yields says priority 0 in every interval and keeps the addresses until another one adverts, which it
 //! does when it has them; only then are they removed. It announces nothing meanwhile, for that would draw the link back. Whoever becomes
 //! active adds the addresses, announces them, and adverts, in this order: the former one gives them up because of that advert, when the
-//! link already knows the new place, so that no moment is without a holder.
+//! link already knows the new place, so that no moment is without a holder. A fault that leaves it its link ([`FaultCause::Tracked`],
+//! [`FaultCause::Group`]) is handed over likewise, and comes to pass when another one has the addresses, or nobody took them in time.
 //!
 //! **Lateness.** An active router whose advert is later than any backup waits has been suspended. It does not serve on: it becomes backup
 //! without a word, and listens for a whole active-down interval. A backup that wakes so late has heard nothing because it slept: it listens
@@ -207,7 +208,7 @@ impl Router {
     pub fn handle_ready(&mut self, now: Instant) {
         self.handle_lateness(now);
         self.hold = None;
-        if matches!(&self.role, Role::Yielding(yielding) if yielding.then == roles::Then::Stay) {
+        if self.faults.is_empty() && matches!(&self.role, Role::Yielding(yielding) if yielding.then == roles::Then::Stay) {
             self.become_active(Reason::Ready, now);
         }
     }
@@ -268,6 +269,9 @@ impl Router {
         }
         match &self.role {
             Role::Initialize | Role::Fault => {}
+            // Whoever asks is answered as well as may be until another one has the addresses.
+            Role::Active { .. } if cause.leaves_link() => self.become_yielding(roles::Then::Stay, Reason::Fault(cause), now),
+            Role::Yielding(_) if cause.leaves_link() => {}
             Role::Backup(_) | Role::Active { .. } | Role::Yielding(_) => {
                 if cause != FaultCause::Link {
                     self.resign();

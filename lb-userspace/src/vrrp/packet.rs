@@ -107,6 +107,14 @@ pub fn router_of(payload: &[u8]) -> Option<RouterId> {
     RouterId::new(*payload.get(1)?)
 }
 
+/// The addresses that a payload names, of whatever version and however it is authenticated; none that is no advert's.
+#[must_use]
+pub fn addresses_of(received: &Received<'_>) -> Option<AddressList> {
+    let family = Family::of(received.ends.source);
+    let (message, _) = split(received).ok()?;
+    Some(addresses(&message[HEADER_BYTES..], family, header(message).ok()?.count))
+}
+
 /// Which form of the checksum a sender of version 3 over IPv4 uses, as it is right: routers that take one form only send the form that they
 /// take, so this is the form to answer in. None where there is no choice, or neither is right.
 #[must_use]

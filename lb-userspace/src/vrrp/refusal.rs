@@ -26,6 +26,9 @@ pub enum Refusal {
     /// Not for this virtual router.
     #[error("it is of another virtual router")]
     OtherRouter,
+    /// Not for any virtual router of this node, and it names an address of one: the nodes' files differ.
+    #[error("it is of virtual router {0}, and names an address of this one")]
+    OtherNumber(u8),
     /// The count says 0.
     #[error("it has no address")]
     NoAddress,

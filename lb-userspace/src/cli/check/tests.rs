@@ -34,6 +34,16 @@ fn a_good_file_is_counted() {
 }
 
 #[test]
+fn virtual_routers_are_counted_where_there_are_some() {
+    let text = "[node]\ninterfaces = 'eth0'\nslot_seed = 's'\n[listener.w]\nmode = 'l4'\nbind = '192.0.2.1:80'\npool = 'p'\n\
+                [pool.p]\nservers.a = '10.0.0.1'\n[vrrp.www]\ninterface = 'eth0'\nrouter_id = 1\naddresses = '192.0.2.1'\n";
+    let file = Scratch::new("counted-router", text);
+    assert_eq!(run(&file.0, Format::Text).1, "ok: 1 listener, 1 service, 1 server, 1 virtual router\n");
+    let document: serde_json::Value = serde_json::from_str(&run(&file.0, Format::Json).1).unwrap();
+    assert_eq!(document["virtual_routers"], 1);
+}
+
+#[test]
 fn a_warning_does_not_refuse_the_file() {
     let file = Scratch::new("warning", "[node]\ninterfaces = 'eth0'\nslot_seed = 's'\n");
     let (exit, out, err) = run(&file.0, Format::Text);
@@ -54,6 +64,24 @@ fn programs_of_checks_that_are_not_there_are_warned_of() {
         fs::write(&file.0, text.replace(program, "/bin/true")).unwrap();
         assert_eq!(run(&file.0, Format::Text).2, "");
     }
+}
+
+#[test]
+fn programs_of_virtual_routers_that_are_not_there_are_warned_of() {
+    let text = "[node]\ninterfaces = 'eth0'\nslot_seed = 's'\n[listener.w]\nmode = 'l4'\nbind = '192.0.2.1:80'\npool = 'p'\n\
+                [pool.p]\nservers.a = '10.0.0.1'\n[vrrp.www]\ninterface = 'eth0'\nrouter_id = 1\naddresses = '192.0.2.1'\n\
+                track = [{ command = ['/nowhere/track'] }]\nnotify = ['/etc/passwd', 'x']\n";
+    let file = Scratch::new("router-programs", text);
+    let (exit, _, err) = run(&file.0, Format::Text);
+    assert_eq!(exit.code(), 0);
+    for (warning, place) in [
+        ("warning: /nowhere/track does not exist: what is tracked by it is down\n", ":14:24"),
+        ("warning: /etc/passwd is not executable: nobody is told of changes\n", ":15:12"),
+    ] {
+        assert!(err.contains(warning) && err.contains(place), "{warning}: {err}");
+    }
+    fs::write(&file.0, text.replace("/nowhere/track", "/bin/true").replace("/etc/passwd", "/bin/true")).unwrap();
+    assert_eq!(run(&file.0, Format::Text).2, "");
 }
 
 #[test]

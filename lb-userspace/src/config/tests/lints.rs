@@ -1,4 +1,7 @@
-use super::{super::Severity, NODE, findings, read};
+use super::{
+    super::{ConfigText, Severity},
+    NODE, findings, parse, read,
+};
 
 fn web(listener: &str, pool: &str) -> String {
     format!("{NODE}[listener.web]\nmode = 'l4'\nbind = '192.0.2.10:80'\npool = 'web'\n{listener}\n[pool.web]\n{pool}\n")
@@ -154,4 +157,13 @@ fn an_admin_socket_that_others_may_replace_or_users_cannot_open_is_warned_of() {
         "{found:?}"
     );
     assert!(findings(&text("users = ['bob']\ngroup = 'ops'\nsocket = '/run/weir/admin.sock'")).is_empty());
+}
+
+#[test]
+fn secrets_in_a_file_that_others_may_not_read_are_nobodys_business() {
+    let text = web("", "check = { command = ['/bin/probe', '--password=s3cret'] }\nservers.a = '10.0.0.1'")
+        + "[vrrp.www]\ninterface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\nversion = 2\npassword = 's3cret'\n";
+    assert_eq!(findings(&text).iter().filter(|finding| finding.contains("stands in the file")).count(), 2);
+    let (_, found) = parse(&ConfigText::new("weir.toml", &text), "host").unwrap();
+    assert_eq!(found, []);
 }

@@ -14,8 +14,13 @@ use super::{ConfigText, Diagnostic, model::Config, parse};
 /// What a file needs beside what a test is about.
 const NODE: &str = "[node]\ninterfaces = [\"eth0\"]\nslot_seed = \"s\"\n";
 
+/// A file that everybody may read.
+fn file(text: &str) -> ConfigText {
+    ConfigText { exposed: ["weir.toml".to_owned()].into(), ..ConfigText::new("weir.toml", text) }
+}
+
 fn read(text: &str) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
-    parse(&ConfigText::new("weir.toml", text), "host")
+    parse(&file(text), "host")
 }
 
 /// A file of which nothing is said.

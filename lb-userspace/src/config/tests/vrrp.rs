@@ -123,7 +123,7 @@ fn errors_of_a_router_are_told_at_once() {
         [
             "12:13: error: `vrrp.www.router_id` must be from 1 to 255, not 0",
             "14:12: error: bad value for `vrrp.www.interval`: an advert interval of version 2 is 1s to 255s, in whole seconds | the same on all nodes: \"1s\", \"100ms\", \"10ms\"",
-            "15:14: error: bad value for `vrrp.www.addresses`: \"192.0.2.10/33\" is not an address with its prefix | write \"198.51.100.1/24\", or \"198.51.100.1\" for a whole address",
+            "15:14: error: bad value for `vrrp.www.addresses`: the prefix of \"192.0.2.10/33\" must have from 1 to 32 bits | write \"198.51.100.1/24\", or \"198.51.100.1\" for a whole address",
             "15:31: error: version 2 of vrrp has no ipv6 | leave `version` out: version 3 has both",
             "15:49: error: address 2001:db8::1 is given twice | leave one out",
             "16:12: error: bad value for `vrrp.www.password`: a password of version 2 has 1 to 8 bytes | all nodes have the same; everybody on the link can read it",
@@ -165,4 +165,111 @@ fn what_is_hardly_meant_is_told() {
             "19:12: advice: a secret stands in the file | whoever may read the file may read it: give the file mode 0600",
         ]
     );
+}
+
+#[test]
+fn a_prefix_that_is_none_is_told_with_what_it_may_be() {
+    let told = |address: &str| {
+        let found = findings(&with(&format!("interface = 'eth0'\nrouter_id = 7\naddresses = '{address}'")));
+        found.into_iter().find(|finding| finding.contains("error")).unwrap_or_default()
+    };
+    for (address, why) in [
+        ("192.0.2.10/0", "the prefix of \"192.0.2.10/0\" must have from 1 to 32 bits |"),
+        ("192.0.2.10/999", "the prefix of \"192.0.2.10/999\" must have from 1 to 32 bits |"),
+        ("2001:db8::1/129", "the prefix of \"2001:db8::1/129\" must have from 1 to 128 bits |"),
+        ("192.0.2.10/", "\"192.0.2.10/\" is not an address with its prefix |"),
+        ("192.0.2.10/+8", "\"192.0.2.10/+8\" is not an address with its prefix |"),
+    ] {
+        assert!(told(address).contains(why), "{}", told(address));
+    }
+    assert_eq!([told("192.0.2.10/1"), told("192.0.2.10/32"), told("2001:db8::1/128")], [""; 3]);
+}
+
+#[test]
+fn words_of_keepalived_lead_to_those_of_weir() {
+    let text = with(
+        "interface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\nnopreempt = true\nstate = 'MASTER'\nadvert_int = 1\n\
+         notify_master = '/bin/true'\npriorty = 3",
+    );
+    let expected = [
+        "14:1: error: unknown key `nopreempt` in [vrrp.www] | `preempt = false`",
+        "15:1: error: unknown key `state` in [vrrp.www] | there is none: the priority decides who is active; 255 is the owner of the addresses",
+        "16:1: error: unknown key `advert_int` in [vrrp.www] | `interval = \"1s\"`",
+        "17:1: error: unknown key `notify_master` in [vrrp.www] | `notify`: one program for all states, which finds WEIR_VRRP_STATE in its environment",
+        "18:1: error: unknown key `priorty` in [vrrp.www] | did you mean `priority`?",
+    ];
+    assert_eq!(findings(&text), expected);
+}
+
+#[test]
+fn a_loopback_interface_is_no_routers() {
+    let text = with("interface = 'lo'\nrouter_id = 7\naddresses = '192.0.2.10'\nvirtual_mac = 'lo'");
+    let errors: Vec<String> = findings(&text).into_iter().filter(|finding| !finding.contains("cannot be made for another")).collect();
+    assert_eq!(
+        errors,
+        [
+            "11:13: error: no other router is reached by lo | name the interface that the other routers are reached by: \"eth0\"",
+            "14:15: error: lo cannot be a macvlan interface | virtual_mac = true has it named after the router's number",
+        ]
+    );
+}
+
+#[test]
+fn addresses_where_no_program_is_are_warned_of() {
+    let on =
+        |interface: &str, address: &str| findings(&with(&format!("interface = '{interface}'\nrouter_id = 7\naddresses = [{address}]")));
+    let told = |place: &str, device: &str| {
+        format!(
+            "{place}: warning: {device}, where virtual router `www` has addresses that listeners bind, is not among node.interfaces | \
+             packets that come in there meet no program: add it to node.interfaces, unless one of these is below it"
+        )
+    };
+    assert_eq!(on("eth1", "'192.0.2.10'"), [told("11:13", "eth1")]);
+    assert_eq!(on("eth0", "{ address = '192.0.2.10', device = 'eth1' }"), [told("13:14", "eth1")]);
+    assert_eq!(on("eth1", "{ address = '192.0.2.10', device = 'eth0' }"), [""; 0]);
+    assert_eq!(on("eth0.7", "'192.0.2.10'"), [""; 0]);
+    let unbound = on("eth1", "'192.0.2.11'");
+    assert!(unbound.len() == 1 && unbound[0].contains("no listener binds"), "{unbound:?}");
+}
+
+#[test]
+fn a_macvlan_that_is_named_elsewhere_is_warned_of() {
+    let text = with(
+        "interface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\nvirtual_mac = 'vip'\ntrack = [{ interface = 'vip' }]\n\
+         [vrrp.b]\ninterface = 'eth0'\nrouter_id = 8\naddresses = [{ address = '192.0.2.11', device = 'vip' }]",
+    );
+    let found: Vec<String> =
+        findings(&text.replace("[\"eth0\"]", "['eth0', 'vip']")).into_iter().filter(|one| one.contains("warning")).collect();
+    let told = ["node.interfaces", "vrrp.b.addresses", "vrrp.www.track"].map(|place| {
+        format!(
+            "14:15: warning: vip, the macvlan interface of virtual router `www`, is named in {place} too | \
+             Weir makes it: give it a name that no other interface has"
+        )
+    });
+    assert_eq!(found, told);
+}
+
+#[test]
+fn tracks_that_say_nothing_more_are_warned_of() {
+    let text = with(
+        "interface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\n\
+         track = [{ file = '/x', share = '50%', interval = '1s', timeout = '1s', rise = 2, fall = 2 }, { pool = 'web' }, { pool = 'web', share = '50%' },\n\
+         { file = '/x', weight = -20 }]",
+    );
+    let mut expected: Vec<String> = [("14:33", "share", "pool"), ("14:51", "interval", "command"), ("14:67", "timeout", "command")]
+        .into_iter()
+        .chain([("14:80", "rise", "command"), ("14:90", "fall", "command")])
+        .map(|(place, key, what)| format!("{place}: warning: `{key}` has no effect: it goes with `{what}`"))
+        .collect();
+    expected.push("15:1: warning: virtual router `www` tracks file /x twice | leave one out".into());
+    assert_eq!(findings(&text), expected);
+}
+
+#[test]
+fn a_server_at_a_virtual_address_is_warned_of() {
+    let text = with("interface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.11'").replace("10.0.0.1", "192.0.2.11");
+    let found = findings(&text);
+    let told = "13:13: warning: 192.0.2.11 is an address of virtual router `www` and of a server of pool `web` | \
+                name servers by addresses that they keep";
+    assert!(found.iter().any(|one| one == told), "{found:#?}");
 }

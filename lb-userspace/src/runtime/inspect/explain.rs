@@ -22,6 +22,7 @@ use crate::{
     },
     dataplane::{self, Observer, PinDir, Tables},
     runtime::report::Report,
+    speaker::order::RouterView,
 };
 
 pub(super) fn explain(tables: &Tables, pins: &PinDir, report: &Report, packet: &PacketQuestion) -> Result<Explanation, InspectError> {
@@ -108,6 +109,7 @@ impl Teller<'_> {
             }
         }
         self.conclude(&mut told, decision);
+        told.note = note_of(packet.destination.ip(), &self.report.vrrp);
         told
     }
 
@@ -178,6 +180,21 @@ impl Teller<'_> {
     }
 }
 
+/// That a virtual address is not here, and where it is.
+fn note_of(destination: IpAddr, routers: &[RouterView]) -> Option<String> {
+    let virtual_address = |router: &RouterView| router.addresses.iter().find(|one| one.address == destination).cloned();
+    let (router, address) = routers.iter().find_map(|router| Some((router, virtual_address(router)?)))?;
+    if address.is_held || router.state == "active" {
+        return None;
+    }
+    let state = if router.state == "fault" { "has a fault".to_owned() } else { format!("is {}", router.state) };
+    let holder = address.holder.or(router.active).map_or_else(
+        || format!("this node has not {destination}, and nobody is known to have it"),
+        |holder| format!("{holder} has {destination}"),
+    );
+    Some(format!("virtual router {} {state} here: {holder}", router.router))
+}
+
 fn explain_drop(reason: Drop, answered: bool) -> String {
     let text = reason.explanation().trim();
     if answered { format!("{text} The sender is told.") } else { text.into() }
@@ -206,11 +223,31 @@ mod tests {
 
     use lb_common::maps::ForwardKind;
 
-    use super::way;
-    use crate::control::{
-        Endpoint,
-        header::{NextHop, Target, build},
+    use super::{note_of, way};
+    use crate::{
+        control::{
+            Endpoint,
+            header::{NextHop, Target, build},
+        },
+        speaker::order::{AddressView, RouterView},
     };
+
+    #[test]
+    fn an_address_that_another_node_has_is_told() {
+        let ip = |last| IpAddr::from([192, 0, 2, last]);
+        let note = |state: &str, is_held: bool, holder: Option<IpAddr>| {
+            let address = AddressView { address: ip(10), prefix_len: 24, device: "eth0".into(), is_held, holder };
+            let router = RouterView { router: "www".into(), state: state.into(), addresses: vec![address], ..RouterView::default() };
+            [note_of(ip(10), std::slice::from_ref(&router)), note_of(ip(11), &[router])]
+        };
+        let told = |text: &str| [Some(text.to_owned()), None];
+        assert_eq!(note("backup", false, Some(ip(2))), told("virtual router www is backup here: 192.0.2.2 has 192.0.2.10"));
+        let nobody = "virtual router www has a fault here: this node has not 192.0.2.10, and nobody is known to have it";
+        assert_eq!(note("fault", false, None), told(nobody));
+        for (state, is_held) in [("active", true), ("held-over", true), ("active", false)] {
+            assert_eq!(note(state, is_held, None), [None, None]);
+        }
+    }
 
     #[test]
     fn the_way_to_a_server_names_its_vlan() {

@@ -230,6 +230,17 @@ fn adverts_come_from_the_link_local_address_unless_peers_are_elsewhere() {
     };
     assert_eq!(source(router("fd00::100")), ip("fe80::1"));
     assert_eq!(source(RouterOrder { peers: [ip("fd00::1"), ip("fd00::2")].into(), ..router("fd00::100") }), ip("fd00::1"));
+    // RFC 9568 s5.1.2.1: no other address will do, and while it is tentative it is none.
+    let (mut desk, with_source) = (Desk::default(), RouterOrder { source: Some(ip("10.0.0.9")), ..router("10.0.0.100") });
+    desk.handle_links(links(LinkState { own: vec![ip("10.0.0.1"), ip("fd00::1")], ..link() }), at);
+    desk.handle_order(order(&[("six", router("fd00::100")), ("www", with_source)]), at);
+    assert_eq!(
+        desk.view(at).into_iter().map(|view| (view.state, view.faults)).collect::<Vec<_>>(),
+        [
+            ("fault".to_owned(), vec!["interface eth0 has no link-local address to speak from".to_owned()]),
+            ("fault".to_owned(), vec!["interface eth0 has not the address 10.0.0.9, the source of its adverts".to_owned()]),
+        ]
+    );
     // An owner's own address is taken if there is no other.
     assert_eq!(source(router("10.0.0.1")), ip("10.0.0.1"));
 }
@@ -242,10 +253,14 @@ fn what_is_watched_moves_the_priority_or_is_a_fault() {
     desk.handle_links(links(link()), at);
     desk.handle_order(with(vec![track(Watched::Up, Some(-20)), track(Watched::DataPlane, None)]), at);
     assert_eq!((desk.view(at)[0].priority, state(&desk, at)), (100, vec!["backup".to_owned()]));
-    desk.handle_order(with(vec![track(Watched::Down, Some(-20)), track(Watched::DataPlane, None)]), at);
+    desk.handle_order(with(vec![track(Watched::Down("it is off".into()), Some(-20)), track(Watched::DataPlane, None)]), at);
     assert_eq!(desk.view(at)[0].priority, 80);
     desk.handle_links(links(LinkState { has_xdp: false, ..link() }), at);
     assert_eq!(state(&desk, at), ["fault"]);
+    // And why.
+    assert_eq!(desk.view(at)[0].faults, ["x: interface eth0 has not our program"]);
+    let why: Vec<Option<String>> = desk.view(at)[0].tracks.iter().map(|track| track.why.clone()).collect();
+    assert_eq!(why, [Some("it is off".to_owned()), Some("interface eth0 has not our program".to_owned())]);
     desk.handle_links(links(link()), at);
     assert_eq!(state(&desk, at), ["backup"]);
     desk.handle_carrier("eth0", false, at);
@@ -276,7 +291,10 @@ fn a_group_becomes_active_as_one() {
     let of = |router_id, address: &str| RouterOrder { group: Some("all".into()), router_id, ..router(address) };
     desk.handle_links(links(link()), at);
     desk.handle_order(order(&[("a", of(7, "10.0.0.100")), ("b", of(8, "10.0.0.101"))]), at);
-    let fault = RouterOrder { tracks: vec![TrackOrder { name: "x".into(), how: Watched::Down, weight: None }], ..of(8, "10.0.0.101") };
+    let fault = RouterOrder {
+        tracks: vec![TrackOrder { name: "x".into(), how: Watched::Down("it is off".into()), weight: None }],
+        ..of(8, "10.0.0.101")
+    };
     for _ in 0..3 {
         let due = desk.poll_timeout().unwrap();
         desk.handle_timeout(due);
@@ -290,6 +308,73 @@ fn a_group_becomes_active_as_one() {
     }
     assert_eq!(state(&desk, at), ["fault", "fault"]);
     assert_eq!(desk.held().len(), 0);
+}
+
+#[test]
+fn a_fault_of_a_group_ends_with_the_group_however_that_ends() {
+    let fault = || vec![TrackOrder { name: "x".into(), how: Watched::Down("it is off".into()), weight: None }];
+    let of = |group: Option<&str>, router_id, tracks| RouterOrder {
+        group: group.map(str::to_owned),
+        router_id,
+        tracks,
+        ..router(&format!("10.0.0.{router_id}"))
+    };
+    let alone = || of(None, 100, vec![]);
+    let left: [Vec<(&str, RouterOrder)>; 4] = [
+        vec![("a", alone())],
+        vec![("a", of(Some("all"), 100, vec![]))],
+        vec![("a", of(Some("other"), 100, vec![])), ("b", of(Some("all"), 101, fault()))],
+        vec![("a", of(Some("other"), 100, vec![])), ("b", of(None, 101, fault())), ("c", of(Some("other"), 102, vec![]))],
+    ];
+    for routers in left {
+        let (mut desk, at) = (Desk::default(), moment());
+        desk.handle_links(links(link()), at);
+        desk.handle_order(order(&[("a", of(Some("all"), 100, vec![])), ("b", of(Some("all"), 101, fault()))]), at);
+        assert_eq!(state(&desk, at), ["fault", "fault"]);
+        desk.handle_order(order(&routers), at);
+        for _ in 0..6 {
+            desk.poll_timeout().into_iter().for_each(|due| desk.handle_timeout(due));
+        }
+        assert_eq!(state(&desk, at)[0], "active", "{routers:?}");
+    }
+}
+
+#[test]
+fn a_router_of_another_number_that_names_an_address_of_ours_is_told() {
+    let (mut desk, at) = (Desk::default(), moment());
+    desk.handle_links(links(link()), at);
+    desk.handle_order(order(&[("www", RouterOrder { router_id: 8, ..router("10.0.0.100") })]), at);
+    hear(&mut desk, 200, ChecksumForm::Message, at);
+    let refusing = desk.view(at)[0].refusing.clone();
+    assert_eq!(
+        refusing.iter().map(|one| (one.source, one.why.as_str())).collect::<Vec<_>>(),
+        [(ip("10.0.0.2"), "it is of virtual router 7, and names an address of this one")]
+    );
+    desk.handle_order(order(&[("www", RouterOrder { router_id: 9, ..router("10.0.0.101") })]), at);
+    hear(&mut desk, 200, ChecksumForm::Message, at);
+    assert_eq!(desk.view(at)[0].refusing.len(), 0);
+}
+
+#[test]
+fn why_a_router_of_precedence_waits_is_told() {
+    let at = moment();
+    let why = |router: RouterOrder| {
+        let mut desk = Desk::default();
+        desk.handle_links(links(link()), at);
+        desk.handle_order(order(&[("www", router)]), at);
+        hear(&mut desk, 50, ChecksumForm::Message, at);
+        hear(&mut desk, 50, ChecksumForm::Message, later(at, 100));
+        desk.view(later(at, 100))[0].why.clone()
+    };
+    assert_eq!(
+        why(RouterOrder { preempt: PreemptOrder::Never, ..router("10.0.0.100") }),
+        "10.0.0.2 is active; preempt = false leaves it alone"
+    );
+    let delayed = RouterOrder { preempt: PreemptOrder::AfterMs(5000), ..router("10.0.0.100") };
+    assert_eq!(why(delayed), "10.0.0.2 is active; preempt_delay is over in 5 s");
+    let delayed = RouterOrder { start_delay_ms: 9000, ..router("10.0.0.100") };
+    assert_eq!(why(delayed), "10.0.0.2 is active; start_delay is over in 9 s");
+    assert_eq!(why(RouterOrder { priority: 40, preempt: PreemptOrder::Never, ..router("10.0.0.100") }), "10.0.0.2 is active");
 }
 
 #[test]
@@ -353,16 +438,37 @@ fn of_each_address_the_view_tells_who_names_it_and_what_the_host_has_for_itself(
     // The active one names the first alone.
     assert_eq!(view.addresses.iter().map(|one| one.holder).collect::<Vec<_>>(), [Some(ip("10.0.0.2")), None]);
     assert_eq!(view.peers[0].conflicts, ["it has other addresses: only here 10.0.0.101"]);
+    let mut same = wanted.clone();
+    same.addresses.truncate(1);
+    desk.handle_order(order(&[("www", same)]), at);
+    assert_eq!(desk.view(at)[0].peers[0].conflicts, Vec::<String>::new());
+    desk.handle_order(order(&[("www", wanted.clone())]), at);
     assert_eq!(view.strays, ["10.0.0.101 is eth0's own: it stays there while another node is active"]);
     // An owner has them for itself.
     desk.handle_order(order(&[("www", RouterOrder { priority: 255, ..wanted })]), at);
-    assert_eq!(desk.view(at)[0].strays, Vec::<String>::new());
+    assert_eq!(desk.view(at)[0].strays.len(), 1);
+    for _ in 0..3 {
+        desk.poll_timeout().into_iter().for_each(|due| desk.handle_timeout(due));
+    }
+    assert_eq!((desk.view(at)[0].state.as_str(), desk.view(at)[0].strays.len()), ("active", 0));
+}
+
+#[test]
+fn a_list_of_peers_that_names_this_node_alone_is_told() {
+    let (mut desk, at) = (Desk::default(), moment());
+    let with =
+        |peers: &[&str]| order(&[("www", RouterOrder { peers: peers.iter().map(|peer| ip(peer)).collect(), ..router("10.0.0.100") })]);
+    desk.handle_links(links(link()), at);
+    for (peers, count) in [(&["10.0.0.1"][..], 1), (&["10.0.0.1", "10.0.0.2"], 0), (&[], 0)] {
+        desk.handle_order(with(peers), at);
+        assert_eq!(desk.view(at)[0].strays.len(), count, "{peers:?}");
+    }
 }
 
 #[test]
 fn weights_of_a_group_count_for_all_its_members_and_once() {
     let (mut desk, at) = (Desk::default(), moment());
-    let track = |name: &str, weight| TrackOrder { name: name.into(), how: Watched::Down, weight: Some(weight) };
+    let track = |name: &str, weight| TrackOrder { name: name.into(), how: Watched::Down("it is off".into()), weight: Some(weight) };
     let of =
         |router_id, address: &str, tracks: Vec<TrackOrder>| RouterOrder { group: Some("all".into()), router_id, tracks, ..router(address) };
     desk.handle_links(links(link()), at);

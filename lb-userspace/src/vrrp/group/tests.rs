@@ -161,6 +161,11 @@ fn all_hand_over_when_one_gives_way() {
 fn a_fault_of_one_is_a_fault_of_all_until_nobody_has_one() {
     let mut node = Node::active(3);
     node.tell(0, |router, now| router.handle_link(Link::Down, now));
+    // Those whose links are well serve until another node does, or nobody would.
+    assert_eq!(node.states(), [State::Fault, State::Yielding, State::Yielding]);
+    node.hears(1, 50);
+    assert_eq!(node.states(), [State::Fault, State::Fault, State::Yielding]);
+    node.pass(500);
     assert_eq!(node.states(), [State::Fault; 3]);
     node.tell(1, |router, now| router.handle_fault(FaultCause::Tracked, now));
     node.tell(0, |router, now| router.handle_link(Link::Up, now));
@@ -175,6 +180,8 @@ fn a_fault_of_one_is_a_fault_of_all_until_nobody_has_one() {
 fn a_group_that_is_made_anew_ends_the_fault_of_the_former() {
     let mut node = Node::active(2);
     node.tell(0, |router, now| router.handle_link(Link::Down, now));
+    node.pass(500);
+    assert_eq!(node.states(), [State::Fault; 2]);
     node.group = Group::new(2);
     node.routers[0].handle_link(Link::Up, node.now);
     node.tell(0, |_, _| {});

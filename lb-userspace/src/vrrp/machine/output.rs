@@ -160,6 +160,16 @@ pub enum FaultCause {
     Driver,
 }
 
+impl FaultCause {
+    /// Whether it can still speak, and have the addresses until another one has them.
+    pub(super) const fn leaves_link(self) -> bool {
+        match self {
+            Self::Tracked | Self::Group => true,
+            Self::Link | Self::Source | Self::NoAddresses | Self::Driver => false,
+        }
+    }
+}
+
 impl fmt::Display for FaultCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -52,7 +52,7 @@ pub(super) struct Easing {
 
 const EASED_ADVERTS: u8 = 3;
 
-/// What follows if nobody takes over; if somebody does, stopping stops, and all others become backup.
+/// What follows if nobody takes over; if somebody does, stopping stops, and all others become backup. With a fault that follows, unless it stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Then {
     /// It ends.
@@ -154,11 +154,11 @@ impl Router {
     pub(super) fn nobody_took_over(&mut self, now: Instant) {
         let Role::Yielding(yielding) = self.role else { return };
         match yielding.then {
-            Then::Stay => {
+            Then::Stay if self.faults.is_empty() => {
                 self.hold = None;
                 self.become_active(Reason::NobodyTookOver, now);
             }
-            Then::Stop | Then::Listen => self.step_down(yielding.then, Reason::NobodyTookOver, now),
+            Then::Stop | Then::Listen | Then::Stay => self.step_down(yielding.then, Reason::NobodyTookOver, now),
         }
     }
 
@@ -166,7 +166,8 @@ impl Router {
     pub(super) fn step_down(&mut self, then: Then, reason: Reason, now: Instant) {
         match then {
             Then::Stop => self.leave(Role::Initialize, reason, now),
-            Then::Stay | Then::Listen => self.listen(reason, now),
+            Then::Stay | Then::Listen if self.faults.is_empty() => self.listen(reason, now),
+            Then::Stay | Then::Listen => self.leave(Role::Fault, reason, now),
         }
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 use super::{FaultCause, Hold, Peer, Reason, Router, State, Tally, roles::Role};
 use crate::vrrp::{
     addresses::AddressList,
-    settings::{Identity, Settings},
+    settings::{Identity, Preempt, Settings},
     terms::Priority,
 };
 
@@ -65,6 +65,25 @@ impl Router {
             None => false,
             Some(Hold::UntilReady) => true,
             Some(Hold::Until(until)) => now < until,
+        }
+    }
+
+    /// Why it waits though it has precedence, or nobody is active; none where it does not, or because it yielded.
+    #[must_use]
+    pub fn forbearance(&self, now: Instant) -> Option<String> {
+        let Role::Backup(_) = self.role else { return None };
+        let left = |until: Instant| until.saturating_duration_since(now).as_secs() + 1;
+        if let Some(from) = self.claims_from.filter(|from| *from > now) {
+            return Some(format!("start_delay is over in {} s", left(from)));
+        }
+        let active = self.following.and_then(|active| self.peers().find(|(peer, _)| **peer == active))?.1;
+        if self.is_on_hold(now) || active.priority.number() >= self.priority.number() {
+            return None;
+        }
+        match (self.settings.preempt, self.preempts_from) {
+            (Preempt::Never, _) => Some("preempt = false leaves it alone".into()),
+            (Preempt::After(_), Some(from)) if from > now => Some(format!("preempt_delay is over in {} s", left(from))),
+            (Preempt::AtOnce | Preempt::After(_), _) => None,
         }
     }
 

@@ -64,7 +64,7 @@ const INPUTS: [Input; 26] = {
     ]
 };
 
-const SETUPS: [&str; 11] = [
+const SETUPS: [&str; 12] = [
     "Initialize",
     "Fault",
     "Fault, link",
@@ -76,6 +76,7 @@ const SETUPS: [&str; 11] = [
     "Yielding",
     "Yielding, to stop",
     "Yielding, for its group",
+    "Yielding, for a fault",
 ];
 
 fn setup(name: &str) -> Bench {
@@ -94,6 +95,7 @@ fn setup(name: &str) -> Bench {
         "Yielding" => router.handle_yield(now),
         "Yielding, to stop" => router.handle_stop(now),
         "Yielding, for its group" => router.handle_resign(now),
+        "Yielding, for a fault" => router.handle_fault(FaultCause::Tracked, now),
         "Backup, claiming" => drop(bench.until_due()),
         _ => {}
     }
