@@ -99,7 +99,8 @@ fn in_words(what: &What) -> String {
         }
         What::Vrrp { router, from, to, why } => format!("virtual router {router} is {to}, it was {from}: {why}"),
         What::VrrpConflict { router, peer, what, is_over } => {
-            format!("virtual router {router}, peer {peer}: {what}{}", if *is_over { ", which is over" } else { "" })
+            let peer = peer.map(|peer| format!(", peer {peer}")).unwrap_or_default();
+            format!("virtual router {router}{peer}: {what}{}", if *is_over { ", which is over" } else { "" })
         }
         What::VrrpSpeaker { pid, before } => format!("process {pid} speaks for virtual routers, {before} has ended"),
         What::VrrpNotify { router, what } => format!("virtual router {router} is not told of as it should be: {what}"),

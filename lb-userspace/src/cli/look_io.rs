@@ -125,7 +125,7 @@ pub(super) fn inspector(place: Place) -> Inspector {
 /// Without a daemon the record is as old as its end: the speaker knows how its routers are.
 fn follow_speaker(report: &mut Report, state_dir: &Path) {
     let nobody = || "nobody speaks vrrp: this node has none of its virtual addresses".to_owned();
-    let trouble = match speaker::driver::look(state_dir) {
+    let trouble = match speaker::visit_io::look(state_dir) {
         Some((_, views)) => {
             report.vrrp = views;
             None

@@ -38,7 +38,7 @@ pub fn stop(config: &Path, out: &mut impl Write, err: &mut impl Write) -> io::Re
         return tell(err, &error, Exit::Refused);
     }
     // It may have outlived its daemon.
-    speaker::driver::end(&place.state_dir);
+    speaker::visit_io::end(&place.state_dir);
     let Place { node, pins, state_dir, report } = place;
     let report = report.unwrap_or_default();
     let had_record = report != Report::default();

@@ -24,7 +24,7 @@ use crate::{
         client_io::AskError,
     },
     speaker,
-    speaker::order::{RefusedView, RouterView, TrackView},
+    speaker::order::{ClaimView, RefusedView, RouterView, TrackView},
 };
 
 /// A daemon that has not taken an order by then hangs: it does not wait for the hand-over itself.
@@ -92,7 +92,7 @@ fn looked(config: &Path, request: &Request) -> Result<VrrpView, OperateError> {
 fn known_without_daemon(place: &Place, unanswered: &OperateError) -> Option<VrrpView> {
     let daemon = place.daemon();
     let trouble = daemon.map_or_else(without_daemon, |pid| unanswering(pid, unanswered));
-    if let Some((pid, routers)) = speaker::driver::look(&place.state_dir) {
+    if let Some((pid, routers)) = speaker::visit_io::look(&place.state_dir) {
         return Some(VrrpView { speaker_pid: Some(pid), trouble: Some(trouble), routers });
     }
     let report = place.report.as_ref().ok().filter(|_| daemon.is_some())?;
@@ -151,6 +151,9 @@ fn details(router: &RouterView, out: &mut impl Write) -> io::Result<()> {
     }
     router.faults.iter().try_for_each(|fault| writeln!(out, "  ! {fault}"))?;
     router.strays.iter().try_for_each(|stray| writeln!(out, "  ! {stray}"))?;
+    for ClaimView { what, heard_ms_ago, .. } in &router.claims {
+        writeln!(out, "  ! {what}; heard {heard_ms_ago} ms ago")?;
+    }
     for RefusedView { source, why, heard_ms_ago } in &router.refusing {
         writeln!(out, "  ! adverts of {source} count for nothing: {why}; the last came {heard_ms_ago} ms ago")?;
     }

@@ -142,9 +142,9 @@ pub enum What {
     VrrpConflict {
         /// Which router.
         router: String,
-        /// The other node.
-        #[schema(value_type = String)]
-        peer: IpAddr,
+        /// The other node, if it is known by an address of its own.
+        #[schema(value_type = Option<String>)]
+        peer: Option<IpAddr>,
         /// What is wrong.
         what: String,
         /// Whether it is over.

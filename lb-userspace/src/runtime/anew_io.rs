@@ -144,7 +144,7 @@ impl Remnant {
 
     /// Before the process ends.
     pub(super) fn leave(mut self) {
-        speaker::driver::end(&self.config.node.state_dir);
+        speaker::visit_io::end(&self.config.node.state_dir);
         self.report.pid = 0;
         self.write_report();
         info!("the daemon ends; no data plane is loaded");

@@ -53,7 +53,10 @@ pub fn troubles(routers: &[RouterView]) -> Vec<String> {
         .map(|(router, refused)| format!("virtual router {router}: adverts of {} count for nothing: {}", refused.source, refused.why));
     let strays =
         routers.iter().flat_map(|router| router.strays.iter().map(move |stray| format!("virtual router {}: {stray}", router.router)));
-    faults.chain(conflicts).chain(refused).chain(strays).collect()
+    let claims = routers
+        .iter()
+        .flat_map(|router| router.claims.iter().map(move |claim| format!("virtual router {}: {}", router.router, claim.what)));
+    faults.chain(conflicts).chain(refused).chain(claims).chain(strays).collect()
 }
 
 /// The daemon's record, `state.json`. Everything that the maps themselves tell is left to them. What another version did not write is empty.

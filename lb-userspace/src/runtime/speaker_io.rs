@@ -27,8 +27,8 @@ use super::report::VrrpKept;
 use crate::speaker::{
     SOCKET,
     clock_io::boot_time,
-    driver::{build, end_speaker},
     order::{Hello, Order, Resume, RouterView, Said, Told},
+    visit_io::{build, end_speaker},
 };
 
 /// Messages that may wait.
@@ -219,6 +219,7 @@ impl Keeper {
             let is_wanted = self.order.as_ref().is_some_and(|order| !order.routers.is_empty());
             match self.connect().await {
                 Ok(Found::Fitting(connection, news)) => {
+                    self.end_spare(connection.pid()).await;
                     for one in news {
                         let _ = self.tell.send(one).await;
                     }
@@ -365,6 +366,15 @@ impl Keeper {
         }
         self.child = Some(child);
         Ok(())
+    }
+
+    /// A process that was started while another one had the place waits for that: it is not needed. Where the heir has it, the one before is gone.
+    async fn end_spare(&mut self, speaks: Option<i32>) {
+        let is_spare = |child: &Child| child.id() != speaks.and_then(|pid| u32::try_from(pid).ok());
+        if let Some(mut child) = self.child.take_if(|child| is_spare(child)) {
+            // What is gone already need not be killed.
+            let _ = child.kill().await;
+        }
     }
 
     /// Kills the process at the other end. It may be one that an earlier daemon started.

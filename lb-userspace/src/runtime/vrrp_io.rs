@@ -132,7 +132,8 @@ impl Daemon {
             News::Said(Said::Changed(changed)) => self.handle_router_changed(changed, unix_ms()),
             News::Said(Said::Conflict(conflict)) => {
                 let (router, peer, what, is_over) = (conflict.router, conflict.peer, conflict.what, conflict.is_over);
-                warn!(router, %peer, what, is_over, "a virtual router's peer is not as it should be");
+                let source = peer.map(tracing::field::display);
+                warn!(router, peer = source, what, is_over, "somebody on a virtual router's link is not as it should be");
                 self.tell(What::VrrpConflict { router, peer, what, is_over });
             }
             News::Gone(why) => {

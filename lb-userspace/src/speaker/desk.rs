@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::{
+    defence::mac_words,
     member::{Member, conflict_words, is_same_router, moved, word},
     order::{AddressOrder, AddressView, Order, PeerView, RouterOrder, RouterView, Said, TrackOrder, TrackView, Watched},
 };
@@ -207,17 +208,19 @@ impl Desk {
         for name in due {
             self.with_router(&name, now, Router::handle_timeout);
         }
+        self.defend(now);
     }
 
-    /// Says which refusals are over: now and then.
+    /// Says which refusals are over, and which claims of others go on: now and then.
     pub(super) fn handle_silence(&mut self, now: Instant) {
         let over = self.members.iter_mut().flat_map(|(name, member)| member.accept(name, now));
         self.doings.extend(over);
+        self.tell_claims(now);
     }
 
     /// When [`Self::handle_timeout`] has something to do.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.members.values().filter_map(|member| member.router.as_ref()?.poll_timeout()).min()
+        self.members.values().flat_map(Member::poll_timeouts).min()
     }
 
     /// These hand over.
@@ -489,6 +492,7 @@ impl Desk {
             memory: member.memory(),
             refused: member.refused.iter().map(|(refusal, refused)| (refusal.to_string(), refused.count)).collect(),
             refusing: member.refusing(at.now),
+            claims: member.defence.views(at.now),
             strays: order.addresses.iter().filter_map(stray).chain(member.speaks_to_nobody()).collect(),
             faults: member.lacks.iter().cloned().collect(),
             ..RouterView::default()
@@ -555,10 +559,6 @@ fn is_still(router: &Router, addresses: &AddressList, conflict: Conflict) -> boo
     conflict != Conflict::Addresses || addresses != router.addresses()
 }
 
-fn mac_words(mac: [u8; 6]) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
-}
-
 fn watched(track: &TrackOrder, links: &BTreeMap<String, LinkState>, data_plane: &[String]) -> (Effect, Condition) {
     let effect = track.weight.and_then(|weight| Weight::new(weight).ok()).map_or(Effect::Fault, Effect::Weight);
     (effect, if why_down(track, links, data_plane).is_none() { Condition::Up } else { Condition::Down })
@@ -580,5 +580,6 @@ fn why_down(track: &TrackOrder, links: &BTreeMap<String, LinkState>, data_plane:
     }
 }
 
+mod defending;
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
-    io::{self, BufRead as _, Read as _, Write as _},
+    io::{self, Write as _},
     net::IpAddr,
-    os::unix::{fs::MetadataExt as _, net::UnixStream},
     path::Path,
     time::{Duration, Instant},
 };
@@ -14,17 +12,17 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
-    SOCKET,
     clock_io::{Clock, boot_time},
     control_io::{Came, Control},
     desk::{Desk, Doing, LinkState},
     frames::{advert, announcement},
     heir_io::{Heir, Inheritance, await_inheritance},
     kernel_io::{Kernel, News, RENEWED_EVERY, is_somebody_elses, sender_on},
-    macvlan_io::{Macvlans, sweep},
-    order::{AddressOrder, Hello, Order, RouterView, Said, Told},
+    macvlan_io::Macvlans,
+    order::{AddressOrder, Hello, Order, Said, Told},
     place_io::{Held, Place},
     urgency_io::{Locking, become_urgent, catch_signals, is_terminated},
+    visit_io::build,
     wire_io::Wire,
 };
 use crate::{
@@ -42,14 +40,6 @@ const FRESH_FOR: Duration = Duration::from_millis(1500);
 const RETRIED_EVERY: Duration = Duration::from_secs(30);
 /// A speaker that nobody tells anything for so long ends.
 const ORDERED_WITHIN: Duration = Duration::from_secs(30);
-/// A speaker that is asked how its routers are says so within this time.
-const LOOKS_WITHIN: Duration = Duration::from_secs(1);
-/// Routers hand over within this time, or are halted.
-const ENDS_WITHIN: Duration = Duration::from_secs(8);
-/// One that says nothing for so long hangs: it tells how everything is each second.
-const SILENT_FOR: Duration = Duration::from_secs(3);
-/// The heir of one that was killed listens within this time.
-const INHERITS_WITHIN: Duration = Duration::from_millis(200);
 /// Packets of a socket that are read at once.
 const MOST_PACKETS: usize = 1024;
 /// Addresses are waited for so often, and so long each time.
@@ -61,13 +51,6 @@ const LINGERS: Duration = Duration::from_millis(50);
 const ANNOUNCED_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// A take-over's announcements are sent so often in a row: a switch that is busy may lose one.
 const BURST: usize = 2;
-
-/// Which program this is: a daemon of another one has the speaker replaced.
-pub fn build() -> String {
-    let program = fs::metadata("/proc/self/exe");
-    let file = program.map(|file| format!("{}.{}.{}", file.len(), file.mtime(), file.mtime_nsec())).unwrap_or_default();
-    format!("{} {file}", env!("CARGO_PKG_VERSION"))
-}
 
 /// Speaks until it is told to stop.
 ///
@@ -96,9 +79,9 @@ pub fn inherit(socket: &Path) -> io::Result<()> {
     // It has to be fast at a moment that nobody knows.
     let lacks = become_urgent(Locking::Used);
     let Some(Inheritance { mut order, alive_ms }) = await_inheritance()? else { return Ok(()) };
+    let kernel = Kernel::open()?;
     let Some(place) = Place::inherit(socket)? else { return Ok(()) };
     catch_signals();
-    let kernel = Kernel::open()?;
     let now_ms = boot_time().as_millis() as u64;
     // One that hung before it was killed has been succeeded by another node.
     let is_fresh = now_ms.saturating_sub(alive_ms) <= FRESH_FOR.as_millis() as u64;
@@ -111,60 +94,6 @@ pub fn inherit(socket: &Path) -> io::Result<()> {
     let mut speaker = Speaker::new(place, control, kernel, lacks);
     speaker.take_order(order);
     speaker.serve()
-}
-
-/// Has the speaker of a node, if there is one, hand over and end, within a bound; removes what one left that was killed.
-pub fn end(state_dir: &Path) {
-    let socket = state_dir.join(SOCKET);
-    end_speaker(&socket);
-    let _nothing_may_be_there = sweep(&socket);
-}
-
-/// What a speaker says of its routers, with its process. It takes who asks for its daemon: only for those who found none.
-pub fn look(state_dir: &Path) -> Option<(u32, Vec<RouterView>)> {
-    let speaker = UnixStream::connect(state_dir.join(SOCKET)).ok()?;
-    speaker.set_read_timeout(Some(LOOKS_WITHIN)).ok()?;
-    let mut pid = None;
-    for line in io::BufReader::new(speaker).lines() {
-        match (serde_json::from_str(&line.ok()?), pid) {
-            (Ok(Said::Hello(hello)), _) => pid = Some(hello.pid),
-            (Ok(Said::View(views)), Some(pid)) => return Some((pid, views)),
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Has the speaker that listens there, if one does, hand over and end, and kills one that hangs: its heir then ends likewise.
-pub fn end_speaker(socket: &Path) {
-    for _ in 0..2 {
-        let Ok(mut speaker) = UnixStream::connect(socket) else { return };
-        if [Told::Stop, Told::Halt].iter().any(|told| has_ended(&mut speaker, told)) {
-            return;
-        }
-        let pid = rustix::net::sockopt::socket_peercred(&speaker).ok().map(|credentials| credentials.pid);
-        // What is gone already need not be.
-        let _ = pid.map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
-        std::thread::sleep(INHERITS_WITHIN);
-    }
-}
-
-/// Tells a speaker something, and says whether it ended, or nobody listened.
-fn has_ended(speaker: &mut UnixStream, told: &Told) -> bool {
-    let line = serde_json::to_string(told).map(|line| line + "\n").unwrap_or_default();
-    if speaker.write_all(line.as_bytes()).is_err() || speaker.set_read_timeout(Some(Duration::from_millis(100))).is_err() {
-        return true;
-    }
-    let (began, mut heard_at, mut said) = (Instant::now(), Instant::now(), [0; 4096]);
-    while began.elapsed() < ENDS_WITHIN && heard_at.elapsed() < SILENT_FOR {
-        match speaker.read(&mut said) {
-            Ok(0) => return true,
-            Ok(_) => heard_at = Instant::now(),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
-            Err(_) => return true,
-        }
-    }
-    false
 }
 
 struct Speaker {
@@ -299,6 +228,8 @@ impl Speaker {
                 }
             }
         }
+        // After the adverts: who takes over has said so by now, perhaps.
+        self.desk.handle_claims(&self.kernel.ears.claims(self.clock.now()), self.clock.now());
         for came in self.control.came() {
             self.obey(came);
         }
@@ -592,6 +523,7 @@ impl Speaker {
         let at = self.clock.moment();
         if at.now >= self.tell_at {
             (self.tell_at, self.told_at) = (at.now + TOLD_EVERY, Some(at.now));
+            self.kernel.ears.listen_for(self.desk.watches());
             let view = self.desk.view(at);
             if let Some(heir) = &mut self.heir {
                 heir.tell_views(&view);
@@ -608,12 +540,13 @@ impl Speaker {
             .into_iter()
             .chain([self.renew_at, self.tell_at])
             .chain(self.later.iter().map(|(at, _)| *at))
+            .chain(self.kernel.ears.poll_timeout())
             .min()
             .unwrap_or(now);
         let timeout = if self.are_links_old { Duration::ZERO } else { until.saturating_duration_since(now) };
         let timeout = Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: i64::from(timeout.subsec_nanos()) };
         let sockets = self.wires.values().map(|wire| PollFd::new(wire, PollFlags::IN));
-        let control: Vec<_> = self.control.fds().collect();
+        let control: Vec<_> = self.control.fds().chain(self.kernel.ears.fds()).collect();
         let control = control.iter().map(|fd| PollFd::new(fd, PollFlags::IN));
         let news = self.kernel.news_fd();
         let mut fds: Vec<PollFd<'_>> = sockets.chain(control).chain([PollFd::new(&news, PollFlags::IN)]).collect();

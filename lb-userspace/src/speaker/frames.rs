@@ -9,8 +9,8 @@ const BROADCAST: [u8; 6] = [0xff; 6];
 const ALL_NODES_MAC: [u8; 6] = [0x33, 0x33, 0, 0, 0, 1];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0];
-const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
-const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
+pub(super) const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
+pub(super) const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 /// The IP protocol (RFC 9568 s5.1.1.4).
 pub(super) const VRRP: u8 = 112;
 /// RFC 9568 s5.1.1.3.

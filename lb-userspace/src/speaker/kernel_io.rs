@@ -25,7 +25,7 @@ use rtnetlink::{
 };
 use socket2::{Domain, SockAddr, Type};
 
-use super::{desk::LinkState, frames::Sender, order::AddressOrder};
+use super::{claims_io::Ears, desk::LinkState, frames::Sender, order::AddressOrder};
 use crate::netlink::{AssignedAddress, Link, VRRP_PROTOCOL, routes};
 
 /// An address goes away so long after it was renewed last.
@@ -51,11 +51,16 @@ pub(super) struct Kernel {
     requests: Socket,
     news: Socket,
     frames: socket2::Socket,
+    pub(super) ears: Ears,
     sequence: u32,
 }
 
 impl Kernel {
+    /// To be called before a process opens what others wait to see closed.
     pub(super) fn open() -> io::Result<Self> {
+        // Packet sockets come first: see `Ears`. Protocol 0 receives nothing.
+        let frames = socket2::Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)?;
+        let ears = Ears::reserve()?;
         let mut requests = Socket::new(NETLINK_ROUTE)?;
         requests.bind_auto()?;
         let mut news = Socket::new(NETLINK_ROUTE)?;
@@ -64,9 +69,7 @@ impl Kernel {
         for group in [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr] {
             news.add_membership(group as u32)?;
         }
-        // Protocol 0 receives nothing.
-        let frames = socket2::Socket::new(Domain::PACKET, Type::RAW.nonblocking(), None)?;
-        Ok(Self { requests, news, frames, sequence: 0 })
+        Ok(Self { requests, news, frames, ears, sequence: 0 })
     }
 
     /// What readiness means news.
@@ -198,7 +201,7 @@ impl Kernel {
 
     /// Sends a frame on a link.
     pub(super) fn send_frame(&self, frame: &[u8], ifindex: u32) -> io::Result<()> {
-        self.frames.send_to(frame, &link_address(ifindex)?).map(drop)
+        self.frames.send_to(frame, &link_address(ifindex, [0; 2])?).map(drop)
     }
 
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
@@ -311,13 +314,15 @@ fn leased(order: &AddressOrder, ifindex: u32, has_route: bool) -> AddressMessage
     message
 }
 
-fn link_address(ifindex: u32) -> io::Result<SockAddr> {
+/// A link, for packets of this Ethernet protocol.
+pub(super) fn link_address(ifindex: u32, protocol: [u8; 2]) -> io::Result<SockAddr> {
     let length = mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t;
     // SAFETY: `init` fills the storage, which is zeroed and larger, as a whole sockaddr_ll, and says its length.
     let ((), address) = unsafe {
         SockAddr::try_init(|storage, storage_length| {
             let link = storage.cast::<libc::sockaddr_ll>();
             (*link).sll_family = libc::AF_PACKET as libc::sa_family_t;
+            (*link).sll_protocol = u16::from_ne_bytes(protocol);
             (*link).sll_ifindex = ifindex as i32;
             *storage_length = length;
             Ok(())

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    defence::Defence,
     desk::{Doing, LinkState, Moment},
     order::{AddressOrder, Changed, Conflicting, HeardNumber, Memory, PreemptOrder, RefusedView, Resume, RouterOrder, Said, ToldState},
 };
@@ -34,6 +35,7 @@ pub(super) struct Member {
     /// That of its adverts with a MAC.
     epoch: Epoch,
     pub(super) refused: BTreeMap<Refusal, Refused>,
+    pub(super) defence: Defence,
     /// The checksum of who was heard last: who takes one form only sends that.
     heard_form: Option<ChecksumForm>,
     /// It ends, and goes then.
@@ -88,6 +90,7 @@ impl Member {
             lacks: None,
             lacks_since: at.now,
             refused: BTreeMap::new(),
+            defence: Defence::default(),
             heard_form: None,
             is_leaving: false,
             goes_on: None,
@@ -108,6 +111,11 @@ impl Member {
     /// The link-layer address of its own, if it is to have one.
     pub(super) fn virtual_mac(&self) -> Option<[u8; 6]> {
         self.order.virtual_mac.as_ref().and_then(|_| Some(virtual_mac(RouterId::new(self.order.router_id)?, self.family()?)))
+    }
+
+    /// When something is due.
+    pub(super) fn poll_timeouts(&self) -> impl Iterator<Item = Instant> {
+        self.router.as_ref().and_then(Router::poll_timeout).into_iter().chain(self.defence.poll_timeout())
     }
 
     pub(super) fn follow_keys(&mut self, wanted: &RouterOrder) {
@@ -374,8 +382,8 @@ impl Member {
         }
     }
 
-    fn conflict(&self, name: &str, peer: IpAddr, what: &str, is_over: bool) -> Doing {
-        Doing::Say(Said::Conflict(Conflicting { router: name.to_owned(), peer, what: what.to_owned(), is_over }))
+    pub(super) fn conflict(&self, name: &str, peer: impl Into<Option<IpAddr>>, what: &str, is_over: bool) -> Doing {
+        Doing::Say(Said::Conflict(Conflicting { router: name.to_owned(), peer: peer.into(), what: what.to_owned(), is_over }))
     }
 }
 

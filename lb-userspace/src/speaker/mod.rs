@@ -5,8 +5,11 @@
 //! | `order` | what the daemon and the speaker say to each other |
 //! | `desk`, `member` | routers, sync groups, keys and what is watched: what has to be done on each event. Pure |
 //! | `frames` | gratuitous ARP, unsolicited neighbour advertisements, adverts of virtual MACs. Pure |
+//! | `claim` | what others say of where addresses are, and the filter of that. Pure |
+//! | `defence` | when addresses are announced against that, and what is told. Pure |
 //! | `clock_io` | time that goes on while the machine sleeps |
 //! | `wire_io` | the sockets of adverts |
+//! | `claims_io` | the sockets that hear who else claims addresses |
 //! | `kernel_io` | links and addresses by netlink, and frames on a link |
 //! | `macvlan_io` | interfaces of routers with a link-layer address of their own |
 //! | `urgency_io` | real-time scheduling and locked memory |
@@ -15,6 +18,7 @@
 //! | `place_io` | the lock that makes a speaker the only one |
 //! | `control_io` | the socket that the daemon connects to |
 //! | `driver` | the loop |
+//! | `visit_io` | what other processes do with a speaker: look at it, and have it end |
 //!
 //! **Leases.** An address is added for [`LEASE`](kernel_io::LEASE) and renewed each second: those of a speaker that was killed or stopped go away by
 //! themselves. An address that the host has without our mark is somebody else's, and left alone.
@@ -22,8 +26,11 @@
 //! **One thread**, without allocations that wait for others: each round it reads the kernel's news and the adverts that wait, does what is due, and performs
 //! the outputs in their order.
 
+mod claim;
+mod claims_io;
 pub mod clock_io;
 mod control_io;
+mod defence;
 mod desk;
 pub mod driver;
 pub mod examine_io;
@@ -35,6 +42,7 @@ mod member;
 pub mod order;
 mod place_io;
 mod urgency_io;
+pub mod visit_io;
 mod wire_io;
 
 /// The socket, in the state directory.

@@ -241,8 +241,8 @@ pub struct Changed {
 pub struct Conflicting {
     /// Which router.
     pub router: String,
-    /// Which peer.
-    pub peer: IpAddr,
+    /// Which peer, if it is known by an address of its own.
+    pub peer: Option<IpAddr>,
     /// What is wrong.
     pub what: String,
     /// Whether it is over.
@@ -307,6 +307,9 @@ pub struct RouterView {
     /// Addresses that somebody else gave this host, in words.
     #[serde(default)]
     pub strays: Vec<String>,
+    /// Who else claims its addresses on the link, while it is active.
+    #[serde(default)]
+    pub claims: Vec<ClaimView>,
     /// Numbers of adverts with a MAC; none without keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
@@ -347,6 +350,20 @@ pub struct RefusedView {
     /// Why.
     pub why: String,
     /// Milliseconds since the last one.
+    pub heard_ms_ago: u64,
+}
+
+/// Somebody who says by ARP or neighbour advertisements that addresses are its own.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ClaimView {
+    /// Its link-layer address.
+    pub mac: String,
+    /// The addresses that it claimed.
+    #[schema(value_type = Vec<String>)]
+    pub addresses: Vec<IpAddr>,
+    /// In words.
+    pub what: String,
+    /// Milliseconds since the last claim.
     pub heard_ms_ago: u64,
 }
 

@@ -252,6 +252,15 @@ impl Router {
         }
     }
 
+    /// Somebody who says no adverts told the link that addresses of this router are elsewhere: an active one announces them again (RFC 5227 s2.4 (c): such
+    /// an address is not given up), as often at most as against adverts.
+    pub fn handle_claim(&mut self, now: Instant) {
+        self.handle_lateness(now);
+        if matches!(self.role, Role::Active { .. }) {
+            self.contradict(now);
+        }
+    }
+
     /// Something makes it unable to serve.
     pub fn handle_fault(&mut self, cause: FaultCause, now: Instant) {
         self.handle_lateness(now);

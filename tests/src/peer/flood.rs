@@ -99,7 +99,7 @@ fn write_frame(plan: &Plan, number: u64, frame: &mut Vec<u8>) -> io::Result<()> 
     tcp.write(frame, &[]).map_err(io::Error::other)
 }
 
-fn link_address(interface: i32) -> io::Result<SockAddr> {
+pub(super) fn link_address(interface: i32) -> io::Result<SockAddr> {
     let length = libc::socklen_t::try_from(mem::size_of::<libc::sockaddr_ll>()).expect("a socket address is small");
     // SAFETY: `init` fills the storage, which is larger, with a whole sockaddr_ll and says its length.
     let ((), address) = unsafe {

@@ -1,6 +1,7 @@
 //! Traffic that notices. The binary `weir-peer` runs these in namespaces; `lab` starts it and reads its reports.
 
 pub mod bulk;
+pub mod claim;
 pub mod crowd;
 pub mod dns;
 pub mod flood;

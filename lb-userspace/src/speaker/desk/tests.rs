@@ -15,6 +15,8 @@ use crate::{
     },
 };
 
+mod claims;
+
 const BOOT: Duration = Duration::from_secs(1000);
 
 fn ip(text: &str) -> IpAddr {
@@ -436,14 +438,14 @@ fn adverts_that_count_for_nothing_are_counted_by_reason() {
         conflicts
     };
     let what = || "its adverts count for nothing: it is not authenticated".to_owned();
-    assert_eq!(conflicts(&mut desk), [(ip("10.0.0.2"), what(), false)]);
+    assert_eq!(conflicts(&mut desk), [(Some(ip("10.0.0.2")), what(), false)]);
     let at = later(at, 9000);
     hear(&mut desk, 200, ChecksumForm::Message, at);
     desk.handle_silence(at.now);
     assert_eq!((conflicts(&mut desk), desk.view(at)[0].refusing.len()), (vec![], 1));
     let at = later(at, 10_001);
     desk.handle_silence(at.now);
-    assert_eq!((conflicts(&mut desk), desk.view(at)[0].refusing.len()), (vec![(ip("10.0.0.2"), what(), true)], 0));
+    assert_eq!((conflicts(&mut desk), desk.view(at)[0].refusing.len()), (vec![(Some(ip("10.0.0.2")), what(), true)], 0));
 }
 
 #[test]

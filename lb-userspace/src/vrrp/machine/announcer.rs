@@ -12,6 +12,8 @@ const AT_ONCE: u32 = 4;
 pub(super) struct Announcer {
     /// When the announcements against contradictions are paid for, each at the price of one gap.
     paid_at: Option<Instant>,
+    /// When the one comes that a contradiction has to wait for.
+    owed: Option<Instant>,
     again: Option<Instant>,
     refresh: Option<Instant>,
 }
@@ -41,12 +43,11 @@ impl Announcer {
         let paid_at = self.paid_at.map_or(now, |paid_at| paid_at.max(now));
         let credit = how.least_gap * (AT_ONCE - 1);
         if paid_at <= now + credit {
-            self.paid_at = Some(paid_at + how.least_gap);
+            self.pay(how, now);
             self.done(how, now);
             return true;
         }
-        let from = paid_at - credit;
-        self.again = Some(self.again.map_or(from, |again| again.min(from)));
+        self.owed = Some(paid_at - credit);
         false
     }
 
@@ -55,13 +56,20 @@ impl Announcer {
         let is_due = self.poll_timeout().is_some_and(|at| at <= now);
         if is_due {
             self.again = self.again.filter(|again| *again > now);
+            if self.owed.take_if(|owed| *owed <= now).is_some() {
+                self.pay(how, now);
+            }
             self.done(how, now);
         }
         is_due
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.again.into_iter().chain(self.refresh).min()
+        self.again.into_iter().chain(self.owed).chain(self.refresh).min()
+    }
+
+    fn pay(&mut self, how: Announcing, now: Instant) {
+        self.paid_at = Some(self.paid_at.map_or(now, |paid_at| paid_at.max(now)) + how.least_gap);
     }
 
     fn done(&mut self, how: Announcing, now: Instant) {

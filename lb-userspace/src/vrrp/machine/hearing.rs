@@ -176,6 +176,11 @@ impl Router {
     /// Another router had the addresses as well, and the link may look for them there.
     fn assert_itself(&mut self, now: Instant) {
         self.answer(now);
+        self.contradict(now);
+    }
+
+    /// Announces the addresses against what others say of them.
+    pub(super) fn contradict(&mut self, now: Instant) {
         if self.announcer.contradicted(self.settings.announcing, now) {
             self.outputs.push_back(Output::Announce(self.addresses.as_slice().to_vec()));
         }
