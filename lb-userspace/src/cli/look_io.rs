@@ -124,16 +124,10 @@ pub(super) fn inspector(place: Place) -> Inspector {
 
 /// Without a daemon the record is as old as its end: the speaker knows how its routers are.
 fn follow_speaker(report: &mut Report, state_dir: &Path) {
-    let nobody = || "nobody speaks vrrp: this node has none of its virtual addresses".to_owned();
-    let trouble = match speaker::visit_io::look(state_dir) {
-        Some((_, views)) => {
-            report.vrrp = views;
-            None
-        }
-        None => {
-            report.vrrp.iter_mut().for_each(|view| view.forget("nobody speaks vrrp"));
-            Some(nobody())
-        }
-    };
-    report.vrrp_troubles = trouble.into_iter().chain(troubles(&report.vrrp)).collect();
+    if let Some((_, views)) = speaker::visit_io::look(state_dir) {
+        (report.vrrp_troubles, report.vrrp) = (troubles(&views), views);
+        return;
+    }
+    report.vrrp.iter_mut().for_each(|view| view.forget("nobody speaks vrrp"));
+    report.vrrp_troubles = vec!["nobody speaks vrrp: leased addresses of virtual routers go within seconds".into()];
 }

@@ -204,12 +204,13 @@ impl Daemon {
             Some(router) => router == name || group(router).is_some_and(|of| group(name) == Some(of)),
         };
         let meant: Vec<String> = names.into_iter().filter(is_meant).map(str::to_owned).collect();
-        if let Told::Ready(ready) = told(meant.clone()) {
+        let told = told(meant);
+        if let Told::Ready(ready) = &told {
             // What the operator said outlives all processes: also those that are killed before the speaker has said what came of it.
             ready.iter().for_each(|name| _ = self.report.vrrp_kept.vrrp_holds.remove(name));
             self.write_report_now();
         }
-        self.vrrp.speaking.tell(told(meant)).await;
+        self.vrrp.speaking.tell(told).await;
         serialised(&self.vrrp.view)
     }
 

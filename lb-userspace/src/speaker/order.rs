@@ -320,6 +320,8 @@ impl RouterView {
     pub fn forget(&mut self, why: &str) {
         (self.state, self.why, self.active) = ("unknown".into(), why.to_owned(), None);
         self.addresses.iter_mut().for_each(|one| (one.is_held, one.holder) = (false, None));
+        // What was wrong may be so no more.
+        (self.faults, self.refusing, self.strays, self.claims, self.peers) = Default::default();
     }
 }
 

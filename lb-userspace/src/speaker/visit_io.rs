@@ -38,7 +38,8 @@ pub fn end(state_dir: &Path) {
     let _nothing_may_be_there = sweep(&socket);
 }
 
-/// What a speaker says of its routers, with its process. It takes who asks for its daemon: only for those who found none.
+/// What a speaker says of its routers, with its process. It takes who asks for its daemon: only for those whom none answered; one that hangs
+/// connects again.
 pub fn look(state_dir: &Path) -> Option<(u32, Vec<RouterView>)> {
     let speaker = UnixStream::connect(state_dir.join(SOCKET)).ok()?;
     speaker.set_read_timeout(Some(LOOKS_WITHIN)).ok()?;
