@@ -331,6 +331,9 @@ impl Lan {
         let inside = End { namespace: host, interface, carries_xdp };
         let bridge = End { namespace: &self.namespace, interface: &port, carries_xdp: false };
         self.cables.push(Cable::new(inside, bridge, self.mtu)?);
+        if !carries_xdp {
+            inside.steer_by_flow()?;
+        }
         self.namespace.ip(&format!("link set {port} master br0"))?;
         host.ip(&format!("addr add {}/24 dev {interface}", v4(self.number, number)))?;
         host.ip(&format!("addr add {}/64 dev {interface} nodad", v6(self.number, number)))?;
