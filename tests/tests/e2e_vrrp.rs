@@ -23,8 +23,11 @@ fn the_node_of_higher_priority_has_the_address_and_a_yield_costs_nothing() {
         std::thread::sleep(Duration::from_millis(300));
         let said = first.operate(&["vrrp", "yield"]).unwrap();
         assert!(said.status.success(), "{said:?}");
+        // It waits for the hand-over.
+        assert_eq!(router(&first).unwrap()["state"], "backup", "{said:?}");
+        let told = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert!(told.starts_with("www: not active here any more: ") && told.ends_with(" took over\n"), "{told}");
         await_state(&second, "active").unwrap();
-        await_state(&first, "backup").unwrap();
         wait_until("one holder", SOON, || cluster.holders(family) == [1]).unwrap();
         let report = probe.end().unwrap();
         eprintln!("yield, {family:?}: {report:?}");
@@ -42,6 +45,24 @@ fn the_node_of_higher_priority_has_the_address_and_a_yield_costs_nothing() {
         assert!(report.lost <= 1, "{report:?}");
         assert_eq!(turns(&report), ["node2", "node1"]);
     }
+}
+
+#[test]
+fn a_yield_that_nobody_follows_is_told_and_leaves_the_address() {
+    let cluster = Cluster::of(2).unwrap();
+    let first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let said = || {
+        let said = first.operate(&["vrrp", "yield", "www"]).unwrap();
+        (said.status.code(), String::from_utf8_lossy(&said.stdout).into_owned())
+    };
+    assert_eq!(said(), (Some(1), "www: active here: nobody took over\n".to_owned()));
+    assert_eq!((cluster.holders(Family::V4), router(&first).unwrap()["is_on_hold"].as_bool()), (vec![0], Some(false)));
+
+    // The one that is there by then follows; who was not active has nothing to hand over.
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
+    assert_eq!(said().0, Some(0));
+    await_state(&second, "active").unwrap();
+    assert_eq!(said(), (Some(0), "www: was not active here; it leaves others alone\n".to_owned()));
 }
 
 #[test]

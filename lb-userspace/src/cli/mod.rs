@@ -24,6 +24,7 @@ mod stop_io;
 pub mod vrrp;
 mod wait_io;
 mod watch_io;
+mod yield_io;
 
 use std::{
     error::Error,

@@ -17,6 +17,7 @@ use super::{
     operate::{OperateError, asked_within, json, refuse},
     place_io::Place,
     render::table,
+    yield_io,
 };
 use crate::{
     admin::{
@@ -27,14 +28,15 @@ use crate::{
     speaker::order::{ClaimView, RefusedView, RouterView, TrackView},
 };
 
-/// A daemon that has not taken an order by then hangs: it does not wait for the hand-over itself.
+/// A daemon that has not taken an order by then hangs: it does not wait for the hand-over itself, this command does.
 const HEEDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// `weir vrrp`.
 #[derive(Subcommand, Debug)]
 pub enum Vrrp {
-    /// Has routers hand over, with their sync groups. They leave other nodes alone for `yield_hold`, or until they are ready.
-    #[command(after_help = "Example: weir vrrp yield www")]
+    /// Has routers hand over, with their sync groups, and waits until it is known who has taken over. They leave other nodes alone for `yield_hold`,
+    /// or until they are ready.
+    #[command(after_help = "Ends with 1 where nobody took over: this node goes on then.\n\nExample: weir vrrp yield www")]
     Yield {
         /// The virtual router; all, if none is named.
         #[arg(add = ArgValueCompleter::new(complete::routers))]
@@ -49,28 +51,57 @@ pub enum Vrrp {
     },
 }
 
-/// Performs `weir vrrp`. Ends as [`Exit::Refused`] if a router has a fault, or nobody speaks.
+/// Performs `weir vrrp`. Ends as [`Exit::Refused`] if a router has a fault, nobody speaks, or one that was told to yield goes on.
 ///
 /// # Errors
 /// Those of writing.
 pub fn vrrp(config: &Path, command: Option<Vrrp>, format: Format, out: &mut impl Write, err: &mut impl Write) -> io::Result<Exit> {
-    let request = match command {
-        None => Request::Vrrp,
-        Some(Vrrp::Yield { router }) => Request::VrrpYield(Which { router }),
-        Some(Vrrp::Ready { router }) => Request::VrrpReady(Which { router }),
+    let done = match command {
+        None => look(config, format, out)?,
+        Some(Vrrp::Yield { router }) => hand_over(config, router, format, out)?,
+        Some(Vrrp::Ready { router }) => take_back(config, router, format, out)?,
     };
-    let is_change = request.is_change();
-    let view = match if is_change { asked_within(config, &request, HEEDS_WITHIN) } else { looked(config, &request) } {
+    done.or_else(|error| refuse(err, &error))
+}
+
+type Done = io::Result<Result<Exit, OperateError>>;
+
+fn look(config: &Path, format: Format, out: &mut impl Write) -> Done {
+    let view = match looked(config, &Request::Vrrp) {
         Ok(view) => view,
-        Err(error) => return refuse(err, &error),
+        Err(error) => return Ok(Err(error)),
     };
     match format {
         Format::Json => json(&view, out)?,
-        Format::Text if is_change => writeln!(out, "told; weir vrrp shows what becomes of it")?,
         Format::Text => show(&view, out)?,
     }
     let is_well = view.trouble.is_none() && view.routers.iter().all(|router| router.state != "fault");
-    Ok(if is_well || is_change { Exit::Fine } else { Exit::Refused })
+    Ok(Ok(if is_well { Exit::Fine } else { Exit::Refused }))
+}
+
+fn hand_over(config: &Path, router: Option<String>, format: Format, out: &mut impl Write) -> Done {
+    let told = asked_within(config, &Request::VrrpYield(Which { router: router.clone() }), HEEDS_WITHIN);
+    let (now, all) = match told.and_then(|before: VrrpView| yield_io::until_over(config, router.as_deref(), &before)) {
+        Ok(over) => over,
+        Err(error) => return Ok(Err(error)),
+    };
+    match format {
+        Format::Json => json(&now, out)?,
+        Format::Text => all.iter().try_for_each(|(router, yielded)| writeln!(out, "{router}: {yielded}"))?,
+    }
+    Ok(Ok(if all.iter().all(|(_, yielded)| yielded.is_well()) { Exit::Fine } else { Exit::Refused }))
+}
+
+fn take_back(config: &Path, router: Option<String>, format: Format, out: &mut impl Write) -> Done {
+    let view: VrrpView = match asked_within(config, &Request::VrrpReady(Which { router }), HEEDS_WITHIN) {
+        Ok(view) => view,
+        Err(error) => return Ok(Err(error)),
+    };
+    match format {
+        Format::Json => json(&view, out)?,
+        Format::Text => writeln!(out, "told; weir vrrp shows what becomes of it")?,
+    }
+    Ok(Ok(Exit::Fine))
 }
 
 /// What the daemon says, or what is known without it where it does not answer.

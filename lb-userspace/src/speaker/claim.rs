@@ -17,7 +17,7 @@ use super::frames::{ETHERTYPE_ARP, ETHERTYPE_IPV6};
 use crate::vrrp::terms::Family;
 
 /// So much of a frame is read: an advertisement with its first options.
-pub(super) const FRAME_BYTES: usize = 256;
+pub const FRAME_BYTES: usize = 256;
 /// With more addresses or link-layer addresses the filter lets all announcements pass: they are compared here as well. The kernel takes 4096 instructions,
 /// and of memory what `net.core.optmem_max` says (20 kB before linux v6.7): an address of IPv6 costs nine of eight bytes.
 const MOST_EXACT: usize = 128;
@@ -35,32 +35,40 @@ const ARP_OF_IPV4: [u8; 6] = [0, 1, 0x08, 0, 6, 4];
 
 /// Somebody says that an address is at this link-layer address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Claim {
-    pub(super) address: IpAddr,
-    pub(super) mac: [u8; 6],
+pub struct Claim {
+    /// Whose place is told.
+    pub address: IpAddr,
+    /// The place.
+    pub mac: [u8; 6],
 }
 
 /// What is listened for on a link.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(super) struct Watch {
-    pub(super) ifindex: u32,
+pub struct Watch {
+    /// The link.
+    pub ifindex: u32,
     /// Addresses that this node has.
-    pub(super) addresses: BTreeSet<IpAddr>,
+    pub addresses: BTreeSet<IpAddr>,
     /// Whose own words count for nothing.
-    pub(super) own: BTreeSet<[u8; 6]>,
+    pub own: BTreeSet<[u8; 6]>,
 }
 
 /// An instruction of classic BPF (linux Documentation/networking/filter.rst).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Instruction {
-    pub(super) code: u16,
-    pub(super) if_so: u8,
-    pub(super) if_not: u8,
-    pub(super) value: u32,
+pub struct Instruction {
+    /// What it does.
+    pub code: u16,
+    /// How many are skipped if a comparison holds.
+    pub if_so: u8,
+    /// How many are skipped if it does not.
+    pub if_not: u8,
+    /// Its operand.
+    pub value: u32,
 }
 
-/// The claim that a frame of Ethernet makes, if it makes one. A probe (RFC 5227 s1.1) names no address of its sender.
-pub(super) fn claim_of(frame: &[u8]) -> Option<Claim> {
+/// The claim that a frame of Ethernet (without a tag of a VLAN, at most [`FRAME_BYTES`] of it) makes, if it makes one. A probe (RFC 5227 s1.1) names no address of its sender.
+#[must_use]
+pub fn claim_of(frame: &[u8]) -> Option<Claim> {
     let ethertype: [u8; 2] = array(frame, 12)?;
     let packet = frame.get(NETWORK..)?;
     if ethertype == ETHERTYPE_ARP {
@@ -102,8 +110,10 @@ fn target_mac(mut options: &[u8]) -> Option<[u8; 6]> {
     None
 }
 
-/// What lets pass the claims of others to addresses of a family.
-pub(super) fn filter(family: Family, watch: &Watch) -> Vec<Instruction> {
+/// What lets pass the claims of others to addresses of a family, of all frames of ARP (version 4) or IPv6 that a packet socket would hear. The kernel runs
+/// it over the whole frame.
+#[must_use]
+pub fn filter(family: Family, watch: &Watch) -> Vec<Instruction> {
     let [head, own, addressed] = match family {
         Family::V4 => [arp_head(), not_from(&watch.own, 22), of_ipv4(&watch.addresses)],
         Family::V6 => [advertisement_head(), not_from(&watch.own, 6), of_ipv6(&watch.addresses)],

@@ -26,7 +26,7 @@
 //! **One thread**, without allocations that wait for others: each round it reads the kernel's news and the adverts that wait, does what is due, and performs
 //! the outputs in their order.
 
-mod claim;
+pub mod claim;
 mod claims_io;
 pub mod clock_io;
 mod control_io;
