@@ -22,6 +22,7 @@ impl Announcer {
     /// The addresses came, or the link did: they are announced with this call, and once more later.
     pub(super) fn begin(&mut self, how: Announcing, now: Instant) {
         self.again = how.again_after.map(|after| now + after);
+        self.owed = None;
         self.done(how, now);
     }
 
@@ -44,6 +45,7 @@ impl Announcer {
         let credit = how.least_gap * (AT_ONCE - 1);
         if paid_at <= now + credit {
             self.pay(how, now);
+            self.owed = None;
             self.done(how, now);
             return true;
         }

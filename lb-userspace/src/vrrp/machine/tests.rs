@@ -472,6 +472,21 @@ fn addresses_are_announced_again_and_refreshed() {
 }
 
 #[test]
+fn what_was_owed_to_the_link_before_a_yield_is_told_with_the_return() {
+    let mut bench = Bench::active(settings());
+    // The fifth has to wait for a second.
+    let answers: Vec<String> = (0..5).flat_map(|_| bench.hears(9, 50)).collect();
+    assert_eq!(answers.iter().filter(|said| *said == "announce 100").count(), 4);
+    bench.pass(7 * INTERVAL);
+    bench.router.handle_yield(bench.now);
+    bench.said();
+    while bench.router.state() == State::Yielding {
+        bench.until_due();
+    }
+    assert!(bench.due_in() > Duration::ZERO, "it is told twice");
+}
+
+#[test]
 fn a_link_that_comes_up_under_an_active_router_is_told_at_once() {
     let mut bench = Bench::active(settings());
     bench.router.handle_link(Link::Up, bench.now);
