@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    net::IpAddr,
     path::Path,
     thread::sleep,
     time::{Duration, Instant},
@@ -16,16 +17,18 @@ use crate::{
 };
 
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+/// Two of equal priority may take over at once: one of them gives way to the other with the first adverts.
+const SETTLES_IN: Duration = Duration::from_millis(60);
 /// For the daemon and the speaker to hear of it.
 const MARGIN: Duration = Duration::from_secs(2);
 
 /// What became of a router that was told to yield.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Yielded {
-    /// It was not active: it leaves others alone.
-    NotActive,
-    /// It is active no more, and why.
-    Over(String),
+    /// It was not active: it leaves others alone. Who is, if anybody is known.
+    NotActive(Option<IpAddr>),
+    /// It is active no more: who is, or else why it is not.
+    Over(Result<IpAddr, String>),
     /// It is active: nobody took over in time, or somebody had it be ready again.
     Stays(String),
     /// The configuration has it no more.
@@ -38,8 +41,8 @@ impl Yielded {
     /// Whether this node may be taken down without a gap.
     pub(super) fn is_well(&self) -> bool {
         match self {
-            Self::NotActive | Self::Over(_) | Self::Forgotten => true,
-            Self::Stays(_) | Self::Late(_) => false,
+            Self::NotActive(Some(_)) | Self::Over(Ok(_)) | Self::Forgotten => true,
+            Self::NotActive(None) | Self::Over(Err(_)) | Self::Stays(_) | Self::Late(_) => false,
         }
     }
 }
@@ -47,8 +50,10 @@ impl Yielded {
 impl fmt::Display for Yielded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotActive => f.write_str("was not active here; it leaves others alone"),
-            Self::Over(why) => write!(f, "not active here any more: {why}"),
+            Self::NotActive(Some(active)) => write!(f, "was not active here, {active} is; it leaves others alone"),
+            Self::NotActive(None) => f.write_str("was not active here, and nobody is known to be; it leaves others alone"),
+            Self::Over(Ok(active)) => write!(f, "not active here any more: {active} is"),
+            Self::Over(Err(why)) => write!(f, "not active here any more, and nobody is known to be: {why}"),
             Self::Stays(why) => write!(f, "active here: {why}"),
             Self::Forgotten => f.write_str("the configuration has it no more"),
             Self::Late(state) => write!(f, "still {state} here; weir vrrp shows what becomes of it"),
@@ -67,12 +72,22 @@ pub(super) fn until_over(
     loop {
         let now: VrrpView = asked(config, &Request::Vrrp)?;
         let is_late = Instant::now() >= deadline;
-        let became = |was: &&RouterView| became(was, &now, is_late).map(|became| (was.router.clone(), became));
-        if let Some(all) = meant.iter().map(became).collect() {
+        if let Some(all) = of_all(&meant, &now, is_late) {
+            if is_late || all.iter().all(|(_, one)| !matches!(one, Yielded::Over(_))) {
+                return Ok((now, all));
+            }
+            sleep(SETTLES_IN);
+            let now: VrrpView = asked(config, &Request::Vrrp)?;
+            let all = of_all(&meant, &now, true).unwrap_or(all);
             return Ok((now, all));
         }
         sleep(LOOK_INTERVAL);
     }
+}
+
+/// None while it is not known of each.
+fn of_all(meant: &[&RouterView], now: &VrrpView, is_late: bool) -> Option<Vec<(String, Yielded)>> {
+    meant.iter().map(|was| Some((was.router.clone(), became(was, now, is_late)?))).collect()
 }
 
 /// As the daemon understands it: all, if none is named, and with one its sync group.
@@ -89,12 +104,11 @@ fn yields_within(router: &RouterView) -> Duration {
 
 /// None while it is not known yet.
 fn became(was: &RouterView, now: &VrrpView, is_late: bool) -> Option<Yielded> {
-    if !is_held(was) {
-        return Some(Yielded::NotActive);
-    }
     let Some(now) = now.routers.iter().find(|router| router.router == was.router) else { return Some(Yielded::Forgotten) };
-    if !is_held(now) && now.state != "unknown" {
-        Some(Yielded::Over(now.why.clone()))
+    if !is_held(was) {
+        Some(Yielded::NotActive(now.active))
+    } else if !is_held(now) && now.state != "unknown" {
+        Some(Yielded::Over(now.active.ok_or_else(|| now.why.clone())))
     } else if now.state == "active" && now.became_active > was.became_active {
         Some(Yielded::Stays(now.why.clone()))
     } else {
@@ -116,17 +130,20 @@ mod tests {
 
     #[test]
     fn one_that_yields_is_awaited_until_it_is_active_again_or_no_more() {
+        let active: IpAddr = "192.0.2.9".parse().unwrap();
         let became = |was: &str, now: &str, times: u64, is_late: bool| {
-            let now = VrrpView { routers: vec![router("www", now, times)], ..VrrpView::default() };
+            let other = RouterView { active: (now == "backup").then_some(active), ..router("www", now, times) };
+            let now = VrrpView { routers: vec![other], ..VrrpView::default() };
             became(&router("www", was, 1), &now, is_late)
         };
         let why = || "so it is".to_owned();
-        assert_eq!(became("backup", "backup", 1, false), Some(Yielded::NotActive));
+        assert_eq!(became("backup", "backup", 1, false), Some(Yielded::NotActive(Some(active))));
+        assert_eq!(became("fault", "fault", 1, false), Some(Yielded::NotActive(None)));
         assert_eq!(became("active", "active", 1, false), None);
         assert_eq!(became("active", "yielding", 1, false), None);
         assert_eq!(became("active", "unknown", 1, false), None);
-        assert_eq!(became("active", "backup", 1, false), Some(Yielded::Over(why())));
-        assert_eq!(became("active", "fault", 1, false), Some(Yielded::Over(why())));
+        assert_eq!(became("active", "backup", 1, false), Some(Yielded::Over(Ok(active))));
+        assert_eq!(became("active", "fault", 1, false), Some(Yielded::Over(Err(why()))));
         assert_eq!(became("active", "active", 2, false), Some(Yielded::Stays(why())));
         assert_eq!(became("active", "yielding", 1, true), Some(Yielded::Late("yielding".into())));
         assert_eq!(super::became(&router("www", "active", 1), &VrrpView::default(), false), Some(Yielded::Forgotten));

@@ -8,14 +8,12 @@ use std::{
 };
 
 use super::{
-    defence::mac_words,
-    member::{Member, conflict_words, is_same_router, moved, word},
-    order::{AddressOrder, AddressView, Order, PeerView, RouterOrder, RouterView, Said, TrackOrder, TrackView, Watched},
+    member::{Member, is_same_router, moved},
+    order::{AddressOrder, Memory, Order, RouterOrder, Said, TrackOrder, Watched},
 };
 use crate::vrrp::{
-    addresses::AddressList,
     group::{Group, MemberNumber},
-    machine::{Conflict, FaultCause, Link, Output, Reason, Router, State},
+    machine::{FaultCause, Link, Output, Router, State},
     packet::{self, Ends, Received},
     refusal::Refusal,
     settings::Claims,
@@ -77,6 +75,9 @@ pub(super) struct Desk {
     data_plane: Vec<String>,
     pin_dir: PathBuf,
     doings: VecDeque<Doing>,
+    /// Routers that hand over before they become others, with what is kept of those that have.
+    successions: BTreeMap<String, Option<Memory>>,
+    is_order_wanted: bool,
 }
 
 #[derive(Debug)]
@@ -106,17 +107,22 @@ impl Desk {
         (self.data_plane, self.pin_dir) = (order.data_plane, order.pin_dir);
         let gone: Vec<String> = self.members.keys().filter(|name| !order.routers.contains_key(*name)).cloned().collect();
         for name in gone {
+            self.successions.remove(&name);
             self.leave(&name, at.now);
         }
         let mut others = Vec::new();
         for (name, wanted) in order.routers {
+            // Another number, or link, or family: another router.
             let is_another = self.members.get(&name).is_some_and(|member| !is_same_router(&member.order, &wanted) || member.is_leaving);
-            let mut memory = None;
             if is_another {
-                // Another number, or link, or family: another router.
-                self.with_router(&name, at.now, Router::handle_halt);
-                memory = self.members.remove(&name).and_then(|before| before.memory());
+                self.successions.insert(name.clone(), None);
+                self.leave(&name, at.now);
+                if self.members.contains_key(&name) {
+                    // It has the addresses until another node has, and is asked for again when it has ended.
+                    continue;
+                }
             }
+            let memory = self.successions.remove(&name).flatten();
             match self.members.get_mut(&name) {
                 Some(member) => {
                     member.follow_keys(&wanted);
@@ -149,14 +155,31 @@ impl Desk {
         for name in names {
             self.settle(&name, at.now);
         }
+        self.is_order_wanted = self.successions.keys().any(|name| !self.members.contains_key(name));
+    }
+
+    /// Whether routers have ended that are to be others: the order is to come once more.
+    pub(super) fn takes_order_again(&mut self) -> bool {
+        std::mem::take(&mut self.is_order_wanted)
     }
 
     /// The kernel's links and addresses.
     pub(super) fn handle_links(&mut self, links: BTreeMap<String, LinkState>, at: Moment) {
-        self.links = links;
+        let before = std::mem::replace(&mut self.links, links);
         for name in self.members.keys().cloned().collect::<Vec<_>>() {
             self.follow(&name, at);
+            if self.has_other_mac(&name, &before) {
+                // Who knows the old one sends to nobody.
+                self.with_router(&name, at.now, |router, now| router.handle_link(Link::Up, now));
+            }
         }
+    }
+
+    /// Whether a router's addresses have another link-layer address than before.
+    fn has_other_mac(&self, name: &str, before: &BTreeMap<String, LinkState>) -> bool {
+        let mac = |links: &BTreeMap<String, LinkState>, device: &str| links.get(device).and_then(|link| link.mac);
+        let is_moved = |device: &str| mac(before, device).is_some_and(|was| mac(&self.links, device).is_some_and(|is| is != was));
+        self.members.get(name).is_some_and(|member| member.order.addresses.iter().any(|one| is_moved(&one.device)))
     }
 
     /// A link's carrier, as a notification tells it: none is missed between two readings.
@@ -324,11 +347,6 @@ impl Desk {
         self.links.get(name)
     }
 
-    /// Every router as it is.
-    pub(super) fn view(&self, at: Moment) -> Vec<RouterView> {
-        self.members.iter().map(|(name, member)| self.view_of(name, member, at)).collect()
-    }
-
     fn leave(&mut self, name: &str, now: Instant) {
         if let Some(member) = self.members.get_mut(name) {
             member.is_leaving = true;
@@ -340,7 +358,11 @@ impl Desk {
     fn forget_ended(&mut self, name: &str) {
         let has_ended = |member: &Member| member.is_leaving && member.router.as_ref().is_none_or(|r| r.state() == State::Initialize);
         if self.members.get(name).is_some_and(has_ended) {
-            self.members.remove(name);
+            let ended = self.members.remove(name);
+            if let Some(kept) = self.successions.get_mut(name) {
+                *kept = ended.and_then(|member| member.memory());
+                self.is_order_wanted = true;
+            }
             self.regroup();
         }
     }
@@ -451,112 +473,6 @@ impl Desk {
         }
         self.settle(name, at.now);
     }
-
-    fn view_of(&self, name: &str, member: &Member, at: Moment) -> RouterView {
-        let order = &member.order;
-        let since_ms = |since: Instant| at.wall.saturating_sub(at.now.saturating_duration_since(since)).as_millis() as u64;
-        let track = |track: &TrackOrder| {
-            let down = why_down(track, &self.links, &self.data_plane);
-            TrackView { name: track.name.clone(), is_up: down.is_none(), weight: track.weight, why: down }
-        };
-        let address = |one: &AddressOrder| AddressView {
-            address: one.address,
-            prefix_len: one.prefix_len,
-            device: one.device.clone(),
-            is_held: member.router.as_ref().is_some_and(|router| router.held().contains(&one.address)),
-            holder: member.router.as_ref().and_then(|router| holder(router, one.address)),
-        };
-        let stray = |one: &AddressOrder| {
-            // An owner's own is the virtual address while it is active.
-            let serves = order.priority == Priority::OWNER.number()
-                && member.router.as_ref().is_none_or(|router| router.held().contains(&one.address));
-            let owner = self.owner_of(one.address).filter(|_| !serves)?;
-            Some(format!("{} is {owner}'s own: it stays there while another node is active", one.address))
-        };
-        let mut view = RouterView {
-            router: name.to_owned(),
-            state: "fault".into(),
-            since_ms: since_ms(member.lacks_since),
-            why: member.lacks.clone().unwrap_or_default(),
-            interface: order.interface.clone(),
-            router_id: order.router_id,
-            virtual_mac: member.virtual_mac().map(mac_words),
-            version: order.version,
-            group: order.group.clone(),
-            priority: order.priority,
-            base_priority: order.priority,
-            interval_ms: order.interval_ms,
-            source: order.source,
-            addresses: order.addresses.iter().map(address).collect(),
-            tracks: order.tracks.iter().map(track).collect(),
-            memory: member.memory(),
-            refused: member.refused.iter().map(|(refusal, refused)| (refusal.to_string(), refused.count)).collect(),
-            refusing: member.refusing(at.now),
-            claims: member.defence.views(at.now),
-            strays: order.addresses.iter().filter_map(stray).chain(member.speaks_to_nobody()).collect(),
-            faults: member.lacks.iter().cloned().collect(),
-            ..RouterView::default()
-        };
-        let Some(router) = &member.router else { return view };
-        let ((since, reason), tally) = (router.since(), router.tally());
-        view.state = word(router.state()).to_owned();
-        view.since_ms = since_ms(since);
-        view.why = match (reason, router.state(), router.active_router()) {
-            // It has followed this one for long.
-            (Reason::Started, State::Backup, Some(active)) => format!("{active} is active"),
-            _ => reason.to_string(),
-        };
-        if let Some(told) = member.going_on() {
-            (view.since_ms, view.why) = (told.since_ms, told.why.clone());
-        } else {
-            view.why.extend(router.forbearance(at.now).into_iter().map(|why| format!("; {why}")));
-        }
-        let of_track = |track: &TrackView| Some(format!("{}: {}", track.name, track.why.as_ref().filter(|_| track.weight.is_none())?));
-        let down: Vec<String> = view.tracks.iter().filter_map(of_track).collect();
-        let is_told = |cause: &FaultCause| matches!(cause, FaultCause::Source | FaultCause::Driver) && member.lacks.is_some();
-        let words = |cause: &FaultCause| {
-            if *cause == FaultCause::Tracked && !down.is_empty() { down.join(", ") } else { cause.to_string() }
-        };
-        view.faults.extend(router.faults().iter().filter(|cause| !is_told(cause)).map(words));
-        view.is_on_hold = router.is_on_hold(at.now);
-        view.priority = router.priority().number();
-        view.interval_ms = router.settings().interval.duration().as_millis() as u64;
-        view.source = Some(router.settings().primary);
-        view.active = router.active_router();
-        (view.sent, view.heard, view.became_active) = (tally.sent, tally.heard, tally.became_active);
-        view.peers = router
-            .peers()
-            .map(|(address, peer)| PeerView {
-                address: *address,
-                priority: peer.priority.number(),
-                interval_ms: peer.interval.duration().as_millis() as u64,
-                heard_ms_ago: at.now.saturating_duration_since(peer.heard_at).as_millis() as u64,
-                adverts: peer.adverts,
-                addresses: peer.addresses.as_slice().to_vec(),
-                conflicts: peer
-                    .conflicts
-                    .iter()
-                    .filter(|conflict| is_still(router, &peer.addresses, **conflict))
-                    .map(|conflict| conflict_words(router, *address, *conflict))
-                    .collect(),
-            })
-            .collect();
-        view
-    }
-}
-
-/// Who has an address, as far as is known: an active router names those that it has.
-fn holder(router: &Router, address: IpAddr) -> Option<IpAddr> {
-    if router.held().contains(&address) {
-        return Some(router.settings().primary);
-    }
-    let active = router.active_router()?;
-    router.peers().find(|(peer, _)| **peer == active).filter(|(_, peer)| peer.addresses.contains(&address)).map(|_| active)
-}
-
-/// Addresses may be the same again since the last advert.
-fn is_still(router: &Router, addresses: &AddressList, conflict: Conflict) -> bool {
-    conflict != Conflict::Addresses || addresses != router.addresses()
 }
 
 fn watched(track: &TrackOrder, links: &BTreeMap<String, LinkState>, data_plane: &[String]) -> (Effect, Condition) {
@@ -583,3 +499,4 @@ fn why_down(track: &TrackOrder, links: &BTreeMap<String, LinkState>, data_plane:
 mod defending;
 #[cfg(test)]
 mod tests;
+mod view;

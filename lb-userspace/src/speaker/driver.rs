@@ -177,6 +177,9 @@ impl Speaker {
             let now = self.clock.now();
             self.desk.handle_timeout(now);
             self.perform();
+            if self.desk.takes_order_again() && self.stage == Stage::Serving {
+                self.take_order_again();
+            }
             self.do_later();
             self.renew();
             if self.stage == Stage::Serving && is_terminated() {
@@ -284,6 +287,13 @@ impl Speaker {
         self.close_wires();
         self.set_macvlans();
         self.tell_at = at.now;
+    }
+
+    /// Routers that handed over begin as what they are to be.
+    fn take_order_again(&mut self) {
+        let Some(mut order) = self.order.clone() else { return };
+        order.routers.values_mut().for_each(|router| router.resume = None);
+        self.take_order(order);
     }
 
     /// Has somebody go on if this process is killed.

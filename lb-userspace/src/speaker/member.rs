@@ -64,6 +64,10 @@ pub(super) struct Refused {
 
 /// So long after the last one the daemon is told that adverts of a kind come no longer.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// So many kinds are told at a time: of other routers' numbers alone there are 255.
+const MOST_REFUSALS_TOLD: usize = 8;
+/// Addresses that are named of those by which two routers differ.
+const MOST_NAMED: usize = 8;
 
 impl Member {
     /// `memory` is of an earlier router of the name; without one that of an earlier speaker counts.
@@ -294,9 +298,12 @@ impl Member {
 
     /// Counts an advert that counts for nothing. The first of a kind is told: whoever sends it may be active, too.
     pub(super) fn refuse(&mut self, name: &str, source: IpAddr, refusal: Refusal, now: Instant) -> Option<Doing> {
+        let is_told = |(refusal, refused): &(&Refusal, &Refused)| refused.is_told && concerns(**refusal);
+        let has_room = self.refused.iter().filter(is_told).count() < MOST_REFUSALS_TOLD;
         let refused = self.refused.entry(refusal).or_insert(Refused { count: 0, source, last_at: now, is_told: false });
         (refused.count, refused.source, refused.last_at) = (refused.count + 1, source, now);
-        let is_news = !std::mem::replace(&mut refused.is_told, true) && concerns(refusal);
+        let is_news = !refused.is_told && has_room && concerns(refusal);
+        refused.is_told |= has_room;
         is_news.then(|| self.conflict(name, source, &refusal_words(refusal), false))
     }
 
@@ -413,8 +420,16 @@ pub(super) fn conflict_words(router: &Router, peer: IpAddr, conflict: Conflict) 
     };
     let sides = [("only there", only(there, here)), ("only here", only(here, there))];
     let sides: Vec<String> =
-        sides.into_iter().filter(|(_, list)| !list.is_empty()).map(|(side, list)| format!("{side} {}", list.join(", "))).collect();
+        sides.into_iter().filter(|(_, list)| !list.is_empty()).map(|(side, list)| format!("{side} {}", first_of(&list))).collect();
     format!("{conflict}: {}", sides.join("; "))
+}
+
+/// Some of them in words: an advert names up to 255.
+fn first_of(addresses: &[String]) -> String {
+    match addresses.split_at_checked(MOST_NAMED) {
+        Some((first, rest)) if !rest.is_empty() => format!("{} and {} more", first.join(", "), rest.len()),
+        Some(_) | None => addresses.join(", "),
+    }
 }
 
 fn is_link_local(address: &IpAddr) -> bool {

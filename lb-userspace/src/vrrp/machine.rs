@@ -257,7 +257,7 @@ impl Router {
     pub fn handle_claim(&mut self, now: Instant) {
         self.handle_lateness(now);
         if matches!(self.role, Role::Active { .. }) {
-            self.contradict(now);
+            self.contradict(announcer::Contradiction::Claim, now);
         }
     }
 

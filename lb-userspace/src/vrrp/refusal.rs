@@ -71,6 +71,9 @@ pub enum Refusal {
     /// As many senders are known as are remembered.
     #[error("too many routers send adverts")]
     TooManySources,
+    /// No router speaks from there.
+    #[error("its source is no router's address")]
+    Source,
     /// The source is no configured peer.
     #[error("its source is not a peer")]
     NotAPeer,

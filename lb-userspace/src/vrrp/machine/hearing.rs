@@ -7,13 +7,14 @@ use std::{
 
 use super::{
     Output, Reason, Router,
+    announcer::Contradiction,
     peers::{Change, Compared},
     roles::Role,
 };
 use crate::vrrp::{
     packet::Advert,
     refusal::Refusal,
-    settings::Preempt,
+    settings::{Preempt, Reach},
     terms::{AdvertPriority, Interval, Priority},
     timing::{active_down, skew},
 };
@@ -62,7 +63,24 @@ impl Router {
             self.tell_conflicts(changes);
             return Err(Refusal::OwnAddress);
         }
+        if !self.is_possible(source, advert.priority) {
+            return Err(Refusal::Source);
+        }
         if self.settings.hears(source) { Ok(()) } else { Err(Refusal::NotAPeer) }
+    }
+
+    /// Whether a router can speak from there: its primary address, of IPv6 a link-local one (RFC 9568 s5.1.1.1, s5.1.2.1; peers are where they were
+    /// configured). A virtual address is that of its owner alone.
+    fn is_possible(&self, source: IpAddr, priority: AdvertPriority) -> bool {
+        let is_its_own = match priority {
+            AdvertPriority::Holds(priority) => priority.is_owner(),
+            AdvertPriority::Resigns => true,
+        };
+        let is_hosts = match source {
+            IpAddr::V4(source) => !source.is_unspecified() && !source.is_multicast() && !source.is_broadcast() && !source.is_loopback(),
+            IpAddr::V6(source) => source.is_unicast_link_local() || self.settings.reach != Reach::Multicast,
+        };
+        is_hosts && (is_its_own || !self.addresses.contains(&source))
     }
 
     /// Remembers who it is, and what is wrong with it.
@@ -169,6 +187,8 @@ impl Router {
                 self.listen(reason, now);
                 self.follow(interval, now);
             }
+            // Two owners would answer each other without end.
+            None if priority.is_owner() => self.contradict(Contradiction::Advert, now),
             None => self.assert_itself(now),
         }
     }
@@ -176,18 +196,21 @@ impl Router {
     /// Another router had the addresses as well, and the link may look for them there.
     fn assert_itself(&mut self, now: Instant) {
         self.answer(now);
-        self.contradict(now);
+        self.contradict(Contradiction::Advert, now);
     }
 
     /// Announces the addresses against what others say of them.
-    pub(super) fn contradict(&mut self, now: Instant) {
-        if self.announcer.contradicted(self.settings.announcing, now) {
+    pub(super) fn contradict(&mut self, what: Contradiction, now: Instant) {
+        if self.announcer.contradicted(what, self.settings.announcing, now) {
             self.outputs.push_back(Output::Announce(self.addresses.as_slice().to_vec()));
         }
     }
 
-    /// Why another one shall be active rather than this router, if it shall.
+    /// Why another one shall be active rather than this router, if it shall. An owner stays (RFC 9568 s7.1).
     fn precedence_of(&self, source: IpAddr, priority: Priority) -> Option<Reason> {
+        if self.priority.is_owner() {
+            return None;
+        }
         if priority > self.priority {
             return Some(Reason::HigherPriority(source));
         }

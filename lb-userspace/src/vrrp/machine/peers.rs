@@ -19,7 +19,11 @@ pub const MOST_REMEMBERED: usize = 64;
 /// A peer that said no more than so is forgotten after a while: it was a stray, or forged.
 const FEW_ADVERTS: u64 = 3;
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
-const LONG_SILENCE: Duration = Duration::from_secs(30);
+
+/// Of so many peers conflicts are told: anybody can forge more.
+const MOST_TOLD: usize = 4;
+/// A conflict is told to be over when the peer's adverts have not shown it for so long, or three of its intervals: one that comes and goes is told once.
+const TOLD_FOR: Duration = Duration::from_secs(10);
 
 /// So many adverts in a row without precedence mean that a peer does not step down.
 const ADVERTS_WITHOUT_HEARING: u8 = 4;
@@ -37,8 +41,10 @@ pub struct Peer {
     pub heard_at: Instant,
     /// How many came.
     pub adverts: u64,
-    /// What is wrong with it.
+    /// What was wrong with it in its last advert, of what was told.
     pub conflicts: BTreeSet<Conflict>,
+    /// What was told, and when it was so last.
+    told: BTreeMap<Conflict, Instant>,
     /// Adverts in a row that this router's precedence should have ended.
     unheeded: u8,
     /// Adverts in a row while another one was active as well.
@@ -75,6 +81,7 @@ impl Peers {
         };
         let is_beside = matches!(advert.priority, AdvertPriority::Holds(_))
             && self.known.iter().any(|(other, peer)| *other != source && is_active(peer));
+        let has_room = self.has_room(source);
         let peer = self.peer(source, advert, now);
         peer.beside = if is_beside { peer.beside.saturating_add(1) } else { 0 };
         peer.adverts += 1;
@@ -92,34 +99,49 @@ impl Peers {
             (Conflict::Beside, peer.beside >= ADVERTS_WITHOUT_HEARING),
             (Conflict::DoesNotHear, peer.unheeded >= ADVERTS_WITHOUT_HEARING),
         ];
-        wrong.into_iter().filter_map(|(conflict, is_so)| peer.set(source, conflict, is_so)).collect()
+        wrong
+            .into_iter()
+            .filter(|(_, is_so)| has_room || !is_so)
+            .filter_map(|(conflict, is_so)| peer.set(source, conflict, is_so, now))
+            .collect()
     }
 
     /// Notes an advert from this router's own address.
     pub(super) fn hear_same_address(&mut self, source: IpAddr, advert: &Advert, now: Instant) -> Vec<Change> {
+        let has_room = self.has_room(source);
         let peer = self.peer(source, advert, now);
         peer.heard_at = now;
-        peer.set(source, Conflict::SameAddress, true).into_iter().collect()
+        if has_room { peer.set(source, Conflict::SameAddress, true, now).into_iter().collect() } else { Vec::new() }
     }
 
-    /// Ends the conflicts with peers that have been silent for ten of their intervals, or a while; forgets those that were heard hardly ever.
+    /// Whether conflicts with this one may be told.
+    fn has_room(&self, source: IpAddr) -> bool {
+        self.known.iter().filter(|(other, peer)| **other != source && !peer.told.is_empty()).count() < MOST_TOLD
+    }
+
+    /// Ends the conflicts that have not been seen for a while; forgets peers that were heard hardly ever.
     pub(super) fn expire(&mut self, now: Instant) -> Vec<Change> {
         let mut over = Vec::new();
         for (source, peer) in &mut self.known {
-            let silence = now.saturating_duration_since(peer.heard_at);
-            if !peer.conflicts.is_empty() && silence > (10 * peer.interval.duration()).min(LONG_SILENCE.max(3 * peer.interval.duration())) {
+            let lasts = TOLD_FOR.max(3 * peer.interval.duration());
+            if now.saturating_duration_since(peer.heard_at) > lasts {
                 (peer.unheeded, peer.beside) = (0, 0);
-                over.extend(std::mem::take(&mut peer.conflicts).into_iter().map(|conflict| (*source, conflict, false)));
+                peer.conflicts.clear();
             }
+            let ended = peer.told.extract_if(.., |_, seen_at| now.saturating_duration_since(*seen_at) > lasts);
+            over.extend(ended.map(|(conflict, _)| (*source, conflict, false)));
         }
-        self.known.retain(|_, peer| peer.adverts > FEW_ADVERTS || now.saturating_duration_since(peer.heard_at) <= FORGOTTEN_AFTER);
+        self.known.retain(|_, peer| {
+            peer.adverts > FEW_ADVERTS || !peer.told.is_empty() || now.saturating_duration_since(peer.heard_at) <= FORGOTTEN_AFTER
+        });
         over
     }
 
     fn peer(&mut self, source: IpAddr, advert: &Advert, now: Instant) -> &mut Peer {
         if self.known.len() >= MOST_REMEMBERED && !self.known.contains_key(&source) {
             // A flood of forged sources must not push out those that are there.
-            let least = self.known.iter().min_by_key(|(_, peer)| (peer.adverts, peer.heard_at)).map(|(source, _)| *source);
+            let least =
+                self.known.iter().min_by_key(|(_, peer)| (!peer.told.is_empty(), peer.adverts, peer.heard_at)).map(|(source, _)| *source);
             least.and_then(|least| self.known.remove(&least));
         }
         self.known.entry(source).or_insert_with(|| Peer {
@@ -129,6 +151,7 @@ impl Peers {
             heard_at: now,
             adverts: 0,
             conflicts: BTreeSet::new(),
+            told: BTreeMap::new(),
             unheeded: 0,
             beside: 0,
         })
@@ -136,8 +159,13 @@ impl Peers {
 }
 
 impl Peer {
-    fn set(&mut self, source: IpAddr, conflict: Conflict, is_so: bool) -> Option<Change> {
-        let is_changed = if is_so { self.conflicts.insert(conflict) } else { self.conflicts.remove(&conflict) };
-        is_changed.then_some((source, conflict, is_so))
+    fn set(&mut self, source: IpAddr, conflict: Conflict, is_so: bool, now: Instant) -> Option<Change> {
+        if !is_so {
+            self.conflicts.remove(&conflict);
+            return None;
+        }
+        self.conflicts.insert(conflict);
+        let is_news = self.told.insert(conflict, now).is_none();
+        is_news.then_some((source, conflict, true))
     }
 }
