@@ -284,6 +284,17 @@ fn another_link_layer_address_is_announced() {
 }
 
 #[test]
+fn a_router_with_a_fault_forgets_an_active_one_that_is_silent() {
+    let (mut desk, at) = (Desk::default(), moment());
+    let fault = TrackOrder { name: "x".into(), how: Watched::Down("it is off".into()), weight: None };
+    desk.handle_links(links(link()), at);
+    desk.handle_order(order(&[("www", RouterOrder { tracks: vec![fault], ..router("10.0.0.100") })]), at);
+    hear(&mut desk, 50, ChecksumForm::Message, at);
+    let active = |at: Moment| (desk.view(at)[0].active, desk.view(at)[0].addresses[0].holder);
+    assert_eq!([active(at), active(later(at, 401))], [(Some(ip("10.0.0.2")), Some(ip("10.0.0.2"))), (None, None)]);
+}
+
+#[test]
 fn an_active_router_hands_over_before_it_becomes_another() {
     let (mut desk, at) = (Desk::default(), moment());
     let both = || BTreeMap::from([("eth0".to_owned(), link()), ("eth1".to_owned(), LinkState { ifindex: 3, ..link() })]);

@@ -33,7 +33,7 @@ impl Desk {
             prefix_len: one.prefix_len,
             device: one.device.clone(),
             is_held: member.router.as_ref().is_some_and(|router| router.held().contains(&one.address)),
-            holder: member.router.as_ref().and_then(|router| holder(router, one.address)),
+            holder: member.router.as_ref().and_then(|router| holder(router, one.address, at.now)),
         };
         let stray = |one: &AddressOrder| {
             // An owner's own is the virtual address while it is active.
@@ -91,7 +91,7 @@ impl Desk {
         view.priority = router.priority().number();
         view.interval_ms = router.settings().interval.duration().as_millis() as u64;
         view.source = Some(router.settings().primary);
-        view.active = router.active_router();
+        view.active = active(router, at.now);
         (view.sent, view.heard, view.became_active) = (tally.sent, tally.heard, tally.became_active);
         view.peers = router
             .peers()
@@ -114,12 +114,20 @@ impl Desk {
     }
 }
 
+/// Who is active, as far as is known. One with a fault waits for nobody's silence: a peer counts there for as long as the slowest backup would wait.
+fn active(router: &Router, now: Instant) -> Option<IpAddr> {
+    let active = router.active_router()?;
+    let is_heard = |peer: &Peer| now.saturating_duration_since(peer.heard_at) <= 4 * peer.interval.duration();
+    let is_known = router.state() != State::Fault || router.peers().any(|(address, peer)| *address == active && is_heard(peer));
+    is_known.then_some(active)
+}
+
 /// Who has an address, as far as is known: an active router names those that it has.
-fn holder(router: &Router, address: IpAddr) -> Option<IpAddr> {
+fn holder(router: &Router, address: IpAddr, now: Instant) -> Option<IpAddr> {
     if router.held().contains(&address) {
         return Some(router.settings().primary);
     }
-    let active = router.active_router()?;
+    let active = active(router, now)?;
     router.peers().find(|(peer, _)| **peer == active).filter(|(_, peer)| peer.addresses.contains(&address)).map(|_| active)
 }
 
