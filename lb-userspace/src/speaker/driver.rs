@@ -121,6 +121,7 @@ struct Speaker {
     told_at: Option<Instant>,
     stage: Stage,
     are_links_old: bool,
+    are_macvlans_old: bool,
 }
 
 /// What is put off.
@@ -168,6 +169,7 @@ impl Speaker {
             told_at: None,
             stage: Stage::Serving,
             are_links_old: true,
+            are_macvlans_old: false,
         }
     }
 
@@ -339,8 +341,17 @@ impl Speaker {
         self.wires.retain(|place, wire| places.contains(place) && desk.link(&place.0).is_some_and(|link| link.ifindex == wire.ifindex));
     }
 
-    /// Does what has to be done, in its order.
+    /// Does what has to be done, and then away with macvlans that are not needed any more: the kernel takes 15 ms to remove one.
     fn perform(&mut self) {
+        self.perform_all();
+        while std::mem::take(&mut self.are_macvlans_old) {
+            self.set_macvlans();
+            self.perform_all();
+        }
+    }
+
+    /// Does what has to be done, in its order.
+    fn perform_all(&mut self) {
         while let Some(doing) = self.desk.poll_doing() {
             match doing {
                 Doing::Transmit { interface, mac, ends, payload } => {
@@ -359,7 +370,9 @@ impl Speaker {
                     let refused = addresses.iter().find_map(|address| self.lease(address).err().map(|error| (address, error)));
                     self.await_local(&addresses);
                     // The kernel speaks from a macvlan as soon as that is on, and draws frames here: addresses are there by then.
-                    self.set_macvlans();
+                    if addresses.iter().any(|address| self.desk.link(&address.device).is_some_and(|link| link.macvlan_on.is_some())) {
+                        self.set_macvlans();
+                    }
                     if let Some((address, error)) = refused {
                         let words = format!("address {} is refused on {}: {error}", address.address, address.device);
                         let now = self.clock.now();
@@ -376,7 +389,7 @@ impl Speaker {
                 }
                 Doing::Remove { addresses, is_handed_over: false } => {
                     addresses.iter().for_each(|address| self.give_up(address));
-                    self.set_macvlans();
+                    self.are_macvlans_old = true;
                 }
                 Doing::Announce { addresses } => {
                     self.announce(&addresses);
