@@ -23,6 +23,7 @@ use crate::{
     admin::{
         api::{Request, VrrpView, Which},
         client_io::AskError,
+        node::can_serve,
     },
     speaker,
     speaker::order::{ClaimView, RefusedView, RouterView, TrackView},
@@ -75,7 +76,7 @@ fn look(config: &Path, format: Format, out: &mut impl Write) -> Done {
         Format::Json => json(&view, out)?,
         Format::Text => show(&view, out)?,
     }
-    let is_well = view.trouble.is_none() && view.routers.iter().all(|router| router.state != "fault");
+    let is_well = view.trouble.is_none() && view.routers.iter().all(can_serve);
     Ok(Ok(if is_well { Exit::Fine } else { Exit::Refused }))
 }
 

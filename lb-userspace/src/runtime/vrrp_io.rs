@@ -10,7 +10,7 @@ use super::{
     daemon_io::{Daemon, unix_ms},
     report::{VrrpKept, troubles},
     speaker_io::{News, Speaking},
-    vrrp_order::{Known, order},
+    vrrp_order::{Known, order, untold},
     vrrp_track_io::{Failure, Notice, Telling, Watching, is_there},
 };
 use crate::{
@@ -139,6 +139,7 @@ impl Daemon {
             News::Gone(why) => {
                 self.vrrp.view.speaker_pid = None;
                 self.vrrp.view.routers.retain(|view| self.config.vrrp.contains_key(&view.router));
+                self.show_untold();
                 self.vrrp.view.routers.iter_mut().for_each(|view| view.forget(&why));
                 if !self.config.vrrp.is_empty() && self.vrrp.view.trouble.as_ref() != Some(&why) {
                     warn!("{why}");
@@ -147,6 +148,17 @@ impl Daemon {
                 self.write_report();
             }
         }
+    }
+
+    /// Those that no speaker has told of yet are in the view, too.
+    fn show_untold(&mut self) {
+        let Some(order) = &self.vrrp.ordered else { return };
+        let views = &mut self.vrrp.view.routers;
+        let is_untold = |name: &str| views.iter().all(|view| view.router != name);
+        let since_ms = unix_ms();
+        let untold: Vec<RouterView> =
+            order.routers.iter().filter(|(name, _)| is_untold(name)).map(|(name, router)| untold(name, router, since_ms)).collect();
+        views.extend(untold);
     }
 
     /// The speaker goes on without a daemon: what became of its routers meanwhile is told by the next one.
