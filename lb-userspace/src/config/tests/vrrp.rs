@@ -122,7 +122,7 @@ fn errors_of_a_router_are_told_at_once() {
         findings(&text),
         [
             "12:13: error: `vrrp.www.router_id` must be from 1 to 255, not 0",
-            "14:12: error: bad value for `vrrp.www.interval`: an advert interval of version 2 is 1s to 255s, in whole seconds | the same on all nodes: \"1s\", \"100ms\", \"10ms\"",
+            "14:12: error: bad value for `vrrp.www.interval`: an advert interval of version 2 is 1s to 255s, in whole seconds | the same on all nodes: \"1s\", \"2s\"",
             "15:14: error: bad value for `vrrp.www.addresses`: the prefix of \"192.0.2.10/33\" must have from 1 to 32 bits | write \"198.51.100.1/24\", or \"198.51.100.1\" for a whole address",
             "15:31: error: version 2 of vrrp has no ipv6 | leave `version` out: version 3 has both",
             "15:49: error: address 2001:db8::1 is given twice | leave one out",
