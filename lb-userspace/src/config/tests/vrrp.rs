@@ -202,6 +202,22 @@ fn words_of_keepalived_lead_to_those_of_weir() {
 }
 
 #[test]
+fn sections_of_keepalived_lead_to_those_of_weir() {
+    let text = format!(
+        "{NODE}{WEB}[vrrp_instance.x]\nstate = 'MASTER'\n[vrrp_sync_group.g]\n[vrrp_script.s]\n[virtual_server.v]\n[real_server.r]\n[vrp.x]\n"
+    );
+    let expected = [
+        "10:2: error: unknown key `vrrp_instance` in the file | `[vrrp.NAME]`",
+        "12:2: error: unknown key `vrrp_sync_group` in the file | the key `group` of each `[vrrp.NAME]`: routers that name the same one",
+        "13:2: error: unknown key `vrrp_script` in the file | `track = [{ command = [\"/path/of/program\"], weight = -20 }]` in `[vrrp.NAME]`",
+        "14:2: error: unknown key `virtual_server` in the file | `[listener.NAME]`, and the `[pool.NAME]` that it names",
+        "15:2: error: unknown key `real_server` in the file | `servers.NAME = \"10.0.0.1\"` in `[pool.NAME]`",
+        "16:2: error: unknown key `vrp` in the file | did you mean `vrrp`?",
+    ];
+    assert_eq!(findings(&text), expected);
+}
+
+#[test]
 fn a_loopback_interface_is_no_routers() {
     let text = with("interface = 'lo'\nrouter_id = 7\naddresses = '192.0.2.10'\nvirtual_mac = 'lo'");
     let errors: Vec<String> = findings(&text).into_iter().filter(|finding| !finding.contains("cannot be made for another")).collect();
