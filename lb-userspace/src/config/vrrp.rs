@@ -366,7 +366,7 @@ fn read_announcing(table: &mut Table<'_>, report: &mut Report) -> Result<Announc
     let again_after = table.optional("again_after", report, |item, report| item.parsed(value::delay, report));
     let every = table.optional("every", report, |item, report| {
         let every = item.parsed(value::delay, report)?;
-        if every.is_zero() || every >= LEAST_REFRESH {
+        if every >= LEAST_REFRESH || item.string(report)? == "off" {
             return Ok(every);
         }
         Err(report.error_hint(item.span.clone(), format!("`{}` must be 1s or more", item.path), "or \"off\""))

@@ -113,6 +113,16 @@ fn what_contradicts_itself_is_told() {
 }
 
 #[test]
+fn announcements_are_a_second_apart_or_off() {
+    let of = |every: &str| with(&format!("interface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\nannounce.every = '{every}'"));
+    for every in ["0s", "0ms", "999ms"] {
+        assert_eq!(findings(&of(every)), ["14:18: error: `vrrp.www.announce.every` must be 1s or more | or \"off\""], "{every}");
+    }
+    let read = |every: &str| accepted(&of(every)).vrrp["www"].announcing.every;
+    assert_eq!([read("off"), read("1s")], [None, Some(Duration::from_secs(1))]);
+}
+
+#[test]
 fn errors_of_a_router_are_told_at_once() {
     let text = with(
         "interface = 'eth0'\nrouter_id = 0\nversion = 2\ninterval = '100ms'\naddresses = ['192.0.2.10/33', '2001:db8::1/64', '2001:db8::1/64']\n\
