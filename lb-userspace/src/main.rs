@@ -27,8 +27,8 @@ const EXITS: &str = "\
 Exit status:
   0  done; what was looked at is well
   1  refused, failed or unhealthy: `weir status` without a daemon, with a
-     configuration that is not taken or a service that nobody serves, a
-     configuration with errors, no daemon
+     configuration that is not taken, a service that nobody serves or a
+     virtual router in fault, a configuration with errors, no daemon
   2  it cannot be carried out as it was given: unknown words, a file that cannot be read
 
 weir COMMAND --help has an example of each.";

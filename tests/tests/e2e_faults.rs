@@ -1,18 +1,10 @@
 //! Deaths, disks and edits: whatever befalls the daemon in the middle of a change, the maps end as they should and no connection notices.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::Write as _,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, io::Write as _, net::SocketAddr, time::Duration};
 
 use serde_json::Value;
 use weir_tests::{
-    lab::{Shape, TcpLoad, TcpServer, Topology, Weir, wait_until},
+    lab::{Shape, SmallDisk, TcpLoad, TcpServer, Topology, Weir, wait_until},
     operator::{done, said},
     random::Random,
 };
@@ -186,30 +178,6 @@ fn a_thousand_edits_break_no_connection() {
     assert_eq!(met(&again), fresh);
 }
 
-/// A small file system at a path, taken away with it.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    fn at(path: &Path) -> Self {
-        fs::create_dir_all(path).unwrap();
-        let disk = Self(path.to_owned());
-        disk.run("mount", &["-t", "tmpfs", "-o", "size=256k", "tmpfs"]);
-        disk
-    }
-
-    fn run(&self, program: &str, arguments: &[&str]) {
-        let output = Command::new(program).args(arguments).arg(&self.0).output().unwrap();
-        assert!(output.status.success(), "{program}: {output:?}");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // A lazy one succeeds whoever has files open.
-        drop(Command::new("umount").arg("-l").arg(&self.0).status());
-    }
-}
-
 fn problems(weir: &Weir<'_>) -> String {
     weir.status().unwrap()["problems"].to_string()
 }
@@ -221,7 +189,7 @@ fn a_full_disk_or_one_that_cannot_be_written_stops_nothing_but_what_has_to_be_ke
     let weir = Weir::prepare(fixture.lab.node(), &config(1)).unwrap();
     let state = weir.config().with_file_name("state");
     // The daemon ends before its disk goes.
-    let disk = SmallDisk::at(&state);
+    let disk = SmallDisk::at(&state).unwrap();
     let mut weir = weir;
     weir.run().unwrap();
     let load = fixture.load(50);
@@ -241,7 +209,7 @@ fn a_full_disk_or_one_that_cannot_be_written_stops_nothing_but_what_has_to_be_ke
     wait_until("the history to be kept", SOON, || weir.is_ready() && !problems(&weir).contains("not kept")).unwrap();
     assert!(done(&weir, &["history"]).lines().count() >= 3);
 
-    disk.run("mount", &["-o", "remount,ro"]);
+    disk.remount("ro").unwrap();
     let (code, text) = said(&weir.operate(&["drain", "echo/s1"]).unwrap());
     assert!(code == Some(1) && text.contains("Read-only") && text.contains("nothing has been changed"), "{code:?} {text}");
     weir.write_config(&config(5)).unwrap();
@@ -252,7 +220,7 @@ fn a_full_disk_or_one_that_cannot_be_written_stops_nothing_but_what_has_to_be_ke
     weir.spawn().unwrap();
     wait_until("the weight to be in force", SOON, || weight(&weir) == Some(7)).unwrap();
     assert!(weir.stderr().contains("the daemon keeps nothing of what it says"), "{}", weir.stderr());
-    disk.run("mount", &["-o", "remount,rw"]);
+    disk.remount("rw").unwrap();
     wait_until("the socket to be there", SOON, || weir.operate(&["history"]).unwrap().status.success()).unwrap();
     done(&weir, &["drain", "echo/s1"]);
     assert_eq!(fixture.greeters(), ["s2"]);

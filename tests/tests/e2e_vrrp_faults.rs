@@ -101,10 +101,30 @@ fn a_macvlan_whose_name_becomes_free_is_used_at_once() {
     node.ip("link add vrrp4-7 type veth peer name other").unwrap();
     let weir = cluster.start(0, &cluster.config(Family::V4, 150, &format!("{FAST}\nvirtual_mac = true"))).unwrap();
     await_state(&weir, "fault").unwrap();
+    let codes = || ["status", "vrrp"].map(|command| weir.operate(&[command]).unwrap().status.code());
+    assert_eq!(codes(), [Some(1), Some(1)]);
     node.ip("link del vrrp4-7").unwrap();
     let began = Instant::now();
     await_state(&weir, "active").unwrap();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    wait_until("the node to be well", SOON, || codes() == [Some(0), Some(0)]).unwrap_or_else(|_| panic!("{}", said(&weir, &["status"])));
+}
+
+#[test]
+fn a_router_that_nobody_speaks_for_is_shown_and_is_not_well() {
+    let cluster = Cluster::of(1).unwrap();
+    let mut weir = Weir::prepare(&cluster.lab.nodes[0], &cluster.config(Family::V4, 150, FAST)).unwrap();
+    // Nobody can listen there.
+    let place = weir.config().with_file_name("state").join("vrrp.sock");
+    fs::create_dir_all(&place).unwrap();
+    weir.run().unwrap();
+    await_state(&weir, "unknown").unwrap();
+    let told = weir.operate(&["status"]).unwrap();
+    let text = String::from_utf8_lossy(&told.stdout);
+    assert!(told.status.code() == Some(1) && text.contains("! nobody speaks vrrp: ") && text.contains("www             unknown"), "{text}");
+    assert!(said(&weir, &["vrrp"]).contains("10.1.0.100/24 on eth0: nobody that is known"), "{}", said(&weir, &["vrrp"]));
+    fs::remove_dir(&place).unwrap();
+    await_state(&weir, "active").unwrap();
 }
 
 #[test]

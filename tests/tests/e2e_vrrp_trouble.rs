@@ -8,7 +8,8 @@ use std::{
 
 use rustix::process::Signal;
 use weir_tests::{
-    lab::{Family, Folder, Weir, wait_until},
+    lab::{Family, Folder, SmallDisk, Weir, wait_until},
+    operator::{done, refused},
     vrrp::{Cluster, active, await_state, backup, kill_all, router, signal, speaker, speakers, view},
 };
 
@@ -189,6 +190,54 @@ fn without_a_daemon_the_speaker_tells_how_its_routers_are_and_a_hold_outlives_ev
     wait_until("an heir", SOON, || speakers(&second).is_ok_and(|found| found.len() == 2)).unwrap();
     signal(speaker(&second).unwrap(), Signal::KILL).unwrap();
     wait_until("the event", SOON, || events(&second).contains("speaks for virtual routers")).unwrap();
+}
+
+#[test]
+fn a_full_disk_refuses_a_yield_and_what_was_said_before_it_was_full_is_kept() {
+    let cluster = Cluster::of(2).unwrap();
+    let first = Weir::prepare(&cluster.lab.nodes[0], &cluster.config(Family::V4, 150, FAST)).unwrap();
+    let state = first.config().with_file_name("state");
+    // The daemon ends before its disk goes.
+    let _disk = SmallDisk::at(&state).unwrap();
+    let mut first = first;
+    first.run().unwrap();
+    await_state(&first, "active").unwrap();
+    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
+    let is_on_hold = |first: &Weir<'_>| router(first).unwrap()["is_on_hold"].as_bool();
+
+    let filler = state.join("filler");
+    fs::write(&filler, vec![0; 1 << 20]).expect_err("it is full");
+    let full = "state.json: No space left on device (os error 28)\nhint: nothing has been changed; weir stop hands over, too";
+    refused(&first, &["vrrp", "yield"], full);
+    assert_eq!((router(&first).unwrap()["state"].as_str(), is_on_hold(&first)), (Some("active"), Some(false)));
+    fs::remove_file(&filler).unwrap();
+    done(&first, &["vrrp", "yield"]);
+    await_state(&second, "active").unwrap();
+    // What the daemon said in time outlives all processes, and their orderly end.
+    kill_all(&mut first).unwrap();
+    first.run().unwrap();
+    await_state(&first, "backup").unwrap();
+    assert_eq!(is_on_hold(&first), Some(true));
+    first.terminate().unwrap();
+    first.run().unwrap();
+    await_state(&first, "backup").unwrap();
+    assert_eq!(is_on_hold(&first), Some(true));
+
+    fs::write(&filler, vec![0; 1 << 20]).expect_err("it is full");
+    refused(&first, &["vrrp", "ready"], "state.json: No space left on device (os error 28)\nhint: nothing has been changed\n");
+    assert_eq!(is_on_hold(&first), Some(true));
+    fs::remove_file(&filler).unwrap();
+    done(&first, &["vrrp", "ready"]);
+    await_state(&first, "active").unwrap();
+
+    // Nobody takes over: the hold is over, and not left in the record.
+    drop(second);
+    refused(&first, &["vrrp", "yield"], "www: active here: ");
+    wait_until("the record of it", SOON, || {
+        fs::read_to_string(state.join("state.json")).is_ok_and(|text| text.contains("\"vrrp_holds\":[]"))
+    })
+    .unwrap();
+    first.terminate().unwrap();
 }
 
 #[test]

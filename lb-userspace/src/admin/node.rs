@@ -256,8 +256,17 @@ pub struct Placement {
 impl Status {
     /// Whether nobody has to look after it.
     pub fn is_healthy(&self) -> bool {
-        self.ready && self.daemon.running && self.daemon.config_errors.is_empty() && self.services.iter().all(|service| !service.is_out())
+        self.ready
+            && self.daemon.running
+            && self.daemon.config_errors.is_empty()
+            && self.services.iter().all(|service| !service.is_out())
+            && self.vrrp.iter().all(can_serve)
     }
+}
+
+/// Whether a virtual router takes part: another node has its addresses, or this one has them or takes them by itself where nobody is heard.
+pub fn can_serve(router: &RouterView) -> bool {
+    !["fault", "unknown"].contains(&router.state.as_str())
 }
 
 impl Plane {
@@ -292,5 +301,49 @@ impl Part {
             server.why != Some(Why::Unhealthy) && server.members.iter().all(|one| one.member.slots == 0 || one.member.next_hop == RESOLVED)
         };
         self.running && self.servers.iter().all(is_well)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_virtual_router_that_cannot_serve_has_to_be_looked_after() {
+        let is_healthy = |states: &[&str]| {
+            let daemon = Daemon {
+                running: true,
+                pid: 7,
+                recorded: true,
+                version: String::new(),
+                started_at: 1,
+                origin: "fresh".into(),
+                config_taken_at: 1,
+                config_errors: Vec::new(),
+                config_warnings: Vec::new(),
+            };
+            let router = |state: &&str| RouterView { state: (*state).to_owned(), ..RouterView::default() };
+            Status {
+                node: "a".into(),
+                ready: true,
+                daemon,
+                elsewhere: false,
+                interfaces: Vec::new(),
+                checks: BTreeMap::new(),
+                memory_bytes: 0,
+                services: Vec::new(),
+                drops: BTreeMap::new(),
+                notes: BTreeMap::new(),
+                nat: Nat { planes: Vec::new(), free_chunks: 0 },
+                vrrp: states.iter().map(router).collect(),
+                problems: Vec::new(),
+                notices: Vec::new(),
+            }
+            .is_healthy()
+        };
+        // A backup that has heard nobody yet is not told from others.
+        assert!(is_healthy(&["stopped", "backup", "held-over", "active", "yielding"]));
+        assert!(!is_healthy(&["active", "fault"]));
+        assert!(!is_healthy(&["unknown", "active"]));
     }
 }

@@ -99,8 +99,8 @@ impl Manner {
 
 /// Reads and shows the status of the node that `config` describes. `now_ms` is the time in milliseconds of the Unix epoch.
 ///
-/// Ends as [`Exit::Refused`] if the node is not ready, no daemon runs, the configuration file is not the one in force, nobody serves a service, a server that is
-/// shown in detail fails its checks, or there is nothing of that name. What is watched ends as [`Exit::Fine`].
+/// Ends as [`Exit::Refused`] if the node is not ready, no daemon runs, the configuration file is not the one in force, nobody serves a service, a virtual router is in
+/// fault or nobody tells how it is, a server that is shown in detail fails its checks, or there is nothing of that name. What is watched ends as [`Exit::Fine`].
 ///
 /// # Errors
 ///

@@ -23,6 +23,7 @@ use crate::{
     admin::{
         api::{Request, VrrpView, Which},
         client_io::AskError,
+        node::can_serve,
     },
     speaker,
     speaker::order::{ClaimView, RefusedView, RouterView, TrackView},
@@ -75,7 +76,7 @@ fn look(config: &Path, format: Format, out: &mut impl Write) -> Done {
         Format::Json => json(&view, out)?,
         Format::Text => show(&view, out)?,
     }
-    let is_well = view.trouble.is_none() && view.routers.iter().all(|router| router.state != "fault");
+    let is_well = view.trouble.is_none() && view.routers.iter().all(can_serve);
     Ok(Ok(if is_well { Exit::Fine } else { Exit::Refused }))
 }
 
@@ -163,9 +164,14 @@ fn show(view: &VrrpView, out: &mut impl Write) -> io::Result<()> {
 pub(super) fn summary(routers: &[RouterView], out: &mut impl Write) -> io::Result<()> {
     let row = |router: &RouterView| {
         let active = router.active.map_or_else(|| "-".to_owned(), |active| active.to_string());
-        vec![router.router.clone(), router.state.clone(), time(router.since_ms), router.priority.to_string(), active, router.why.clone()]
+        vec![router.router.clone(), router.state.clone(), time(router.since_ms), router.priority.to_string(), active, why(router)]
     };
     table(&["VIRTUAL ROUTER", "STATE", "SINCE", "PRIORITY", "ACTIVE", "WHY"], &routers.iter().map(row).collect::<Vec<_>>(), out)
+}
+
+/// Why it is as it is, and what else keeps it so.
+fn why(RouterView { router, why, is_on_hold, .. }: &RouterView) -> String {
+    if *is_on_hold { format!("{why}; on hold: weir vrrp ready {router}") } else { why.clone() }
 }
 
 fn details(router: &RouterView, out: &mut impl Write) -> io::Result<()> {
@@ -229,6 +235,18 @@ mod tests {
         };
         assert!(told(130).contains(", every 100 ms, priority 130 (configured 100)\n"), "{}", told(130));
         assert!(told(100).contains(", every 100 ms, priority 100\n"), "{}", told(100));
+    }
+
+    #[test]
+    fn a_router_on_hold_is_told_with_what_ends_it() {
+        let told = |is_on_hold| {
+            let (router, why) = ("www".to_owned(), "10.77.0.2 took over".to_owned());
+            let mut out = Vec::new();
+            summary(&[RouterView { router, why, is_on_hold, ..RouterView::default() }], &mut out).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert!(told(true).ends_with("  10.77.0.2 took over; on hold: weir vrrp ready www\n"), "{}", told(true));
+        assert!(told(false).ends_with("  10.77.0.2 took over\n"), "{}", told(false));
     }
 
     #[test]

@@ -18,9 +18,9 @@ pub(super) fn read(mut table: Table<'_>, report: &mut Report) -> Result<Dns, Rep
     let nameservers = table.optional("nameservers", report, |item, report| {
         read_all(&item.elements(report)?, report, |item, report| item.parsed(value::nameserver, report))
     });
-    let ttl_min = table.optional("ttl_min", report, |item, report| item.parsed(value::ttl, report));
-    let ttl_max = table.optional("ttl_max", report, |item, report| item.parsed(value::ttl, report));
-    let timeout = table.optional("timeout", report, |item, report| item.parsed(value::lookup_timeout, report));
+    let ttl_min = table.optional("ttl_min", report, |item, report| item.duration(value::ttl, report));
+    let ttl_max = table.optional("ttl_max", report, |item, report| item.duration(value::ttl, report));
+    let timeout = table.optional("timeout", report, |item, report| item.duration(value::lookup_timeout, report));
     table.finish(report);
     let later = [&ttl_max, &ttl_min].into_iter().find_map(|key| key.as_ref().ok()?.as_ref()).map(Spanned::span);
     let (ttl_min, ttl_max) = (or(ttl_min, default.ttl_min)?, or(ttl_max, default.ttl_max)?);

@@ -1,4 +1,18 @@
-//! What keepalived calls the keys of a virtual router, for who writes `[vrrp.NAME]` from its configuration. ARCHITECTURE.md has the table for people.
+//! What keepalived calls the keys of a virtual router, and its sections, for who writes `[vrrp.NAME]` from its configuration. ARCHITECTURE.md has the
+//! table for people.
+
+/// What Weir has for a section of keepalived's (keepalived.conf(5)).
+pub(super) fn section_hint(word: &str) -> Option<&'static str> {
+    SECTIONS.iter().find(|(section, _)| *section == word).map(|(_, hint)| *hint)
+}
+
+const SECTIONS: &[(&str, &str)] = &[
+    ("vrrp_instance", "`[vrrp.NAME]`"),
+    ("vrrp_sync_group", "the key `group` of each `[vrrp.NAME]`: routers that name the same one"),
+    ("vrrp_script", "`track = [{ command = [\"/path/of/program\"], weight = -20 }]` in `[vrrp.NAME]`"),
+    ("virtual_server", "`[listener.NAME]`, and the `[pool.NAME]` that it names"),
+    ("real_server", "`servers.NAME = \"10.0.0.1\"` in `[pool.NAME]`"),
+];
 
 /// What Weir has for a word of keepalived's `vrrp_instance` and `vrrp_sync_group` (keepalived.conf(5)), where that is another one.
 pub(super) fn hint(word: &str) -> Option<&'static str> {

@@ -62,8 +62,8 @@ impl ListenerKeys {
         let mode = table.optional("mode", report, |item, report| item.word(MODES, report));
         let slots = table.optional("slots", report, read_slots);
         let mut timeout = table.child("timeout", report);
-        let tcp_idle = timeout.optional("tcp", report, |item, report| item.parsed(value::idle_time, report));
-        let udp_idle = timeout.optional("udp", report, |item, report| item.parsed(value::idle_time, report));
+        let tcp_idle = timeout.optional("tcp", report, |item, report| item.duration(value::idle_time, report));
+        let udp_idle = timeout.optional("udp", report, |item, report| item.duration(value::idle_time, report));
         timeout.finish(report);
         Self {
             mode,

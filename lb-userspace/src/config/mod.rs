@@ -237,7 +237,7 @@ impl Document {
         defaults.finish(report);
         let (listeners, pools) = read_listeners_and_pools(&mut root, &inherited, report);
         let vrrp = read_named(&mut root, "vrrp", report, vrrp::read);
-        root.finish(report);
+        root.finish_knowing(keepalived::section_hint, report);
         let sections =
             listeners.as_ref().map(drop).and(pools.as_ref().map(drop)).and(vrrp.as_ref().map(drop)).map_err(|reported| *reported);
         Self {

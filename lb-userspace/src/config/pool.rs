@@ -93,7 +93,7 @@ impl PoolKeys {
             on_down: table.optional("on_down", report, |item, report| item.word(ON_DOWN, report)),
             snat: table.optional("snat", report, read_snat),
             gue_port: table.optional("gue_port", report, |item, report| item.short(1..=u16::MAX, report)),
-            slow_start: table.optional("slow_start", report, |item, report| item.parsed(value::slow_start, report)),
+            slow_start: table.optional("slow_start", report, |item, report| item.duration(value::slow_start, report)),
             panic_threshold_pct: table.optional("panic_threshold", report, |item, report| item.parsed(value::percentage, report)),
             passive_hints: table.optional("passive_hints", report, |item, report| item.boolean(report)),
             check: CheckKeys::read(table, report),

@@ -227,6 +227,19 @@ impl<'d> Item<'d> {
         parse(self.string(report)?).map_err(|error| self.refused(&error, report))
     }
 
+    /// The same of a duration, which has a unit and is a string for it.
+    pub(super) fn duration<T>(&self, parse: impl Fn(&str) -> Result<T, ValueError>, report: &mut Report) -> Result<T, Reported> {
+        if self.value.as_integer().is_none() && self.value.as_float().is_none() {
+            return self.parsed(parse, report);
+        }
+        let seconds = self.value.as_integer().filter(|number| number.radix() == 10).map(|number| format!("{}s", number.as_str()));
+        let hint = match seconds.filter(|seconds| parse(seconds).is_ok()) {
+            Some(seconds) => format!("write {seconds:?}"),
+            None => "write a number and its unit, as in \"5s\"".to_owned(),
+        };
+        Err(report.error_hint(self.span.clone(), self.mismatch("a string"), hint))
+    }
+
     /// Reports that the value makes no sense.
     pub(super) fn refused(&self, error: &ValueError, report: &mut Report) -> Reported {
         let message = format!("bad value for `{}`: {error}", self.path);
@@ -266,9 +279,13 @@ impl<'d> Item<'d> {
     }
 
     pub(super) fn wrong_type(&self, wanted: &str, report: &mut Report) -> Reported {
+        report.error(self.span.clone(), self.mismatch(wanted))
+    }
+
+    fn mismatch(&self, wanted: &str) -> String {
         let found = self.value.type_str();
         let article = if found.starts_with(['a', 'i']) { "an" } else { "a" };
-        report.error(self.span.clone(), format!("`{}` must be {wanted}, not {article} {found}", self.path))
+        format!("`{}` must be {wanted}, not {article} {found}", self.path)
     }
 }
 

@@ -11,6 +11,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::model::{Bind, Protocol, Rate};
+use crate::vrrp::terms::IntervalError;
 
 /// Why a string is not what its key asks for.
 #[derive(Clone, PartialEq, Debug, thiserror::Error)]
@@ -70,7 +71,7 @@ pub(super) enum ValueError {
     #[error("{0:?} is not a percentage")]
     Percentage(String),
     #[error(transparent)]
-    Interval(crate::vrrp::terms::IntervalError),
+    Interval(IntervalError),
     #[error("{0:?} is not an address with its prefix")]
     Prefixed(String),
     #[error("the prefix of {text:?} must have from 1 to {most} bits")]
@@ -110,7 +111,8 @@ impl ValueError {
             Self::User(_) => "names of users have 1 to 63 printable characters",
             Self::Host(_) => "write \"www.example.com\"",
             Self::Percentage(_) => "write \"50%\", or \"off\"",
-            Self::Interval(_) => "the same on all nodes: \"1s\", \"100ms\", \"10ms\"",
+            Self::Interval(IntervalError::Centiseconds) => "the same on all nodes: \"1s\", \"100ms\", \"10ms\"",
+            Self::Interval(IntervalError::Seconds) => "the same on all nodes: \"1s\", \"2s\"",
             Self::Prefixed(_) | Self::PrefixRange { .. } => "write \"198.51.100.1/24\", or \"198.51.100.1\" for a whole address",
             Self::Password => "all nodes have the same; everybody on the link can read it",
             Self::Label(_) => "labels have 1 to 15 characters",

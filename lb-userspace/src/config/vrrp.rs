@@ -140,7 +140,7 @@ fn read_keys(table: &mut Table<'_>, report: &mut Report) -> Keys {
         }),
         version,
         interval: table.optional("interval", report, |item, report| {
-            item.parsed(|text| Interval::new(value::any_duration(text)?, version).map_err(ValueError::Interval), report)
+            item.duration(|text| Interval::new(value::any_duration(text)?, version).map_err(ValueError::Interval), report)
         }),
         virtual_mac: table.optional("virtual_mac", report, |item, report| {
             if item.is_boolean() {
@@ -155,11 +155,11 @@ fn read_keys(table: &mut Table<'_>, report: &mut Report) -> Keys {
             if item.is_boolean() {
                 return Ok(if item.boolean(report)? { Preempt::AtOnce } else { Preempt::Never });
             }
-            item.parsed(value::delay, report).map(Preempt::After)
+            item.duration(value::delay, report).map(Preempt::After)
         }),
-        preempt_delay: table.optional("preempt_delay", report, |item, report| item.parsed(value::delay, report)),
-        start_delay: table.optional("start_delay", report, |item, report| item.parsed(value::delay, report)),
-        yield_hold: table.optional("yield_hold", report, |item, report| item.parsed(value::delay, report)),
+        preempt_delay: table.optional("preempt_delay", report, |item, report| item.duration(value::delay, report)),
+        start_delay: table.optional("start_delay", report, |item, report| item.duration(value::delay, report)),
+        yield_hold: table.optional("yield_hold", report, |item, report| item.duration(value::delay, report)),
         announcing: read_announcing(table, report),
         password: table.optional("password", report, |item, report| item.parsed(value::vrrp_password, report)),
         keys: read_ring(table, report),
@@ -363,15 +363,15 @@ fn read_peers(item: &Item<'_>, report: &mut Report) -> Result<BTreeSet<IpAddr>, 
 
 fn read_announcing(table: &mut Table<'_>, report: &mut Report) -> Result<Announcing, Reported> {
     let mut table = table.child("announce", report);
-    let again_after = table.optional("again_after", report, |item, report| item.parsed(value::delay, report));
+    let again_after = table.optional("again_after", report, |item, report| item.duration(value::delay, report));
     let every = table.optional("every", report, |item, report| {
-        let every = item.parsed(value::delay, report)?;
-        if every.is_zero() || every >= LEAST_REFRESH {
+        let every = item.duration(value::delay, report)?;
+        if every >= LEAST_REFRESH || item.string(report)? == "off" {
             return Ok(every);
         }
         Err(report.error_hint(item.span.clone(), format!("`{}` must be 1s or more", item.path), "or \"off\""))
     });
-    let least_gap = table.optional("least_gap", report, |item, report| item.parsed(value::delay, report));
+    let least_gap = table.optional("least_gap", report, |item, report| item.duration(value::delay, report));
     table.finish(report);
     let default = Announcing::default();
     let some = |time: Duration| (!time.is_zero()).then_some(time);
@@ -418,8 +418,8 @@ fn read_track(item: &Item<'_>, report: &mut Report) -> Result<Track, Reported> {
     let share = table.optional("share", report, |item, report| item.parsed(value::percentage, report));
     let file = table.optional("file", report, |item, report| item.parsed(value::absolute_path, report));
     let command = table.optional("command", report, read_program);
-    let interval = table.optional("interval", report, |item, report| item.parsed(value::check_interval, report));
-    let timeout = table.optional("timeout", report, |item, report| item.parsed(value::check_interval, report));
+    let interval = table.optional("interval", report, |item, report| item.duration(value::check_interval, report));
+    let timeout = table.optional("timeout", report, |item, report| item.duration(value::check_interval, report));
     let rise = table.optional("rise", report, |item, report| item.short(1..=1000, report));
     let fall = table.optional("fall", report, |item, report| item.short(1..=1000, report));
     let data_plane = table.optional("data_plane", report, |item, report| item.boolean(report));

@@ -21,6 +21,7 @@ use super::{
     keep_io::{self, KeepError},
     reload::cut_off,
     report::in_words,
+    vrrp_hold::Word,
 };
 use crate::{
     admin::{
@@ -41,7 +42,6 @@ use crate::{
         overrides::{OverrideError, Overrides, deserted, select},
         standing::{AdminState, Override, ServerName, View, standings},
     },
-    speaker::order::Told,
 };
 
 /// Requests that may wait.
@@ -245,8 +245,8 @@ impl Daemon {
             Request::Watched(source) => serialised(&self.watched(source.source)?),
             Request::Forget(forget) => self.forget_rates(&forget),
             Request::Vrrp => serialised(&self.vrrp.view),
-            Request::VrrpYield(which) => self.tell_routers(&which, Told::Yield).await,
-            Request::VrrpReady(which) => self.tell_routers(&which, Told::Ready).await,
+            Request::VrrpYield(which) => self.tell_routers(&which, Word::Yield).await,
+            Request::VrrpReady(which) => self.tell_routers(&which, Word::Ready).await,
         }
     }
 

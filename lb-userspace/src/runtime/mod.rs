@@ -13,6 +13,7 @@
 //! | `health_io` | what becomes of their results |
 //! | `speaker_io` | the process that speaks VRRP: starts it and talks with it |
 //! | `vrrp_io`, `vrrp_order`, `vrrp_track_io` | what it is told, what becomes of what it says, and the programs that virtual routers watch and tell |
+//! | `vrrp_hold` | which routers the record has on hold. Pure |
 //! | `metrics`, `metrics_io` | what is counted, for Prometheus |
 //! | `fault_io` | where tests have the daemon die |
 //! | `readback` | what the maps hold, as `control` models it |
@@ -55,6 +56,7 @@ mod save_io;
 mod silence_io;
 mod speaker_io;
 mod view_io;
+mod vrrp_hold;
 mod vrrp_io;
 mod vrrp_order;
 mod vrrp_track_io;

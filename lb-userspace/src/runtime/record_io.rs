@@ -9,7 +9,7 @@ use tracing::warn;
 use super::{
     daemon_io::{Daemon, unix_ms, unix_time},
     report::{in_words, names_of},
-    report_io,
+    report_io::{self, ReportError},
 };
 use crate::control::standing::ServerName;
 
@@ -60,6 +60,12 @@ impl Daemon {
     }
 
     pub(super) fn write_report_now(&mut self) {
+        // It stands in the log and in `unwritten`.
+        let _ = self.write_record();
+    }
+
+    /// For who has to know whether it is written.
+    pub(super) fn write_record(&mut self) -> Result<(), ReportError> {
         let began = Instant::now();
         self.follow_in_report();
         self.count_in_report();
@@ -70,10 +76,11 @@ impl Daemon {
             warn!(error = in_words(error), "weir status will not know this daemon");
         }
         self.record.is_refused = written.is_err();
-        self.report.unwritten = written.err().map(|error| format!("what weir status reads is old: {}", in_words(&error)));
+        self.report.unwritten = written.as_ref().err().map(|error| format!("what weir status reads is old: {}", in_words(error)));
         self.record.is_due = false;
         self.record.written = Instant::now();
         self.record.took = began.elapsed();
+        written
     }
 
     /// For whoever is answered from the report: all that is known stands in it, though the record may be written later.

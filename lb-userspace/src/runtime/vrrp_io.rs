@@ -1,7 +1,7 @@
 //! What the daemon has to do with virtual routers: tells the speaker what is to be, and everybody else what is.
 #![allow(clippy::disallowed_methods, reason = "reads the clock and files for the daemon")]
 
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, path::Path, time::Instant};
 
 use tracing::{info, warn};
 
@@ -10,7 +10,8 @@ use super::{
     daemon_io::{Daemon, unix_ms},
     report::{VrrpKept, troubles},
     speaker_io::{News, Speaking},
-    vrrp_order::{Known, order},
+    vrrp_hold::{Unheard, Word},
+    vrrp_order::{Known, order, untold},
     vrrp_track_io::{Failure, Notice, Telling, Watching, is_there},
 };
 use crate::{
@@ -32,6 +33,7 @@ pub(super) struct Vrrp {
     spoke: Option<u32>,
     /// What the speaker was told last.
     ordered: Option<Order>,
+    unheard: Unheard,
     /// What is known.
     pub(super) view: VrrpView,
 }
@@ -54,6 +56,7 @@ impl Vrrp {
             watching: Watching::default(),
             telling: Telling::default(),
             ordered: None,
+            unheard: Unheard::default(),
             view: VrrpView::default(),
         }
     }
@@ -88,6 +91,8 @@ impl Daemon {
             self.vrrp.ordered = Some(order);
             let routers = &self.config.vrrp;
             self.vrrp.view.routers.retain(|view| routers.contains_key(&view.router));
+            // One that ends with its section begins without a hold.
+            self.report.vrrp_kept.vrrp_holds.retain(|name| routers.contains_key(name));
         }
     }
 
@@ -118,13 +123,7 @@ impl Daemon {
                 routers.retain(|view| self.config.vrrp.contains_key(&view.router));
                 let numbers = routers.iter().filter_map(|view| Some((view.router.clone(), view.memory.clone()?)));
                 self.report.vrrp_kept.vrrp_numbers.extend(numbers);
-                for view in &routers {
-                    if view.is_on_hold {
-                        self.report.vrrp_kept.vrrp_holds.insert(view.router.clone());
-                    } else {
-                        self.report.vrrp_kept.vrrp_holds.remove(&view.router);
-                    }
-                }
+                self.vrrp.unheard.follow(&routers, &mut self.report.vrrp_kept.vrrp_holds, Instant::now());
                 self.tell_missed(&routers);
                 self.vrrp.view.routers = routers;
                 self.write_report();
@@ -139,6 +138,7 @@ impl Daemon {
             News::Gone(why) => {
                 self.vrrp.view.speaker_pid = None;
                 self.vrrp.view.routers.retain(|view| self.config.vrrp.contains_key(&view.router));
+                self.show_untold();
                 self.vrrp.view.routers.iter_mut().for_each(|view| view.forget(&why));
                 if !self.config.vrrp.is_empty() && self.vrrp.view.trouble.as_ref() != Some(&why) {
                     warn!("{why}");
@@ -147,6 +147,17 @@ impl Daemon {
                 self.write_report();
             }
         }
+    }
+
+    /// Those that no speaker has told of yet are in the view, too.
+    fn show_untold(&mut self) {
+        let Some(order) = &self.vrrp.ordered else { return };
+        let views = &mut self.vrrp.view.routers;
+        let is_untold = |name: &str| views.iter().all(|view| view.router != name);
+        let since_ms = unix_ms();
+        let untold: Vec<RouterView> =
+            order.routers.iter().filter(|(name, _)| is_untold(name)).map(|(name, router)| untold(name, router, since_ms)).collect();
+        views.extend(untold);
     }
 
     /// The speaker goes on without a daemon: what became of its routers meanwhile is told by the next one.
@@ -186,7 +197,7 @@ impl Daemon {
     }
 
     /// Has routers hand over, or preempt again. Those of a sync group go together.
-    pub(super) async fn tell_routers(&mut self, which: &Which, told: fn(Vec<String>) -> Told) -> Answer {
+    pub(super) async fn tell_routers(&mut self, which: &Which, word: Word) -> Answer {
         let names: Vec<&str> = self.config.vrrp.keys().map(String::as_str).collect();
         if let Some(router) = which.router.as_ref().filter(|router| !self.config.vrrp.contains_key(*router)) {
             let hint = Some(alike(router, &names));
@@ -204,14 +215,34 @@ impl Daemon {
             Some(router) => router == name || group(router).is_some_and(|of| group(name) == Some(of)),
         };
         let meant: Vec<String> = names.into_iter().filter(is_meant).map(str::to_owned).collect();
-        let told = told(meant);
-        if let Told::Ready(ready) = &told {
-            // What the operator said outlives all processes: also those that are killed before the speaker has said what came of it.
-            ready.iter().for_each(|name| _ = self.report.vrrp_kept.vrrp_holds.remove(name));
-            self.write_report_now();
-        }
+        self.keep_word(word, &meant)?;
+        self.vrrp.unheard.say(word, &meant, &self.vrrp.view.routers, Instant::now());
+        let told = match word {
+            Word::Yield => Told::Yield(meant),
+            Word::Ready => Told::Ready(meant),
+        };
         self.vrrp.speaking.tell(told).await;
         serialised(&self.vrrp.view)
+    }
+
+    /// What the operator says outlives all processes: also those that are killed before the speaker has said what came of it.
+    fn keep_word(&mut self, word: Word, names: &[String]) -> Result<(), Refusal> {
+        let holds = &mut self.report.vrrp_kept.vrrp_holds;
+        let before = holds.clone();
+        let hint = match word {
+            Word::Yield => {
+                holds.extend(names.iter().cloned());
+                "nothing has been changed; weir stop hands over, too"
+            }
+            Word::Ready => {
+                holds.retain(|name| !names.contains(name));
+                "nothing has been changed"
+            }
+        };
+        self.write_record().map_err(|error| {
+            self.report.vrrp_kept.vrrp_holds = before;
+            Refusal { hint: Some(hint.into()), ..Refusal::of_chain(&error) }
+        })
     }
 
     /// Before the process ends: the routers hand over.

@@ -23,7 +23,7 @@ pub use iperf::Iperf;
 pub use namespace::Namespace;
 pub use nginx::Nginx;
 pub use process::{Process, copy_program, output_of};
-pub use scratch::{BpfFolder, Folder, unique_name};
+pub use scratch::{BpfFolder, Folder, SmallDisk, unique_name};
 pub use server_setup::ServerSetup;
 pub use topology::{Family, Host, Shape, Topology, TopologyBuilder, v4, v6};
 pub use traffic::{Crowd, CrowdServer, DnsServer, Flood, TcpLoad, TcpServer, UdpLoad, UdpServer, tcp_bulk};

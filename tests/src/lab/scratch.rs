@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::process::output_of;
@@ -51,6 +51,38 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         drop(fs::remove_dir_all(&self.0));
+    }
+}
+
+/// A file system of 256 KiB at a path, taken away on drop.
+#[derive(Debug)]
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounts it.
+    pub fn at(path: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(path).with_context(|| format!("failed to make {}", path.display()))?;
+        let disk = Self(path.to_owned());
+        disk.mount(&["-t", "tmpfs", "-o", "size=256k", "tmpfs"])?;
+        Ok(disk)
+    }
+
+    /// Mounts it again with these options.
+    pub fn remount(&self, options: &str) -> anyhow::Result<()> {
+        self.mount(&["-o", &format!("remount,{options}")])
+    }
+
+    fn mount(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        let output = Command::new("mount").args(arguments).arg(&self.0).output().context("failed to run mount")?;
+        ensure!(output.status.success(), "mount {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // A lazy one succeeds whoever has files open.
+        drop(Command::new("umount").arg("-l").arg(&self.0).status());
     }
 }
 

@@ -150,6 +150,37 @@ fn values_of_a_wrong_type_are_named_with_what_they_should_be() {
 }
 
 #[test]
+fn durations_without_a_unit_are_told_how_to_write_them() {
+    let text = format!(
+        "{}[pool.web.check]\ninterval = 1\ntimeout = 0.5\n[dns]\nttl_min = 1_0\ntimeout = 0\n\
+         [vrrp.www]\ninterface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\ninterval = 1\npreempt = 5\nstart_delay = 5\nyield_hold = -1\n\
+         announce.every = 0x3c\nversion = 2\n\
+         track = [{{ command = '/bin/true', timeout = 2 }}]\n",
+        web("timeout.tcp = 300", &format!("{SERVER}\nslow_start = 30\n"))
+    );
+    let told =
+        |place: &str, key: &str, found: &str, hint: &str| format!("{place}: error: `{key}` must be a string, not {found} | write {hint}");
+    let unit = "a number and its unit, as in \"5s\"";
+    assert_eq!(
+        findings(&text),
+        [
+            told("8:15", "listener.web.timeout.tcp", "an integer", "\"300s\""),
+            told("11:14", "pool.web.slow_start", "an integer", "\"30s\""),
+            told("14:12", "pool.web.check.interval", "an integer", "\"1s\""),
+            told("15:11", "pool.web.check.timeout", "a float", unit),
+            told("17:11", "dns.ttl_min", "an integer", "\"10s\""),
+            told("18:11", "dns.timeout", "an integer", unit),
+            told("23:12", "vrrp.www.interval", "an integer", "\"1s\""),
+            told("24:11", "vrrp.www.preempt", "an integer", "\"5s\""),
+            told("25:15", "vrrp.www.start_delay", "an integer", "\"5s\""),
+            told("26:14", "vrrp.www.yield_hold", "an integer", unit),
+            told("27:18", "vrrp.www.announce.every", "an integer", unit),
+            told("29:45", "vrrp.www.track.timeout", "an integer", "\"2s\""),
+        ]
+    );
+}
+
+#[test]
 fn a_bind_is_taken_once_in_all_listeners() {
     let text = web("[listener.other]\nmode = 'l4'\npool = 'web'\nbind = ['192.0.2.11:80', '192.0.2.10:80/tcp', '192.0.2.11:80']", SERVER);
     assert_eq!(

@@ -113,6 +113,16 @@ fn what_contradicts_itself_is_told() {
 }
 
 #[test]
+fn announcements_are_a_second_apart_or_off() {
+    let of = |every: &str| with(&format!("interface = 'eth0'\nrouter_id = 7\naddresses = '192.0.2.10'\nannounce.every = '{every}'"));
+    for every in ["0s", "0ms", "999ms"] {
+        assert_eq!(findings(&of(every)), ["14:18: error: `vrrp.www.announce.every` must be 1s or more | or \"off\""], "{every}");
+    }
+    let read = |every: &str| accepted(&of(every)).vrrp["www"].announcing.every;
+    assert_eq!([read("off"), read("1s")], [None, Some(Duration::from_secs(1))]);
+}
+
+#[test]
 fn errors_of_a_router_are_told_at_once() {
     let text = with(
         "interface = 'eth0'\nrouter_id = 0\nversion = 2\ninterval = '100ms'\naddresses = ['192.0.2.10/33', '2001:db8::1/64', '2001:db8::1/64']\n\
@@ -122,7 +132,7 @@ fn errors_of_a_router_are_told_at_once() {
         findings(&text),
         [
             "12:13: error: `vrrp.www.router_id` must be from 1 to 255, not 0",
-            "14:12: error: bad value for `vrrp.www.interval`: an advert interval of version 2 is 1s to 255s, in whole seconds | the same on all nodes: \"1s\", \"100ms\", \"10ms\"",
+            "14:12: error: bad value for `vrrp.www.interval`: an advert interval of version 2 is 1s to 255s, in whole seconds | the same on all nodes: \"1s\", \"2s\"",
             "15:14: error: bad value for `vrrp.www.addresses`: the prefix of \"192.0.2.10/33\" must have from 1 to 32 bits | write \"198.51.100.1/24\", or \"198.51.100.1\" for a whole address",
             "15:31: error: version 2 of vrrp has no ipv6 | leave `version` out: version 3 has both",
             "15:49: error: address 2001:db8::1 is given twice | leave one out",
@@ -197,6 +207,22 @@ fn words_of_keepalived_lead_to_those_of_weir() {
         "16:1: error: unknown key `advert_int` in [vrrp.www] | `interval = \"1s\"`",
         "17:1: error: unknown key `notify_master` in [vrrp.www] | `notify`: one program for all states, which finds WEIR_VRRP_STATE in its environment",
         "18:1: error: unknown key `priorty` in [vrrp.www] | did you mean `priority`?",
+    ];
+    assert_eq!(findings(&text), expected);
+}
+
+#[test]
+fn sections_of_keepalived_lead_to_those_of_weir() {
+    let text = format!(
+        "{NODE}{WEB}[vrrp_instance.x]\nstate = 'MASTER'\n[vrrp_sync_group.g]\n[vrrp_script.s]\n[virtual_server.v]\n[real_server.r]\n[vrp.x]\n"
+    );
+    let expected = [
+        "10:2: error: unknown key `vrrp_instance` in the file | `[vrrp.NAME]`",
+        "12:2: error: unknown key `vrrp_sync_group` in the file | the key `group` of each `[vrrp.NAME]`: routers that name the same one",
+        "13:2: error: unknown key `vrrp_script` in the file | `track = [{ command = [\"/path/of/program\"], weight = -20 }]` in `[vrrp.NAME]`",
+        "14:2: error: unknown key `virtual_server` in the file | `[listener.NAME]`, and the `[pool.NAME]` that it names",
+        "15:2: error: unknown key `real_server` in the file | `servers.NAME = \"10.0.0.1\"` in `[pool.NAME]`",
+        "16:2: error: unknown key `vrp` in the file | did you mean `vrrp`?",
     ];
     assert_eq!(findings(&text), expected);
 }

@@ -14,6 +14,7 @@ use crate::{
         report::{Report, ServiceName, Trouble},
         report_io,
     },
+    speaker::order::RouterView,
 };
 
 /// Bytes to a translated flow: its record, its port word, and its part of the directory.
@@ -143,7 +144,16 @@ pub(super) fn gather(tables: &Tables, pins: &PinDir, report: &Report, daemon: Op
             .iter()
             .cloned()
             .chain(report.overrides.iter().map(|line| format!("by the operator: {line}")))
+            .chain(holds(&report.vrrp))
             .collect(),
+    })
+}
+
+/// What somebody may have forgotten to take back.
+fn holds(routers: &[RouterView]) -> impl Iterator<Item = String> {
+    let on_hold = routers.iter().filter(|router| router.is_on_hold);
+    on_hold.map(|RouterView { router, .. }| {
+        format!("virtual router {router} is on hold, as somebody had it yield: weir vrrp ready {router} ends that")
     })
 }
 
@@ -266,4 +276,16 @@ pub(super) fn forward_word(kind: u8) -> &'static str {
 
 pub(super) fn protocol_word(protocol: u8) -> &'static str {
     if protocol == 6 { "tcp" } else { "udp" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_is_told_with_the_command_that_ends_it() {
+        let router = |name: &str, is_on_hold| RouterView { router: name.into(), is_on_hold, ..RouterView::default() };
+        let told: Vec<String> = holds(&[router("www", true), router("dns", false)]).collect();
+        assert_eq!(told, ["virtual router www is on hold, as somebody had it yield: weir vrrp ready www ends that"]);
+    }
 }
