@@ -11,7 +11,7 @@ use super::{
     report::{VrrpKept, troubles},
     speaker_io::{News, Speaking},
     vrrp_hold::{Unheard, Word},
-    vrrp_order::{Known, order, untold},
+    vrrp_order::{Known, order},
     vrrp_track_io::{Failure, Notice, Telling, Watching, is_there},
 };
 use crate::{
@@ -155,8 +155,8 @@ impl Daemon {
         let views = &mut self.vrrp.view.routers;
         let is_untold = |name: &str| views.iter().all(|view| view.router != name);
         let since_ms = unix_ms();
-        let untold: Vec<RouterView> =
-            order.routers.iter().filter(|(name, _)| is_untold(name)).map(|(name, router)| untold(name, router, since_ms)).collect();
+        let untold = order.routers.iter().filter(|(name, _)| is_untold(name));
+        let untold: Vec<RouterView> = untold.map(|(name, router)| RouterView { since_ms, ..RouterView::of(name, router) }).collect();
         views.extend(untold);
     }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path, time::Duration};
 use crate::{
     config::model::{Config, Secret, Track, Tracked, TrackedCommand, VirtualRouter},
     control::standing::{View, standings},
-    speaker::order::{AddressOrder, AddressView, Order, PreemptOrder, RouterOrder, RouterView, TrackOrder, Watched},
+    speaker::order::{AddressOrder, Order, PreemptOrder, RouterOrder, TrackOrder, Watched},
     vrrp::{packet::ChecksumForm, settings::Preempt, terms::Version, track::Effect},
 };
 
@@ -24,32 +24,6 @@ pub(super) fn order(config: &Config, known: &Known<'_>) -> Order {
     let routers = config.vrrp.iter().map(|(name, router)| (name.clone(), router_order(config, router, known)));
     let data_plane = if config.vrrp.is_empty() { Vec::new() } else { config.node.interfaces.clone() };
     Order { routers: routers.collect(), data_plane, pin_dir: config.node.pin_dir.clone() }
-}
-
-/// A router that nobody has told of yet: what is known of it without a speaker.
-pub(super) fn untold(name: &str, order: &RouterOrder, since_ms: u64) -> RouterView {
-    let address = |one: &AddressOrder| AddressView {
-        address: one.address,
-        prefix_len: one.prefix_len,
-        device: one.device.clone(),
-        is_held: false,
-        holder: None,
-    };
-    RouterView {
-        router: name.to_owned(),
-        state: "unknown".to_owned(),
-        since_ms,
-        interface: order.interface.clone(),
-        router_id: order.router_id,
-        version: order.version,
-        group: order.group.clone(),
-        priority: order.priority,
-        base_priority: order.priority,
-        interval_ms: order.interval_ms,
-        source: order.source,
-        addresses: order.addresses.iter().map(address).collect(),
-        ..RouterView::default()
-    }
 }
 
 fn router_order(config: &Config, router: &VirtualRouter, known: &Known<'_>) -> RouterOrder {

@@ -107,9 +107,9 @@ impl Desk {
         (self.data_plane, self.pin_dir) = (order.data_plane, order.pin_dir);
         let gone: Vec<String> = self.members.keys().filter(|name| !order.routers.contains_key(*name)).cloned().collect();
         for name in gone {
-            self.successions.remove(&name);
             self.leave(&name, at.now);
         }
+        self.successions.retain(|name, _| order.routers.contains_key(name));
         let mut others = Vec::new();
         for (name, wanted) in order.routers {
             // Another number, or link, or family: another router.
@@ -169,8 +169,12 @@ impl Desk {
         for name in self.members.keys().cloned().collect::<Vec<_>>() {
             self.follow(&name, at);
             if self.has_other_mac(&name, &before) {
-                // Who knows the old one sends to nobody.
-                self.with_router(&name, at.now, |router, now| router.handle_link(Link::Up, now));
+                // Who knows the old one sends to nobody. Without a carrier it is told when that is back.
+                self.with_router(&name, at.now, |router, now| {
+                    if !router.faults().contains(&FaultCause::Link) {
+                        router.handle_link(Link::Up, now);
+                    }
+                });
             }
         }
     }

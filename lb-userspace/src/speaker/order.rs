@@ -316,6 +316,31 @@ pub struct RouterView {
 }
 
 impl RouterView {
+    /// A router of which no more is known than its order: that makes a speaker's view of it, and is all while nobody tells.
+    pub(crate) fn of(name: &str, order: &RouterOrder) -> Self {
+        let address = |one: &AddressOrder| AddressView {
+            address: one.address,
+            prefix_len: one.prefix_len,
+            device: one.device.clone(),
+            is_held: false,
+            holder: None,
+        };
+        Self {
+            router: name.to_owned(),
+            state: "unknown".to_owned(),
+            interface: order.interface.clone(),
+            router_id: order.router_id,
+            version: order.version,
+            group: order.group.clone(),
+            priority: order.priority,
+            base_priority: order.priority,
+            interval_ms: order.interval_ms,
+            source: order.source,
+            addresses: order.addresses.iter().map(address).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Nobody tells how it is.
     pub fn forget(&mut self, why: &str) {
         (self.state, self.why, self.active) = ("unknown".into(), why.to_owned(), None);

@@ -7,7 +7,7 @@ use crate::{
     speaker::{
         defence::mac_words,
         member::{Member, conflict_words, word},
-        order::{AddressOrder, AddressView, PeerView, RouterView, TrackOrder, TrackView},
+        order::{AddressOrder, PeerView, RouterView, TrackOrder, TrackView},
     },
     vrrp::{
         machine::{Conflict, FaultCause, Peer, Reason, Router, State},
@@ -28,13 +28,6 @@ impl Desk {
             let down = why_down(track, &self.links, &self.data_plane);
             TrackView { name: track.name.clone(), is_up: down.is_none(), weight: track.weight, why: down }
         };
-        let address = |one: &AddressOrder| AddressView {
-            address: one.address,
-            prefix_len: one.prefix_len,
-            device: one.device.clone(),
-            is_held: member.router.as_ref().is_some_and(|router| router.held().contains(&one.address)),
-            holder: member.router.as_ref().and_then(|router| holder(router, one.address, at.now)),
-        };
         let stray = |one: &AddressOrder| {
             // An owner's own is the virtual address while it is active.
             let serves = order.priority == Priority::OWNER.number()
@@ -43,20 +36,10 @@ impl Desk {
             Some(format!("{} is {owner}'s own: it stays there while another node is active", one.address))
         };
         let mut view = RouterView {
-            router: name.to_owned(),
             state: "fault".into(),
             since_ms: since_ms(member.lacks_since),
             why: member.lacks.clone().unwrap_or_default(),
-            interface: order.interface.clone(),
-            router_id: order.router_id,
             virtual_mac: member.virtual_mac().map(mac_words),
-            version: order.version,
-            group: order.group.clone(),
-            priority: order.priority,
-            base_priority: order.priority,
-            interval_ms: order.interval_ms,
-            source: order.source,
-            addresses: order.addresses.iter().map(address).collect(),
             tracks: order.tracks.iter().map(track).collect(),
             memory: member.memory(),
             refused: member.refused.iter().map(|(refusal, refused)| (refusal.to_string(), refused.count)).collect(),
@@ -64,9 +47,13 @@ impl Desk {
             claims: member.defence.views(at.now),
             strays: order.addresses.iter().filter_map(stray).chain(member.speaks_to_nobody()).collect(),
             faults: member.lacks.iter().cloned().collect(),
-            ..RouterView::default()
+            ..RouterView::of(name, order)
         };
         let Some(router) = &member.router else { return view };
+        for one in &mut view.addresses {
+            one.is_held = router.held().contains(&one.address);
+            one.holder = holder(router, one.address, at.now);
+        }
         let ((since, reason), tally) = (router.since(), router.tally());
         view.state = word(router.state()).to_owned();
         view.since_ms = since_ms(since);
