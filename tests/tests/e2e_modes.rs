@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weir_tests::{
-    lab::{Shape, Topology, UdpLoad, Weir, http_tally, tcp_bulk},
+    lab::{Shape, Topology, UdpLoad, Weir, http_servers, tcp_bulk},
     modes::{self, ECHO, Mode, WEB},
     short_or_long,
 };
@@ -32,7 +32,7 @@ fn every_mode_carries_everything(shape: Shape, modes: &[Mode]) {
     let (megabytes, limit) = bulk(shape);
     for (index, mode) in modes.iter().enumerate() {
         let (web, echo) = (modes::vip(&lab, modes, index, WEB), modes::vip(&lab, modes, index, ECHO));
-        let tally = http_tally(client, format!("http://{web}/"), 20).unwrap_or_else(|error| panic!("{mode}: {error:#}"));
+        let tally = http_servers(client, format!("http://{web}/"), 2).unwrap_or_else(|error| panic!("{mode}: {error:#}"));
         assert_eq!(tally.keys().collect::<Vec<_>>(), ["s1", "s2"], "{mode}");
 
         let udp = UdpLoad::start(client, echo, 20, Duration::from_millis(20), Duration::from_millis(200)).unwrap().report().unwrap();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use weir_tests::{
-    lab::{Far, Shape, TcpLoad, Topology, UdpLoad, Weir, http_tally, tcp_bulk, wait_until},
+    lab::{Far, Shape, TcpLoad, Topology, UdpLoad, Weir, http_servers, http_tally, tcp_bulk, wait_until},
     modes::{self, ECHO, Mode, WEB},
 };
 
@@ -14,7 +14,7 @@ fn all_is_carried(lab: &Topology, weir: &Weir<'_>, modes: &[Mode], servers: &[&s
     let client = &lab.client().namespace;
     for (index, mode) in modes.iter().enumerate() {
         let (web, echo) = (modes::vip(lab, modes, index, WEB), modes::vip(lab, modes, index, ECHO));
-        let tally = http_tally(client, format!("http://{web}/"), 12).unwrap_or_else(|error| panic!("{mode}: {error:#}"));
+        let tally = http_servers(client, format!("http://{web}/"), servers.len()).unwrap_or_else(|error| panic!("{mode}: {error:#}"));
         assert_eq!(tally.keys().collect::<Vec<_>>(), servers, "{mode}");
         let udp = UdpLoad::start(client, echo, 10, Duration::from_millis(20), Duration::from_millis(100)).unwrap().report().unwrap();
         assert_eq!((udp.lost, udp.changed, udp.moved.len()), (0, 0, 0), "{mode}: {udp:?}: {:#}", weir.status().unwrap());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{configuration, serve};
-use crate::lab::{Nginx, Shape, TcpServer, Topology, Weir, http_tally};
+use crate::lab::{Nginx, Shape, TcpServer, Topology, Weir, http_servers};
 
 /// A two-armed lab whose servers serve HTTP and echo TCP.
 #[derive(Debug)]
@@ -43,12 +43,12 @@ impl Fixture {
         Weir::start(self.lab.node(), &self.good()).unwrap()
     }
 
-    /// How many of ten requests each server answers.
+    /// How many requests each server answers, of as many as it takes to meet both ([`http_servers`]).
     ///
     /// # Panics
     /// When one is not answered.
     pub fn tally(&self) -> BTreeMap<String, usize> {
-        http_tally(&self.lab.client().namespace, format!("http://{}/", self.lab.vip4()), 10).unwrap()
+        http_servers(&self.lab.client().namespace, format!("http://{}/", self.lab.vip4()), self.lab.servers.len()).unwrap()
     }
 
     /// What `ip` says in the node.

@@ -18,7 +18,7 @@ mod xdp_verdict;
 
 pub use cable::{Cable, End};
 pub use far::Far;
-pub use http::{http_get, http_tally};
+pub use http::{http_get, http_servers, http_tally};
 pub use iperf::Iperf;
 pub use namespace::Namespace;
 pub use nginx::Nginx;
