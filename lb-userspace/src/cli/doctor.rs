@@ -14,7 +14,7 @@ use crate::{
     config::{self, ConfigText, Diagnostic, LoadError, Severity, model::Config},
     dataplane::{Finding, PinDir, attached, examine},
     netlink::{AssignedAddress, Link, Netlink},
-    speaker,
+    speaker::{self, apart_io::Apart},
 };
 
 #[derive(Serialize, Debug)]
@@ -38,7 +38,11 @@ pub fn doctor(path: &Path, format: Format, out: &mut impl Write) -> io::Result<E
     let occupied: Vec<Finding> = config.iter().flat_map(|config| occupied(config, &links)).collect();
     let is_occupied = |finding: &Finding| occupied.iter().any(|other| other.what == finding.what);
     let mut all = findings;
-    all.extend(examine(config.as_ref()).into_iter().filter(|finding| !is_occupied(finding)));
+    let machine = {
+        let _apart = Apart::begin();
+        examine(config.as_ref())
+    };
+    all.extend(machine.into_iter().filter(|finding| !is_occupied(finding)));
     all.extend(config.iter().flat_map(|config| speaker::examine_io::examine(config, &links, &addresses)));
     all.extend(occupied);
     let shown = |finding: Finding| Shown { what: finding.what, ok: finding.ok, detail: finding.detail, hint: finding.hint };

@@ -30,6 +30,7 @@ use crate::{
         overrides::Overrides,
     },
     dataplane::{Features, PinDir},
+    speaker::apart_io::Apart,
 };
 
 /// Who applies what the file says.
@@ -297,6 +298,7 @@ impl Daemon {
             let features = Features(Features::of(&config).0 | self.dataplane.features().0);
             let links = self.netlink.links().await?;
             if features != self.dataplane.features() {
+                let _apart = Apart::begin();
                 self.dataplane.rebuild(features)?;
             }
             self.take_macs(own_macs(&config, &links))?;

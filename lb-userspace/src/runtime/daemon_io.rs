@@ -50,6 +50,7 @@ use crate::{
     health::book::Book,
     netlink::{AddressError, Change, Netlink, NextHops},
     path_mtu::{Heard, PathMtus, TooBig},
+    speaker::apart_io::Apart,
 };
 
 /// How slots live, for the data plane.
@@ -205,7 +206,10 @@ impl Daemon {
             mode: config.node.xdp,
             rules: SLOT_RULES,
         };
-        let (dataplane, origin) = Dataplane::start(&request)?;
+        let (dataplane, origin) = {
+            let _apart = Apart::begin();
+            Dataplane::start(&request)?
+        };
         let pins = PinDir::at(&config.node.pin_dir);
         let mut started = Self::take_over(config_path, first, Said { overrides, names }, dataplane, origin, earlier).await;
         if let Ok(daemon) = &mut started {

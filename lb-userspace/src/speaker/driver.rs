@@ -9,9 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    thread::set_name,
+};
 
 use super::{
+    NAME,
     clock_io::{Clock, boot_time},
     control_io::{Came, Control},
     desk::{Desk, Doing, LinkState},
@@ -174,6 +178,7 @@ impl Speaker {
     }
 
     fn serve(mut self) -> io::Result<()> {
+        let _keeps_its_name = set_name(NAME);
         loop {
             self.hear();
             let now = self.clock.now();

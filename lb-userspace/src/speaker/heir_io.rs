@@ -18,12 +18,10 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    HEIRS_NAME,
     clock_io::boot_time,
     order::{Order, Resume, RouterView},
 };
-
-/// It is known by this name, so that what ends all processes of the program's name leaves it alone.
-const NAME: &std::ffi::CStr = c"vrrp-heir";
 
 /// Ten thousand addresses take 2 MiB.
 const MOST_UNWRITTEN_BYTES: usize = 16 << 20;
@@ -140,7 +138,7 @@ impl Heir {
 /// # Errors
 /// If the pipe cannot be read.
 pub(super) fn await_inheritance() -> io::Result<Option<Inheritance>> {
-    let _keeps_its_name = set_name(NAME);
+    let _keeps_its_name = set_name(HEIRS_NAME);
     let (mut order, mut resumes, mut alive_ms) = (None, BTreeMap::new(), 0);
     for line in io::stdin().lock().lines() {
         match serde_json::from_str(&line?) {

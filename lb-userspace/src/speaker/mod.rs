@@ -12,6 +12,7 @@
 //! | `claims_io` | the sockets that hear who else claims addresses |
 //! | `kernel_io` | links and addresses by netlink, and frames on a link |
 //! | `macvlan_io` | interfaces of routers with a link-layer address of their own |
+//! | `apart_io` | keeps long system calls of others off its processor |
 //! | `urgency_io` | real-time scheduling and locked memory |
 //! | `examine_io` | whether this machine can do it |
 //! | `heir_io` | the process that goes on when the speaker is killed |
@@ -26,6 +27,9 @@
 //! **One thread**, without allocations that wait for others: each round it reads the kernel's news and the adverts that wait, does what is due, and performs
 //! the outputs in their order.
 
+use std::ffi::CStr;
+
+pub mod apart_io;
 pub mod claim;
 mod claims_io;
 pub mod clock_io;
@@ -44,6 +48,11 @@ mod place_io;
 mod urgency_io;
 pub mod visit_io;
 mod wire_io;
+
+/// What the process is called while it speaks (proc_pid_comm(5)).
+const NAME: &CStr = c"vrrp-speaker";
+/// And while it waits for the end of the one that speaks. Neither is the program's: what ends all processes of that name leaves them alone.
+const HEIRS_NAME: &CStr = c"vrrp-heir";
 
 /// The socket, in the state directory.
 pub const SOCKET: &str = "vrrp.sock";
