@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::{
     lab::{Family, Folder, Host, Process, Shape, Topology, Weir, copy_program, wait_until},
-    peer::probe::{BOUND, ProbeReport},
+    peer::probe::{ANSWERED, BOUND, ProbeReport},
 };
 
 const PORT: u16 = 7000;
@@ -66,13 +66,15 @@ impl Cluster {
         Weir::start(&self.lab.nodes[node], config)
     }
 
-    /// Begins to ask each millisecond.
+    /// Begins to ask each millisecond; somebody has answered.
     pub fn probe(&self, family: Family) -> anyhow::Result<Probe> {
         let folder = Folder::new("probe")?;
         let mut command = peer(self.lab.client())?;
         let to = SocketAddr::new(self.vip(family), PORT).to_string();
         command.args(["probe", "--to", &to, "--interval", "1ms", "--until"]).arg(folder.path().join("end"));
         let process = self.lab.client().namespace.spawn("probe", command)?;
+        let answered = wait_until("an answer", SOON, || process.stderr().contains(ANSWERED));
+        answered.with_context(|| format!("it said: {}", process.stderr()))?;
         Ok(Probe { process, folder })
     }
 
@@ -112,7 +114,10 @@ pub fn name(node: usize) -> String {
 
 fn peer(host: &Host) -> anyhow::Result<Command> {
     let binary = env::var_os("WEIR_PEER").context("WEIR_PEER does not name the weir-peer binary\nhint: run `cargo xtask test`")?;
-    Ok(host.namespace.command(std::path::Path::new(&binary)))
+    // A client that waits for a processor would count what it did not send in time, a server what it did not answer.
+    let mut command = host.namespace.command("chrt");
+    command.args(["--fifo", "1"]).arg(binary);
+    Ok(command)
 }
 
 fn answer(node: &Host, name: &str, vip: IpAddr) -> anyhow::Result<Process> {

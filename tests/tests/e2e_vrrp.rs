@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 use weir_tests::{
-    lab::{Family, Weir, wait_until},
-    vrrp::{Cluster, active, await_state, backup, kill_all, router, signal, speaker, speakers, turns, view},
+    lab::{Family, wait_until},
+    vrrp::{Cluster, active, await_state, backup, kill_all, router, signal, speaker, turns, view},
 };
 
 const SOON: Duration = Duration::from_secs(20);
@@ -127,60 +127,6 @@ fn a_daemon_that_dies_takes_nothing_along() {
 }
 
 #[test]
-fn a_node_whose_daemon_and_speaker_are_killed_goes_on_as_it_was() {
-    for interval in ["100ms", "10ms"] {
-        let cluster = Cluster::of(2).unwrap();
-        let fast = format!("interval = \"{interval}\"");
-        let mut first = active(&cluster, 0, &cluster.config(Family::V4, 150, &fast)).unwrap();
-        let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, &fast)).unwrap();
-        wait_until("an heir", SOON, || speakers(&first).is_ok_and(|found| found.len() == 2)).unwrap();
-        let probe = cluster.probe(Family::V4).unwrap();
-        let pid = speaker(&first).unwrap();
-        // The heir is told each second how everything is.
-        std::thread::sleep(Duration::from_millis(1200));
-        let since_ms = |weir: &Weir<'_>| router(weir).unwrap()["since_ms"].as_u64().unwrap();
-        let before_ms = since_ms(&first);
-        first.kill_9().unwrap();
-        signal(pid, Signal::KILL).unwrap();
-        // Longer than a lease.
-        std::thread::sleep(Duration::from_secs(4));
-        assert_eq!(cluster.holders(Family::V4), [0]);
-        // The heir has one of its own.
-        let found = speakers(&first).unwrap();
-        assert_eq!((found.len(), found.contains(&pid)), (2, false));
-        first.run().unwrap();
-        await_state(&first, "active").unwrap();
-        assert!(found.contains(&speaker(&first).unwrap()));
-        assert!(since_ms(&first).abs_diff(before_ms) < 100, "it was never away");
-        let report = probe.end().unwrap();
-        eprintln!("kill -9 of the daemon and the speaker at {interval}: {report:?}");
-        assert!(report.lost <= 1, "{report:?}");
-        assert_eq!((turns(&report), router(&second).unwrap()["became_active"].as_u64()), (vec!["node1"], Some(0)));
-        first.terminate().unwrap();
-        wait_until("no speaker", SOON, || speakers(&first).is_ok_and(|found| found.is_empty())).unwrap();
-    }
-}
-
-#[test]
-fn another_program_goes_on_where_the_first_was() {
-    let cluster = Cluster::of(2).unwrap();
-    let mut first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
-    let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
-    let probe = cluster.probe(Family::V4).unwrap();
-    let before = speaker(&first).unwrap();
-    first.kill_9().unwrap();
-    first.replace_binary().unwrap();
-    first.run().unwrap();
-    wait_until("another speaker", SOON, || speaker(&first).is_ok_and(|pid| pid != before)).unwrap();
-    await_state(&first, "active").unwrap();
-    let report = probe.end().unwrap();
-    eprintln!("another program: {report:?}");
-    assert!(report.lost <= 1, "{report:?}");
-    assert_eq!(turns(&report), ["node1"]);
-    assert_eq!(router(&second).unwrap()["became_active"], 0);
-}
-
-#[test]
 fn a_lost_carrier_and_its_return_leave_no_black_hole() {
     let cluster = Cluster::of(2).unwrap();
     let first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
@@ -227,7 +173,7 @@ fn an_address_that_somebody_removes_is_put_back_and_an_owners_own_is_left_alone(
     let first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
     let node = &cluster.lab.nodes[0].namespace;
     node.ip(&format!("addr del {}/24 dev eth0", cluster.vip(Family::V4))).unwrap();
-    wait_until("the address to be put back", Duration::from_secs(1), || cluster.holders(Family::V4) == [0]).unwrap();
+    wait_until("the address to be put back", Duration::from_secs(5), || cluster.holders(Family::V4) == [0]).unwrap();
     drop(first);
     wait_until("no holder", SOON, || cluster.holders(Family::V4).is_empty()).unwrap();
     node.ip(&format!("addr add {}/24 dev eth0", cluster.vip(Family::V4))).unwrap();

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use weir_tests::peer::{bulk, crowd, dns, flood, probe, tcp, udp};
+use weir_tests::peer::{bulk, crowd, dns, flood, probe, stopwatch, tcp, udp};
 
 #[derive(Parser)]
 #[command(about = "Traffic that notices lost and changed bytes")]
@@ -104,6 +104,12 @@ enum Role {
         #[arg(long)]
         until: PathBuf,
     },
+    /// Tell how long a processor stood still at most.
+    Stopwatch {
+        /// The file whose appearance ends it.
+        #[arg(long)]
+        until: PathBuf,
+    },
     /// Send forged segments.
     SynFlood {
         #[arg(long)]
@@ -169,6 +175,7 @@ fn main() -> anyhow::Result<()> {
         }
         Role::ProbeServe(Serve { name, listen }) => probe::serve(&name, listen),
         Role::Probe { to, interval, until } => print(&probe::run(probe::Plan { to, interval, until: &until })?),
+        Role::Stopwatch { until } => print(&stopwatch::run(&until)?),
         Role::SynFlood { to, mac, interface, mode, rate, time } => {
             let plan = flood::Plan { to, mac, interface, mode, rate, time };
             print(&flood::run(&plan).context("failed to send a frame")?)

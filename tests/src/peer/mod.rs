@@ -7,6 +7,7 @@ pub mod dns;
 pub mod flood;
 pub mod message;
 pub mod probe;
+pub mod stopwatch;
 pub mod tcp;
 pub mod udp;
 

@@ -9,11 +9,17 @@ use std::{
 };
 
 use anyhow::Context as _;
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use serde::{Deserialize, Serialize};
 
 /// What a server writes to standard error once it is bound.
 pub const BOUND: &str = "bound";
 
+/// What a client writes to standard error once somebody has answered.
+pub const ANSWERED: &str = "answered";
+
+/// Of a socket's queue: a process that a busy machine keeps waiting loses no question.
+const QUEUE_BYTES: usize = 4 << 20;
 /// An answer may be so late.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 const LONGEST_NAME: usize = 64;
@@ -38,7 +44,7 @@ pub struct ProbeReport {
     pub lost: u64,
     /// The longest row of questions that nobody answered.
     pub longest_row: u64,
-    /// The longest time between two answered questions, in milliseconds.
+    /// The longest time between two answered questions with a lost one between them, in milliseconds.
     pub longest_gap_ms: f64,
     /// Each row of questions that nobody answered: the number of the first, and how many.
     pub rows: Vec<(u64, u64)>,
@@ -49,6 +55,7 @@ pub struct ProbeReport {
 /// Echoes each question with a name behind it.
 pub fn serve(name: &str, listen: SocketAddr) -> anyhow::Result<()> {
     let socket = UdpSocket::bind(listen).with_context(|| format!("failed to bind {listen}"))?;
+    set_socket_recv_buffer_size_force(&socket, QUEUE_BYTES).context("failed to set a socket up")?;
     eprintln!("{BOUND}");
     let mut buffer = [0; 8 + LONGEST_NAME];
     loop {
@@ -65,6 +72,8 @@ pub fn run(plan: Plan<'_>) -> anyhow::Result<ProbeReport> {
     let socket = UdpSocket::bind(any).context("failed to bind")?;
     socket.connect(plan.to).context("failed to connect")?;
     socket.set_nonblocking(true).context("failed to set a socket up")?;
+    set_socket_recv_buffer_size_force(&socket, QUEUE_BYTES).context("failed to set a socket up")?;
+    let mut is_answered = false;
     let mut answers: Vec<Option<String>> = Vec::new();
     let mut sent_at = Vec::new();
     let start = Instant::now();
@@ -76,6 +85,10 @@ pub fn run(plan: Plan<'_>) -> anyhow::Result<ProbeReport> {
         drop(socket.send(&number.to_be_bytes()));
         let next = start + plan.interval * u32::try_from(answers.len()).context("asked too long")?;
         take(&socket, &mut answers);
+        if !is_answered && answers.iter().any(Option::is_some) {
+            is_answered = true;
+            eprintln!("{ANSWERED}");
+        }
         thread::sleep(next.saturating_duration_since(Instant::now()));
     }
     let end = Instant::now() + LAST_ANSWERS;
@@ -116,8 +129,8 @@ fn report(answers: &[Option<String>], sent_at: &[Duration]) -> ProbeReport {
             report.longest_row = report.longest_row.max(row);
             continue;
         };
-        row = 0;
-        if let Some(before) = last_at.replace(*at) {
+        // The time between two answers in turn is the client's own.
+        if let (Some(before), 1..) = (last_at.replace(*at), std::mem::take(&mut row)) {
             report.longest_gap_ms = report.longest_gap_ms.max((*at - before).as_secs_f64() * 1000.0);
         }
         if last.replace(name) != Some(name) {
@@ -133,11 +146,11 @@ mod tests {
 
     #[test]
     fn gaps_and_changes_are_told() {
-        let answers = [Some("a"), None, None, Some("b"), Some("b"), None].map(|name| name.map(str::to_owned));
-        let at: Vec<Duration> = (0..6).map(Duration::from_millis).collect();
+        let answers = [Some("a"), None, None, Some("b"), Some("b"), Some("b"), None].map(|name| name.map(str::to_owned));
+        let at: Vec<Duration> = [0, 1, 2, 3, 4, 9, 10].map(Duration::from_millis).into();
         let report = report(&answers, &at);
-        assert_eq!((report.asked, report.lost, report.longest_row), (6, 3, 2));
-        assert_eq!(report.rows, [(1, 2), (5, 1)]);
+        assert_eq!((report.asked, report.lost, report.longest_row), (7, 3, 2));
+        assert_eq!(report.rows, [(1, 2), (6, 1)]);
         assert!((report.longest_gap_ms - 3.0).abs() < 0.001);
         assert_eq!(report.changes, [(0, "a".to_owned()), (3, "b".to_owned())]);
     }

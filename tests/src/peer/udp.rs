@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use serde::{Deserialize, Serialize};
 
 use super::{message::Message, spawn};
@@ -16,6 +17,8 @@ use super::{message::Message, spawn};
 /// An answer that takes longer counts as lost.
 const PATIENCE: Duration = Duration::from_secs(1);
 const MAX_DATAGRAM_BYTES: usize = 64 << 10;
+/// Of a server's queue: all flows of a load may ask at once.
+const QUEUE_BYTES: usize = 8 << 20;
 /// What a server writes to standard error once it is bound.
 pub const BOUND: &str = "bound";
 
@@ -65,6 +68,7 @@ pub struct Move {
 /// Serves until the process ends; says [`BOUND`] once it does. Each socket answers from its own address.
 pub fn serve(name: &str, listen: &[SocketAddr]) -> io::Result<()> {
     let sockets = listen.iter().map(UdpSocket::bind).collect::<io::Result<Vec<_>>>()?;
+    sockets.iter().try_for_each(|socket| set_socket_recv_buffer_size_force(socket, QUEUE_BYTES))?;
     eprintln!("{BOUND}");
     thread::scope(|scope| {
         let threads: Vec<_> = sockets.into_iter().map(|socket| spawn(scope, move || echo(name, &socket))).collect::<io::Result<_>>()?;
