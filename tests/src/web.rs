@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, time::Duration};
 
-use crate::lab::{Nginx, Shape, Topology, Weir, http_tally, wait_until};
+use crate::lab::{Nginx, Shape, Topology, Weir, http_servers, http_tally, wait_until};
 
 /// The port of the listener, and of the servers.
 pub const PORT: u16 = 8080;
@@ -62,6 +62,15 @@ impl Web {
     pub fn served(&self) -> Vec<String> {
         let address = format!("http://{}:{PORT}/", self.lab.vip4());
         http_tally(&self.lab.client().namespace, address, REQUESTS).expect("requests are made").into_keys().collect()
+    }
+
+    /// The same, of whom `servers` are expected, however little of the pool one may be: asked for until so many have answered.
+    ///
+    /// # Panics
+    /// If a request fails.
+    pub fn served_of(&self, servers: usize) -> Vec<String> {
+        let address = format!("http://{}:{PORT}/", self.lab.vip4());
+        http_servers(&self.lab.client().namespace, address, servers).expect("requests are made").into_keys().collect()
     }
 
     /// Waits until these are they.

@@ -23,7 +23,7 @@ const RATE: u32 = 1_000_000;
 const FLOOD: Duration = Duration::from_secs(15);
 const FLOODED: u64 = 200_000;
 /// The flood overflows queues on the way, and a segment that is lost thrice comes again after seconds.
-const PATIENCE: Duration = Duration::from_secs(12);
+const PATIENCE: Duration = Duration::from_secs(30);
 const SOON: Duration = Duration::from_secs(30);
 
 /// Two floods at once would leave each half of the machine.

@@ -178,7 +178,7 @@ fn one_file_takes_a_directorys_place_and_the_guard_leads_back() {
     assert_eq!(diff["difference"]["services"][0]["change"], "changed", "{diff:#}");
     assert!(done(&weir, &["diff"]).contains("no service changes"));
     assert_eq!(fixture.served(), ["s1"], "a look changes nothing");
-    done(&weir, &["apply", file, "--confirm", "2s"]);
+    done(&weir, &["apply", file, "--confirm", "10s"]);
     assert_eq!(fixture.served(), ["s3"]);
     fixture.await_served(&weir, &["s1"]);
     // Errors are told where they stand, and edits of the own directory are followed as before.

@@ -35,7 +35,7 @@ fn every_mode_carries_everything(shape: Shape, modes: &[Mode]) {
         let tally = http_servers(client, format!("http://{web}/"), 2).unwrap_or_else(|error| panic!("{mode}: {error:#}"));
         assert_eq!(tally.keys().collect::<Vec<_>>(), ["s1", "s2"], "{mode}");
 
-        let udp = UdpLoad::start(client, echo, 20, Duration::from_millis(20), Duration::from_millis(200)).unwrap().report().unwrap();
+        let udp = UdpLoad::start(client, echo, 40, Duration::from_millis(20), Duration::from_millis(200)).unwrap().report().unwrap();
         assert_eq!((udp.lost, udp.changed, udp.moved.len()), (0, 0, 0), "{mode}: {udp:?}");
         assert_eq!(udp.by_server.keys().collect::<Vec<_>>(), ["s1", "s2"], "{mode}");
 

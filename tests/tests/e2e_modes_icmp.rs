@@ -130,7 +130,7 @@ fn every_size(host: &Host, to: SocketAddr, sizes: impl IntoIterator<Item = usize
         let any: IpAddr = if to.is_ipv4() { [0; 4].into() } else { [0_u16; 8].into() };
         let socket = UdpSocket::bind((any, 0))?;
         socket.connect(to)?;
-        socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
         let (first, mut again) = (ask(&socket, 0, 100)?.0, 0);
         for (number, bytes) in (1..).zip(sizes) {
             let (server, tries) = ask(&socket, number, bytes).map_err(|error| io::Error::other(format!("{bytes} bytes: {error}")))?;

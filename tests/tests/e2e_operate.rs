@@ -77,7 +77,7 @@ fn servers_come_and_go_and_listeners_switch_pools() {
     let mut weir = Weir::start(fixture.lab.node(), &fixture.blue_and_green("")).unwrap();
     let s3 = fixture.lab.servers[2].v4.to_string();
     done(&weir, &["server", "add", "blue/s3", &s3, "--weight", "2"]);
-    assert_eq!(fixture.served(), ["s1", "s2", "s3"]);
+    assert_eq!(fixture.served_of(3), ["s1", "s2", "s3"]);
     assert_eq!(servers(&weir)["blue/s3"]["added"], true);
     refused(&weir, &["server", "add", "blue/again", &s3], "address");
     refused(&weir, &["server", "add", "red/s3", &s3], "no pool");

@@ -132,7 +132,10 @@ fn any_other_pin_that_is_missing_has_all_loaded_anew() {
     let fixture = Fixture::new();
     let mut weir = fixture.start();
     for (round, pins) in [&["FLOWS", "NAT_FLOWS"][..], &["program"], &["abi"], &["clock", "link-eth1"]].into_iter().enumerate() {
+        // Else it may look in between.
+        weir.signal(rustix::process::Signal::STOP).unwrap();
         pins.iter().for_each(|pin| fs::remove_file(weir.pin_dir().join(pin)).unwrap());
+        weir.signal(rustix::process::Signal::CONT).unwrap();
         let noticed = || weir.stderr().matches("somebody removed the pins").count() == round + 1;
         wait_until("the loss to be noticed", SOON, noticed).unwrap_or_else(|timeout| panic!("{timeout} {pins:?} {}", weir.stderr()));
         await_ready(&mut weir, "somebody removed the pins");

@@ -53,7 +53,7 @@ fn servers_and_weights_are_written_into_the_file_and_the_rest_of_it_stays() {
 
     let shown = done(&weir, &["server", "add", "web/s3", &s3, "--weight", "2", "--save"]);
     assert!(shown.contains("web/s3"), "{shown}");
-    assert_eq!(fixture.served(), ["s1", "s2", "s3"]);
+    assert_eq!(fixture.served_of(3), ["s1", "s2", "s3"]);
     let line = format!("servers.s3 = {{ address = \"{s3}\", weight = 2 }}\n");
     let added = before.replace("# second\n", &format!("# second\n{line}"));
     assert_eq!(fs::read_to_string(&path).unwrap(), added);
@@ -84,7 +84,7 @@ fn servers_and_weights_are_written_into_the_file_and_the_rest_of_it_stays() {
     let s2 = fixture.lab.servers[1].v4.to_string();
     done(&weir, &["server", "add", "web/s2", &s2]);
     done(&weir, &["server", "add", "web/s2", &s2, "--save"]);
-    assert_eq!(fixture.served(), ["s1", "s2", "s3"]);
+    assert_eq!(fixture.served_of(3), ["s1", "s2", "s3"]);
     assert_only_file(&weir);
 
     // Nothing is half done.
@@ -96,7 +96,7 @@ fn servers_and_weights_are_written_into_the_file_and_the_rest_of_it_stays() {
     fs::write(&path, format!("{sound}x = 1\n")).unwrap();
     refused(&weir, &["server", "remove", "web/s3", "--save"], "not what is in force");
     assert!(fs::read_to_string(&path).unwrap().ends_with("x = 1\n"));
-    assert_eq!(fixture.served(), ["s1", "s2", "s3"]);
+    assert_eq!(fixture.served_of(3), ["s1", "s2", "s3"]);
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn of_a_directory_the_fragment_of_the_pool_is_written() {
     weir.run().unwrap();
     let s3 = fixture.lab.servers[2].v4.to_string();
     done(&weir, &["server", "add", "web/s3", &s3, "--save"]);
-    assert_eq!(fixture.served(), ["s1", "s2", "s3"]);
+    assert_eq!(fixture.served_of(3), ["s1", "s2", "s3"]);
     let written = fixture.pool().replace("# second\n", &format!("# second\nservers.s3 = \"{s3}\"\n"));
     assert_eq!(fs::read_to_string(folder.join("20-pool.toml")).unwrap(), written);
     assert_eq!(fs::read_to_string(folder.join("10-web.toml")).unwrap(), fixture.listener("web"));

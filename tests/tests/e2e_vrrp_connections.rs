@@ -28,7 +28,7 @@ fn live_on(forward: &str, family: Family) {
     let second = backup(&cluster, 1, &config(250)).unwrap();
     let to = SocketAddr::new(vip, 80);
     let load =
-        TcpLoad::start(&cluster.lab.client().namespace, to, CONNECTIONS, Duration::from_millis(50), Duration::from_secs(60)).unwrap();
+        TcpLoad::start(&cluster.lab.client().namespace, to, CONNECTIONS, Duration::from_millis(50), Duration::from_secs(3600)).unwrap();
     load.wait_opened().unwrap();
     assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());
     await_state(&second, "active").unwrap();
@@ -63,7 +63,7 @@ fn connections_of_nat_are_reset_and_counted_for_nobody_else_knows_them() {
     let second = backup(&cluster, 1, &config(250)).unwrap();
     let to = SocketAddr::new(cluster.vip(Family::V4), 80);
     let open =
-        || TcpLoad::start(&cluster.lab.client().namespace, to, CONNECTIONS, Duration::from_millis(50), Duration::from_secs(60)).unwrap();
+        || TcpLoad::start(&cluster.lab.client().namespace, to, CONNECTIONS, Duration::from_millis(50), Duration::from_secs(3600)).unwrap();
     let load = open();
     load.wait_opened().unwrap();
     assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());

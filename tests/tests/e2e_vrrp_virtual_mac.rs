@@ -101,7 +101,7 @@ fn connections_go_on_by_the_fast_path_of_whichever_node_is_active() {
     let first = active(&cluster, 0, &cluster.config(Family::V4, 254, FAST)).unwrap();
     let second = backup(&cluster, 1, &cluster.config(Family::V4, 250, FAST)).unwrap();
     let to = SocketAddr::new(cluster.vip(Family::V4), 80);
-    let load = TcpLoad::start(&cluster.lab.client().namespace, to, 50, Duration::from_millis(50), Duration::from_secs(60)).unwrap();
+    let load = TcpLoad::start(&cluster.lab.client().namespace, to, 50, Duration::from_millis(50), Duration::from_secs(3600)).unwrap();
     load.wait_opened().unwrap();
     for _ in 0..3 {
         assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());

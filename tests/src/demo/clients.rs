@@ -21,7 +21,7 @@ use crate::peer::{
 /// Between two questions of one client.
 const PAUSE: Duration = Duration::from_millis(10);
 /// No answer within it counts as a failure: shorter than the kernel's first retry of a SYN, so that no loss is hidden.
-pub(super) const PATIENCE: Duration = Duration::from_millis(500);
+pub(super) const PATIENCE: Duration = Duration::from_millis(900);
 /// UDP questions go round these: a port that the kernel chose might still be remembered as a flow of a server that is down.
 const FIRST_PORT: u16 = 10_000;
 const PORTS: u64 = 20_000;

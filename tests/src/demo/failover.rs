@@ -12,7 +12,7 @@ use crate::{
 
 const CONNECTIONS: usize = 100;
 const INTERVAL: Duration = Duration::from_millis(50);
-const AT_MOST: Duration = Duration::from_secs(60);
+const AT_MOST: Duration = Duration::from_secs(3600);
 /// The client is watched so long before and after a hand-over.
 const STEP: Duration = Duration::from_millis(500);
 const ADVERTS: &str = "interval = \"100ms\"";

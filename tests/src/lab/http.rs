@@ -20,13 +20,13 @@ pub fn http_tally(namespace: &Namespace, url: impl Display, count: usize) -> any
     Ok(tally)
 }
 
-/// How often each of `servers` servers answered, each with a body of its own: ten requests, and more until all of them have, of which there are 100 at most.
+/// How often each of `servers` servers answered, each with a body of its own: ten requests, and more until all of them have, of which there are 400 at most.
 ///
 /// Which server takes a connection depends on its port: ten requests all meet one of two servers once in 512 times.
 pub fn http_servers(namespace: &Namespace, url: impl Display, servers: usize) -> anyhow::Result<BTreeMap<String, usize>> {
     let url = url.to_string();
     let mut tally = http_tally(namespace, &url, 10)?;
-    while tally.len() < servers && tally.values().sum::<usize>() < 100 {
+    while tally.len() < servers && tally.values().sum::<usize>() < 400 {
         *tally.entry(http_get(namespace, &url)?.trim().to_owned()).or_default() += 1;
     }
     Ok(tally)
