@@ -150,6 +150,8 @@ fn a_daemon_that_starts_delays_no_advert_of_ten_milliseconds() {
     let mut first = active(&cluster, 0, &config(251)).unwrap();
     // It waits for 30.2 ms.
     let second = backup(&cluster, 1, &config(250)).unwrap();
+    // One that starts may push a speaker to the processor that is kept.
+    wait_until("both heirs", SOON, || [&first, &second].iter().all(|weir| speakers(weir).is_ok_and(|found| found.len() == 2))).unwrap();
     let probe = cluster.probe(Family::V4).unwrap();
     for _ in 0..12 {
         first.kill_9().unwrap();
