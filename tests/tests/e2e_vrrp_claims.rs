@@ -57,8 +57,17 @@ fn cpu_ticks(pid: Pid) -> u64 {
 
 #[test]
 fn a_host_that_claims_the_address_is_answered_at_once_and_told_until_it_is_silent() {
+    claims_are_answered("");
+}
+
+#[test]
+fn so_is_one_that_claims_the_address_of_a_virtual_mac() {
+    claims_are_answered("virtual_mac = true");
+}
+
+fn claims_are_answered(more: &str) {
     let _others_may_run = FLOODED.read().unwrap_or_else(PoisonError::into_inner);
-    for (family, more) in [(Family::V4, ""), (Family::V6, ""), (Family::V4, "virtual_mac = true"), (Family::V6, "virtual_mac = true")] {
+    for family in Family::ALL {
         let cluster = Cluster::of(2).unwrap();
         let config = |priority| cluster.config(family, priority, &format!("{FAST}\n{more}"));
         let first = active(&cluster, 0, &config(150)).unwrap();
