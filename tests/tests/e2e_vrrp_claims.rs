@@ -145,7 +145,7 @@ fn two_nodes_that_hear_no_adverts_of_each_other_tell_it_and_do_not_flood_the_lin
     let client = &cluster.lab.client().namespace;
     let time = Duration::from_secs(6);
     let (second, heard) = std::thread::scope(|scope| {
-        let ear = scope.spawn(|| client.enter(|| count_arp(vip.octets(), time)).unwrap());
+        let ear = scope.spawn(|| client.enter(|| count_arp("eth0", vip.octets(), time)).unwrap());
         let second = active(&cluster, 1, &config(100, "router_id = 8")).unwrap();
         // It has settled too, when the server says that the address is its own.
         std::thread::sleep(SETTLED);

@@ -1,9 +1,10 @@
 //! A virtual router with a link-layer address of its own: what neighbours know of it outlives every hand-over.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, thread, time::Duration};
 
 use weir_tests::{
     lab::{Family, TcpLoad, TcpServer, Weir, wait_until},
+    peer::claim::{hear, solicit},
     vrrp::{Cluster, active, await_state, backup, kill_all, router, turns, view},
 };
 
@@ -29,7 +30,7 @@ fn neighbours_keep_the_address_that_they_know_over_every_hand_over() {
         let second = backup(&cluster, 1, &cluster.config(family, 250, FAST)).unwrap();
         assert_eq!(router(&first).unwrap()["virtual_mac"], mac);
         let probe = cluster.probe(family).unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(300));
         assert!(neighbour(&cluster, family).contains(mac), "{}", neighbour(&cluster, family));
         // One that waits has its interface ready, and turned off.
         assert!(macvlan(&cluster, 0, family).contains(",UP"), "{}", macvlan(&cluster, 0, family));
@@ -48,7 +49,7 @@ fn neighbours_keep_the_address_that_they_know_over_every_hand_over() {
         assert_eq!(turns(&report), ["node1", "node2", "node1"]);
 
         let probe = cluster.probe(family).unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(300));
         cluster.lab.set_carrier(0, false).unwrap();
         await_state(&second, "active").unwrap();
         cluster.lab.set_carrier(0, true).unwrap();
@@ -73,6 +74,55 @@ fn neighbours_keep_the_address_that_they_know_over_every_hand_over() {
     }
 }
 
+fn bytes(mac: &str) -> [u8; 6] {
+    let bytes: Vec<u8> = mac.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    bytes.try_into().unwrap()
+}
+
+/// Whether a frame is an advert with this priority.
+fn is_advert_of(frame: &[u8], family: Family, priority: u8) -> bool {
+    let (protocol, payload) = if family == Family::V4 { (23, 34) } else { (20, 54) };
+    frame[protocol] == 112 && frame[payload + 2] == priority
+}
+
+#[test]
+fn a_node_that_has_handed_over_answers_nobody_by_the_address_that_switches_know() {
+    // It has the addresses for 50 ms more; who asks hears the other node.
+    const MEANWHILE: Duration = Duration::from_millis(60);
+    const TIME: Duration = Duration::from_millis(800);
+    for (family, mac) in [(Family::V4, [0, 0, 0x5e, 0, 1, 7]), (Family::V6, [0, 0, 0x5e, 0, 2, 7])] {
+        let cluster = Cluster::of(2).unwrap();
+        let first = active(&cluster, 0, &cluster.config(family, 254, FAST)).unwrap();
+        let second = backup(&cluster, 1, &cluster.config(family, 250, FAST)).unwrap();
+        let (vip, server) = (cluster.vip(family), &cluster.lab.servers[0]);
+        let asker = (server.address(family), bytes(&server.mac("eth0").unwrap()));
+        let (mut before, mut after) = (0, 0);
+        for _ in 0..3 {
+            assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());
+            await_state(&second, "active").unwrap();
+            await_state(&first, "backup").unwrap();
+            let heard = thread::scope(|scope| {
+                let ear = scope.spawn(|| cluster.lab.nodes[1].namespace.enter(|| hear("eth0", TIME, |frame| frame[6..12] == mac)).unwrap());
+                let mouth = scope.spawn(|| server.namespace.enter(|| solicit("eth0", vip, asker, 1000, TIME)).unwrap());
+                thread::sleep(TIME / 4);
+                assert!(first.operate(&["vrrp", "ready"]).unwrap().status.success());
+                mouth.join().unwrap();
+                ear.join().unwrap()
+            });
+            await_state(&first, "active").unwrap();
+            // What this one says leaves it; what the other one answers is not heard here.
+            let (taken_over, _) = heard.iter().find(|(_, frame)| is_advert_of(frame, family, 254)).unwrap();
+            let answers = heard.iter().filter(|(_, frame)| frame[..6] == asker.1).map(|(at, _)| at);
+            for at in answers {
+                before += u32::from(at < taken_over);
+                after += u32::from(at > taken_over && *at < *taken_over + MEANWHILE);
+            }
+        }
+        eprintln!("{family:?}: {before} answers before the other node's advert, {after} after it");
+        assert!(before > 100 && after < 30, "{before}, {after}");
+    }
+}
+
 #[test]
 fn a_virtual_mac_that_comes_or_goes_costs_nothing() {
     let cluster = Cluster::of(2).unwrap();
@@ -81,11 +131,11 @@ fn a_virtual_mac_that_comes_or_goes_costs_nothing() {
     let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, FAST)).unwrap();
     let probe = cluster.probe(Family::V4).unwrap();
     for (more, is_there) in [(without.as_str(), false), (FAST, true), (&without, false)] {
-        std::thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(300));
         first.write_config(&cluster.config(Family::V4, 150, more)).unwrap();
         wait_until("the macvlan", SOON, || macvlan(&cluster, 0, Family::V4).is_empty() != is_there).unwrap();
     }
-    std::thread::sleep(Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(300));
     let report = probe.end().unwrap();
     eprintln!("a virtual MAC gone, back and gone: {report:?}");
     assert!(report.lost <= 6, "{report:?}");
@@ -106,10 +156,10 @@ fn connections_go_on_by_the_fast_path_of_whichever_node_is_active() {
     for _ in 0..3 {
         assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());
         await_state(&second, "active").unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(300));
         assert!(first.operate(&["vrrp", "ready"]).unwrap().status.success());
         await_state(&first, "active").unwrap();
-        std::thread::sleep(Duration::from_millis(300));
+        thread::sleep(Duration::from_millis(300));
     }
     let packets = |weir: &weir_tests::lab::Weir<'_>| {
         let status = weir.status().unwrap();
@@ -168,7 +218,7 @@ fn of_several_routers_each_answers_for_its_own_address_alone() {
             let known = || client.ip(&format!("neigh show {address} dev eth0")).unwrap_or_default();
             wait_until("an answer", SOON, || known().contains("lladdr")).unwrap();
             // A second answer would come at once.
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
             assert!(known().contains(mac), "{address}: {}, not {mac}", known());
         }
     }
@@ -180,7 +230,7 @@ fn of_several_routers_each_answers_for_its_own_address_alone() {
         view(&second).is_ok_and(|view| view["routers"].as_array().unwrap().iter().filter(|one| one["state"] == "active").count() == 2)
     })
     .unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    thread::sleep(Duration::from_millis(300));
     let report = probe.end().unwrap();
     assert_eq!((report.lost, turns(&report)), (0, vec!["node1"]), "{report:?}");
     // What is left of processes that were killed goes when the node is stopped.

@@ -386,8 +386,8 @@ impl Speaker {
                 }
                 Doing::Remove { addresses, is_handed_over: true } => {
                     for address in &addresses {
-                        if self.desk.link(&address.device).is_some_and(|link| link.macvlan_on.is_some()) {
-                            self.macvlans.silence(&address.device);
+                        if let Some(link) = self.desk.link(&address.device).filter(|link| link.macvlan_on.is_some()) {
+                            self.macvlans.silence(&address.device, link.ifindex, &mut self.kernel);
                         }
                     }
                     self.later.push((self.clock.now() + LINGERS, Later::GiveUp(addresses)));

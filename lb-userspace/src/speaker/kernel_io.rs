@@ -20,6 +20,7 @@ use rtnetlink::{
         address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo},
         link::{InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode},
         route::RouteType,
+        tc::{TcAttribute, TcHandle, TcMessage},
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
@@ -178,6 +179,22 @@ impl Kernel {
         self.request(RouteNetlinkMessage::NewLink(message), NLM_F_ACK)
     }
 
+    /// Has a link drop all that leaves by it, whatever the kernel itself would say there: answers, reports of multicast groups.
+    pub(super) fn silence(&mut self, ifindex: u32) -> io::Result<()> {
+        let mut message = at_root(ifindex);
+        message.attributes = vec![TcAttribute::Kind("blackhole".into())];
+        self.request(RouteNetlinkMessage::NewQueueDiscipline(message), NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Undoes [`Self::silence`]. One that is not silent is no error.
+    pub(super) fn unsilence(&mut self, ifindex: u32) -> io::Result<()> {
+        match self.request(RouteNetlinkMessage::DelQueueDiscipline(at_root(ifindex)), NLM_F_ACK) {
+            // The queue that a link has by itself cannot be removed (linux v6.18 net/sched/sch_api.c, __tc_get_qdisc).
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Removes a link.
     pub(super) fn remove_link(&mut self, ifindex: u32) -> io::Result<()> {
         let mut message = LinkMessage::default();
@@ -237,6 +254,13 @@ impl Kernel {
             }
         }
     }
+}
+
+/// The queue that all leaves a link by.
+fn at_root(ifindex: u32) -> TcMessage {
+    let mut message = TcMessage::with_index(ifindex.cast_signed());
+    message.header.parent = TcHandle::ROOT;
+    message
 }
 
 /// Whether an interface passes packets of IPv6 on.

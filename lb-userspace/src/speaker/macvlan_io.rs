@@ -50,7 +50,7 @@ pub(super) fn sweep(socket: &Path) -> io::Result<()> {
 #[derive(Debug)]
 pub(super) struct Macvlans {
     alias: String,
-    /// Those that answer nobody, for another node does.
+    /// Those that say nothing, for another node does.
     silent: BTreeSet<String>,
     made: BTreeSet<String>,
     /// What the program knows.
@@ -88,10 +88,11 @@ impl Macvlans {
         outcome
     }
 
-    /// Has one answer nobody until its router is active again: answers have the address that frames go by, and a switch would send them here.
-    pub(super) fn silence(&mut self, name: &str) {
+    /// Has one say nothing until its router is active again: answers to neighbours and reports of multicast groups have the address that frames go by, and
+    /// a switch would send them here.
+    pub(super) fn silence(&mut self, name: &str, ifindex: u32, kernel: &mut Kernel) {
         // What fails costs the frames until the other's next advert.
-        if set(&format!("ipv4/conf/{name}/arp_ignore"), NOTHING).is_ok() {
+        if kernel.silence(ifindex).is_ok() {
             self.silent.insert(name.to_owned());
         }
     }
@@ -109,15 +110,18 @@ impl Macvlans {
         if !is_it(link, one, lower) {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "another interface has its name"));
         }
-        self.made.insert(one.name.clone());
-        if one.is_up && self.silent.remove(&one.name) {
-            settle(one)?;
+        // One that an earlier process left may be silent.
+        if self.made.insert(one.name.clone()) {
+            self.silent.insert(one.name.clone());
+        }
+        if one.is_up && self.silent.contains(&one.name) {
+            kernel.unsilence(link.ifindex)?;
+            self.silent.remove(&one.name);
         }
         if link.is_up == one.is_up {
             return Ok(false);
         }
         if one.is_up {
-            // Of one that an earlier process left, too.
             settle(one)?;
         }
         kernel.set_up(link.ifindex, one.is_up)?;
@@ -168,7 +172,10 @@ fn settle(one: &Macvlan) -> io::Result<()> {
             let place = format!("ipv6/conf/{name}/disable_ipv6");
             if matches!(setting(&place), Ok(Some(_))) { write(place, 1) } else { Ok(()) }
         }
-        // Every node would give itself the same link-local address.
-        Family::V6 => write(format!("ipv6/conf/{name}/addr_gen_mode"), 1),
+        // Every node would give itself the same link-local address, and those that a router of the link advertises.
+        Family::V6 => ["addr_gen_mode", "accept_ra"]
+            .into_iter()
+            .zip([1, 0])
+            .try_for_each(|(key, value)| write(format!("ipv6/conf/{name}/{key}"), value)),
     }
 }
