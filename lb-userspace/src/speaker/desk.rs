@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    member::{Member, is_same_router, moved},
+    member::{Member, is_same_router},
     order::{AddressOrder, Memory, Order, RouterOrder, Said, TrackOrder, Watched},
 };
 use crate::vrrp::{
@@ -128,16 +128,9 @@ impl Desk {
                     member.follow_keys(&wanted);
                     let wanted = RouterOrder { resume: None, ..wanted };
                     others.extend((member.order != wanted).then(|| name.clone()));
-                    let (from, to) = moved(&member.order, &wanted);
+                    // Nobody else has those that it has: they move at once.
+                    self.doings.extend(member.moving(&name, &wanted));
                     member.order = wanted;
-                    // Of those that it has: at once, for nobody else has them.
-                    if !from.is_empty()
-                        && member.router.as_ref().is_some_and(|router| to.iter().any(|one| router.held().contains(&one.address)))
-                    {
-                        self.doings.push_back(Doing::Remove { addresses: from, is_handed_over: false });
-                        self.doings.push_back(Doing::Add { router: name, addresses: to.clone() });
-                        self.doings.push_back(Doing::Announce { addresses: to });
-                    }
                 }
                 None => _ = self.members.insert(name, Member::new(wanted, memory, at)),
             }

@@ -22,6 +22,7 @@ use super::{
     frames::{advert, announcement},
     heir_io::{Heir, Inheritance, await_inheritance},
     kernel_io::{Kernel, News, RENEWED_EVERY, is_somebody_elses, sender_on},
+    leases::Leases,
     macvlan_io::Macvlans,
     order::{AddressOrder, Hello, Order, Said, Told},
     place_io::{Held, Place},
@@ -107,8 +108,7 @@ struct Speaker {
     kernel: Kernel,
     desk: Desk,
     wires: BTreeMap<(String, Family), Wire>,
-    /// What this process gave the host.
-    leases: BTreeMap<IpAddr, AddressOrder>,
+    leases: Leases,
     macvlans: Macvlans,
     /// Routers whose macvlan the kernel refuses.
     without_macvlan: BTreeSet<String>,
@@ -159,7 +159,7 @@ impl Speaker {
             kernel,
             desk: Desk::default(),
             wires: BTreeMap::new(),
-            leases: BTreeMap::new(),
+            leases: Leases::default(),
             macvlans,
             without_macvlan: BTreeSet::new(),
             later: Vec::new(),
@@ -446,7 +446,7 @@ impl Speaker {
             ));
         }
         self.kernel.lease(address, link)?;
-        self.leases.insert(address.address, address.clone());
+        self.leases.note(address);
         Ok(())
     }
 
@@ -455,7 +455,8 @@ impl Speaker {
     fn await_local(&mut self, addresses: &[AddressOrder]) {
         let mut trials = 0;
         for address in addresses.iter().filter(|one| one.address.is_ipv6()) {
-            while trials < LOCAL_TRIALS && !self.kernel.is_local(address.address) {
+            let Some(link) = self.desk.link(&address.device) else { continue };
+            while trials < LOCAL_TRIALS && !self.kernel.is_local(address.address, link.ifindex) {
                 // The worker needs this CPU, perhaps.
                 std::thread::sleep(LOCAL_TRIAL);
                 trials += 1;
@@ -464,8 +465,7 @@ impl Speaker {
     }
 
     fn give_up(&mut self, address: &AddressOrder) {
-        // As it was given, whatever the order says by now.
-        let given = self.leases.remove(&address.address).unwrap_or_else(|| address.clone());
+        let given = self.leases.take(address);
         let Some(link) = self.desk.link(&given.device) else { return };
         if !is_somebody_elses(link, given.address) {
             let ifindex = link.ifindex;

@@ -19,7 +19,7 @@ use rtnetlink::{
         AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, CacheInfo},
         link::{InfoData, InfoKind, InfoMacVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, MacVlanMode},
-        route::RouteType,
+        route::{RouteAttribute, RouteType},
         tc::{TcAttribute, TcHandle, TcMessage},
     },
     sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
@@ -202,9 +202,11 @@ impl Kernel {
         self.request(RouteNetlinkMessage::DelLink(message), NLM_F_ACK)
     }
 
-    /// Whether packets to an address are taken by this host.
-    pub(super) fn is_local(&mut self, address: IpAddr) -> bool {
-        let answer = self.exchange(RouteNetlinkMessage::GetRoute(routes::request(address)), NLM_F_ACK).unwrap_or_default();
+    /// Whether packets to an address are taken by this host, because it is on this link.
+    pub(super) fn is_local(&mut self, address: IpAddr, ifindex: u32) -> bool {
+        let mut request = routes::request(address);
+        request.attributes.push(RouteAttribute::Oif(ifindex));
+        let answer = self.exchange(RouteNetlinkMessage::GetRoute(request), NLM_F_ACK).unwrap_or_default();
         answer.iter().any(|message| matches!(message, RouteNetlinkMessage::NewRoute(route) if route.header.kind == RouteType::Local))
     }
 

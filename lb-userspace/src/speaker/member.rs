@@ -348,6 +348,31 @@ impl Member {
         self.goes_on.as_ref().filter(is_it).map(|goes_on| &goes_on.told)
     }
 
+    /// What it has and what is to be in another place, or of another prefix or label. An interface has an address but once; another one has it before the
+    /// first gives it up.
+    pub(super) fn moving(&self, name: &str, wanted: &RouterOrder) -> Vec<Doing> {
+        let Some(held) = self.router.as_ref().map(Router::held) else { return Vec::new() };
+        let before = |to: &AddressOrder| self.order.addresses.iter().find(|from| from.address == to.address && *from != to);
+        let moved =
+            wanted.addresses.iter().filter(|to| held.contains(&to.address)).filter_map(|to| Some((before(to)?.clone(), to.clone())));
+        let (here, elsewhere): (Vec<_>, Vec<_>) = moved.partition(|(from, to)| from.device == to.device);
+        let mut doings = Vec::new();
+        for (moves, is_here) in [(here, true), (elsewhere, false)] {
+            let (from, to): (Vec<_>, Vec<_>) = moves.into_iter().unzip();
+            if from.is_empty() {
+                continue;
+            }
+            let remove = [Doing::Remove { addresses: from, is_handed_over: false }];
+            let add = [Doing::Add { router: name.to_owned(), addresses: to.clone() }, Doing::Announce { addresses: to }];
+            if is_here {
+                doings.extend(remove.into_iter().chain(add));
+            } else {
+                doings.extend(add.into_iter().chain(remove));
+            }
+        }
+        doings
+    }
+
     pub(super) fn doing(&mut self, name: &str, output: Output) -> Doing {
         match output {
             Output::Send { advert, to } => {
@@ -453,12 +478,6 @@ pub(super) fn is_same_router(one: &RouterOrder, other: &RouterOrder) -> bool {
     let family = |order: &RouterOrder| order.addresses.first().map(|first| Family::of(first.address));
     (&one.interface, one.router_id, one.version, family(one), one.keys.is_empty())
         == (&other.interface, other.router_id, other.version, family(other), other.keys.is_empty())
-}
-
-/// Addresses that are to be in another place, or of another prefix or label: as they were, and as they are to be.
-pub(super) fn moved(one: &RouterOrder, other: &RouterOrder) -> (Vec<AddressOrder>, Vec<AddressOrder>) {
-    let before = |to: &AddressOrder| one.addresses.iter().find(|from| from.address == to.address && *from != to).cloned();
-    other.addresses.iter().filter_map(|to| Some((before(to)?, to.clone()))).unzip()
 }
 
 fn version(order: &RouterOrder) -> Version {

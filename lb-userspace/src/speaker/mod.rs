@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `order` | what the daemon and the speaker say to each other |
 //! | `desk`, `member` | routers, sync groups, keys and what is watched: what has to be done on each event. Pure |
+//! | `leases` | the addresses that the host was given. Pure |
 //! | `frames` | gratuitous ARP, unsolicited neighbour advertisements, adverts of virtual MACs. Pure |
 //! | `claim` | what others say of where addresses are, and the filter of that. Pure |
 //! | `defence` | when addresses are announced against that, and what is told. Pure |
@@ -41,6 +42,7 @@ pub mod examine_io;
 mod frames;
 mod heir_io;
 mod kernel_io;
+mod leases;
 mod macvlan_io;
 mod member;
 pub mod order;

@@ -181,7 +181,8 @@ fn an_address_that_is_to_be_elsewhere_moves_and_nobody_is_told_that_it_went() {
     assert_eq!(done(&mut desk), ["remove 10.0.0.100", "add 10.0.0.100", "announce 10.0.0.100"]);
     (wanted.virtual_mac, wanted.addresses[0].device) = (Some("vrrp4-7".into()), "vrrp4-7".into());
     desk.handle_order(order(&[("www", wanted)]), at);
-    assert_eq!(done(&mut desk), ["remove 10.0.0.100", "add 10.0.0.100", "announce 10.0.0.100"]);
+    // Another interface can have it before.
+    assert_eq!(done(&mut desk), ["add 10.0.0.100", "announce 10.0.0.100", "remove 10.0.0.100"]);
     assert_eq!((state(&desk, at), desk.held()[0].device.as_str()), (vec!["active".to_owned()], "vrrp4-7"));
 }
 
