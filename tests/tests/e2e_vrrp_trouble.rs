@@ -249,7 +249,10 @@ fn what_became_of_a_router_while_no_daemon_listened_is_told_by_the_next_one() {
     let first = active(&cluster, 0, &cluster.config(Family::V4, 150, FAST)).unwrap();
     let mut second = backup(&cluster, 1, &cluster.config(Family::V4, 100, &format!("{FAST}\n{notify}"))).unwrap();
     let heard = || fs::read_to_string(&told).unwrap_or_default();
+    let state = second.config().with_file_name("state");
     wait_until("the program to be told", SOON, || heard() == "stopped backup\n").unwrap();
+    let is_kept = || fs::read_to_string(state.join("state.json")).is_ok_and(|text| text.contains(r#""vrrp_states":{"www":"backup"}"#));
+    wait_until("it to be kept", SOON, is_kept).unwrap();
     second.kill_9().unwrap();
     assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());
     wait_until("the other node to hold the address", SOON, || cluster.holders(Family::V4) == [1]).unwrap();
@@ -265,4 +268,10 @@ fn what_became_of_a_router_while_no_daemon_listened_is_told_by_the_next_one() {
     await_state(&second, "active").unwrap();
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(heard(), "stopped backup\nbackup active\n");
+
+    // What was not kept is told again, with the state that all begin in.
+    second.kill_9().unwrap();
+    fs::remove_file(state.join("state.json")).unwrap();
+    second.run().unwrap();
+    wait_until("the program to be told", SOON, || heard().ends_with("\nstopped active\n")).unwrap_or_else(|_| panic!("{}", heard()));
 }

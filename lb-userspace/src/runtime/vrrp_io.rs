@@ -166,7 +166,12 @@ impl Daemon {
         let missed: Vec<(Changed, u64)> = routers
             .iter()
             .filter_map(|view| {
-                let from = known.get(&view.router).filter(|state| **state != view.state)?.clone();
+                // A daemon that was killed at once kept nothing of it: rather told twice than never.
+                let from = known.get(&view.router).map_or("stopped", String::as_str);
+                if from == view.state {
+                    return None;
+                }
+                let from = from.to_owned();
                 let (router, to, priority) = (view.router.clone(), view.state.clone(), view.priority);
                 let reason = format!("{}, while no daemon listened", view.why);
                 Some((Changed { router, from, to, reason, priority }, view.since_ms))
