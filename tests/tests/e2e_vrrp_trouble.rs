@@ -251,8 +251,11 @@ fn what_became_of_a_router_while_no_daemon_listened_is_told_by_the_next_one() {
     let heard = || fs::read_to_string(&told).unwrap_or_default();
     let state = second.config().with_file_name("state");
     wait_until("the program to be told", SOON, || heard() == "stopped backup\n").unwrap();
-    let is_kept = || fs::read_to_string(state.join("state.json")).is_ok_and(|text| text.contains(r#""vrrp_states":{"www":"backup"}"#));
-    wait_until("it to be kept", SOON, is_kept).unwrap();
+    let await_kept = |word: &str| {
+        let kept = format!(r#""vrrp_states":{{"www":"{word}"}}"#);
+        wait_until("it to be kept", SOON, || fs::read_to_string(state.join("state.json")).is_ok_and(|text| text.contains(&kept))).unwrap();
+    };
+    await_kept("backup");
     second.kill_9().unwrap();
     assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());
     wait_until("the other node to hold the address", SOON, || cluster.holders(Family::V4) == [1]).unwrap();
@@ -263,6 +266,7 @@ fn what_became_of_a_router_while_no_daemon_listened_is_told_by_the_next_one() {
     assert_eq!(told.lines().filter(|line| line.contains("while no daemon listened")).count(), 1, "{told}");
 
     // What did not change while there was none is not told again.
+    await_kept("active");
     second.kill_9().unwrap();
     second.run().unwrap();
     await_state(&second, "active").unwrap();
