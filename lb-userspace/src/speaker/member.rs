@@ -336,7 +336,7 @@ impl Member {
     /// Those of the router's addresses, as the kernel gets them.
     pub(super) fn among(&self, addresses: impl IntoIterator<Item = IpAddr>) -> Vec<AddressOrder> {
         let of = |address: IpAddr| self.order.addresses.iter().find(|one| one.address == address).cloned();
-        // One that the order names no longer is removed wherever it is.
+        // One that the order names no longer is removed wherever it is: see `Leases::take`.
         let stray = |address| AddressOrder { address, prefix_len: 0, device: self.order.interface.clone(), label: None };
         addresses.into_iter().map(|address| of(address).unwrap_or_else(|| stray(address))).collect()
     }
