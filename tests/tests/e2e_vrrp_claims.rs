@@ -10,7 +10,7 @@ use std::{
 use rustix::process::{Pid, Signal};
 use weir_tests::{
     lab::{Family, Weir, wait_until, without_pauses},
-    peer::claim::{claim, count_arp},
+    peer::claim::{claim, count_arp, octets},
     vrrp::{Cluster, active, await_state, backup, router, signal, speaker, speakers, turns, view},
 };
 
@@ -30,16 +30,11 @@ fn said(weir: &Weir<'_>, command: &str) -> String {
     weir.operate(&[command]).map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
-fn bytes(mac: &str) -> [u8; 6] {
-    let bytes: Vec<u8> = mac.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
-    bytes.try_into().unwrap()
-}
-
 /// The server says that the address is at its own interface.
 fn server_claims(cluster: &Cluster, family: Family) -> String {
     let server = &cluster.lab.servers[0];
     let mac = server.mac("eth0").unwrap();
-    server.namespace.enter(|| claim("eth0", cluster.vip(family), bytes(&mac), 1, Duration::from_secs(1))).unwrap();
+    server.namespace.enter(|| claim("eth0", cluster.vip(family), octets(&mac), 1, Duration::from_secs(1))).unwrap();
     mac.trim().to_owned()
 }
 
@@ -152,7 +147,7 @@ fn two_nodes_that_hear_no_adverts_of_each_other_tell_it_and_do_not_flood_the_lin
         server_claims(&cluster, Family::V4);
         (second, ear.join().unwrap())
     });
-    let of = |node: usize| heard.iter().filter(|mac| **mac == bytes(&cluster.lab.nodes[node].mac("eth0").unwrap())).count();
+    let of = |node: usize| heard.iter().filter(|mac| **mac == octets(&cluster.lab.nodes[node].mac("eth0").unwrap())).count();
     eprintln!("frames in {time:?}: {} and {}", of(0), of(1));
     for (node, weir, other) in [(0, &first, 1), (1, &second, 0)] {
         // Four at once and one each second, of eight frames; the second node's take-over, and what it says again 5 s later, are eight each.
@@ -171,7 +166,7 @@ fn a_flood_of_claims_delays_no_advert() {
         let second = backup(&cluster, 1, &cluster.config(Family::V4, 100, "interval = \"20ms\"")).unwrap();
         stopwatch.start();
         let server = &cluster.lab.servers[0];
-        let mac = bytes(&server.mac("eth0").unwrap());
+        let mac = octets(&server.mac("eth0").unwrap());
         let used = || cpu_ticks(speaker(&first).unwrap());
         let before = used();
         let sent = server.namespace.enter(|| claim("eth0", cluster.vip(Family::V4), mac, 20_000, Duration::from_secs(4))).unwrap();

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, thread, time::Duration};
 
 use weir_tests::{
     lab::{Family, TcpLoad, TcpServer, Weir, wait_until},
-    peer::claim::{hear, solicit},
+    peer::claim::{hear, octets, solicit},
     vrrp::{Cluster, active, await_state, backup, kill_all, router, turns, view},
 };
 
@@ -74,11 +74,6 @@ fn neighbours_keep_the_address_that_they_know_over_every_hand_over() {
     }
 }
 
-fn bytes(mac: &str) -> [u8; 6] {
-    let bytes: Vec<u8> = mac.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
-    bytes.try_into().unwrap()
-}
-
 /// Whether a frame is an advert with this priority.
 fn is_advert_of(frame: &[u8], family: Family, priority: u8) -> bool {
     let (protocol, payload) = if family == Family::V4 { (23, 34) } else { (20, 54) };
@@ -95,7 +90,7 @@ fn a_node_that_has_handed_over_answers_nobody_by_the_address_that_switches_know(
         let first = active(&cluster, 0, &cluster.config(family, 254, FAST)).unwrap();
         let second = backup(&cluster, 1, &cluster.config(family, 250, FAST)).unwrap();
         let (vip, server) = (cluster.vip(family), &cluster.lab.servers[0]);
-        let asker = (server.address(family), bytes(&server.mac("eth0").unwrap()));
+        let asker = (server.address(family), octets(&server.mac("eth0").unwrap()));
         let (mut before, mut after) = (0, 0);
         for _ in 0..3 {
             assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());

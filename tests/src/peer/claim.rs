@@ -15,6 +15,15 @@ use super::flood::link_address;
 
 type Mac = [u8; 6];
 
+/// A link-layer address as `ip` writes it.
+///
+/// # Panics
+/// If it is none.
+pub fn octets(mac: &str) -> Mac {
+    let octets: Vec<u8> = mac.trim().split(':').map(|octet| u8::from_str_radix(octet, 16).expect("two digits")).collect();
+    octets.try_into().expect("six of them")
+}
+
 /// Says again and again, so many times a second, that an address is at `mac`: by gratuitous requests and answers, or unsolicited advertisements. Gives how
 /// many frames there were.
 pub fn claim(interface: &str, address: IpAddr, mac: Mac, rate: u32, time: Duration) -> io::Result<u64> {
