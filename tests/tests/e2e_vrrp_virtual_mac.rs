@@ -35,6 +35,9 @@ fn neighbours_keep_the_address_that_they_know_over_every_hand_over() {
         // One that waits has its interface ready, and turned off.
         assert!(macvlan(&cluster, 0, family).contains(",UP"), "{}", macvlan(&cluster, 0, family));
         assert!(macvlan(&cluster, 1, family).contains(mac) && !macvlan(&cluster, 1, family).contains(",UP"));
+        // A router of the link would give it an address, and a way to everywhere.
+        let accepts = || cluster.lab.nodes[0].namespace.run("cat", &["/proc/sys/net/ipv6/conf/vrrp6-7/accept_ra"]).unwrap();
+        assert!(family == Family::V4 || accepts().trim() == "0", "{}", accepts());
         assert!(first.operate(&["vrrp", "yield"]).unwrap().status.success());
         await_state(&second, "active").unwrap();
         await_state(&first, "backup").unwrap();

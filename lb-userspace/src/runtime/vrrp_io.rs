@@ -168,13 +168,9 @@ impl Daemon {
             .filter_map(|view| {
                 // A daemon that was killed at once kept nothing of it: rather told twice than never.
                 let from = known.get(&view.router).map_or("stopped", String::as_str);
-                if from == view.state {
-                    return None;
-                }
-                let from = from.to_owned();
-                let (router, to, priority) = (view.router.clone(), view.state.clone(), view.priority);
+                let (router, from, to, priority) = (view.router.clone(), from.to_owned(), view.state.clone(), view.priority);
                 let reason = format!("{}, while no daemon listened", view.why);
-                Some((Changed { router, from, to, reason, priority }, view.since_ms))
+                (from != to).then_some((Changed { router, from, to, reason, priority }, view.since_ms))
             })
             .collect();
         missed.into_iter().for_each(|(changed, at_ms)| self.handle_router_changed(changed, at_ms));

@@ -91,8 +91,8 @@ impl Macvlans {
     /// Has one say nothing until its router is active again: answers to neighbours and reports of multicast groups have the address that frames go by, and
     /// a switch would send them here.
     pub(super) fn silence(&mut self, name: &str, ifindex: u32, kernel: &mut Kernel) {
-        // What fails costs the frames until the other's next advert.
-        if kernel.silence(ifindex).is_ok() {
+        // Of many addresses the first has it silent already. What fails costs the frames until the other's next advert.
+        if !self.silent.contains(name) && kernel.silence(ifindex).is_ok() {
             self.silent.insert(name.to_owned());
         }
     }
@@ -173,9 +173,9 @@ fn settle(one: &Macvlan) -> io::Result<()> {
             if matches!(setting(&place), Ok(Some(_))) { write(place, 1) } else { Ok(()) }
         }
         // Every node would give itself the same link-local address, and those that a router of the link advertises.
-        Family::V6 => ["addr_gen_mode", "accept_ra"]
-            .into_iter()
-            .zip([1, 0])
-            .try_for_each(|(key, value)| write(format!("ipv6/conf/{name}/{key}"), value)),
+        Family::V6 => {
+            write(format!("ipv6/conf/{name}/addr_gen_mode"), 1)?;
+            write(format!("ipv6/conf/{name}/accept_ra"), 0)
+        }
     }
 }
